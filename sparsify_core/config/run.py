@@ -1,0 +1,66 @@
+"""RunConfig: a training run, that is TrainConfig plus model and dataset. THE schema of the product."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from sparsify_core.config.base import option
+from sparsify_core.config.pending import refuse_pending
+from sparsify_core.config.train import TrainConfig
+
+CONFIG_VERSION = 1
+"""Stored beside every saved configuration; raise it together with a migration of old dictionaries."""
+
+
+class RunConfig(TrainConfig):
+    """One training run."""
+
+    model: str = option("HuggingFaceTB/SmolLM2-135M", "Model and data", basic=True, min_length=1, max_length=4096)
+    """Hugging Face model id, or a local folder."""
+
+    dataset: str = option("EleutherAI/SmolLM2-135M-10B", "Model and data", basic=True, min_length=1, max_length=4096)
+    """Hugging Face dataset id, a folder written by save_to_disk, a .jsonl, .txt or .parquet file, or a .bin memmap of tokens."""
+
+    split: str = option("train", "Model and data", min_length=1, max_length=200)
+    """Split of the dataset."""
+
+    ctx_len: int = option(2048, "Model and data", unit="tokens", basic=True, ge=2, le=1 << 20)
+    """Tokens per sequence."""
+
+    revision: str | None = option(None, "Model and data", max_length=200)
+    """Revision of the model: a branch, tag or commit."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "Model and data")
+    """Number format of the language model; auto is bfloat16 on CUDA and float32 on a CPU. Coders are always float32."""
+
+    load_in_8bit: bool = option(False, "Model and data")
+    """Load the language model in 8 bits (needs bitsandbytes and CUDA)."""
+
+    max_examples: int | None = option(None, "Model and data", unit="sequences", ge=1)
+    """Use at most this many sequences."""
+
+    text_column: str = option("text", "Model and data", min_length=1, max_length=200)
+    """Column of the dataset that holds the text."""
+
+    shuffle_seed: int = option(42, "Model and data", ge=0, lt=1 << 32)
+    """Seed that shuffles the sequences."""
+
+    data_preprocessing_num_proc: int | None = option(None, "Model and data", unit="processes", ge=0, le=1024)
+    """Processes that tokenize; empty takes half of the cores."""
+
+    data_args: str = option("", "Model and data", max_length=4096)
+    """Further arguments of load_dataset, as name=value,name=value."""
+
+    resume: bool = option(False, "Saving")
+    """Continue from the newest checkpoint of the run's folder."""
+
+    @model_validator(mode="after")
+    def _first_tokens_leave_some(self) -> Self:
+        if self.exclude_first >= self.ctx_len:
+            raise ValueError(f"exclude_first = {self.exclude_first} leaves nothing of ctx_len = {self.ctx_len} tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _only_what_is_built(self) -> Self:
+        refuse_pending(self)
+        return self

@@ -1,0 +1,119 @@
+"""TrainConfig: how to train; upstream's TrainConfig, field for field, plus what Sparseboard adds."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from sparsify_core.config.base import Config, option
+from sparsify_core.config.sae import SparseCoderConfig
+
+
+class TrainConfig(Config):
+    """Training of one or many sparse coders in one pass over the data."""
+
+    sae: SparseCoderConfig = SparseCoderConfig()
+
+    hookpoints: list[str] = option([], "Hookpoints", basic=True, max_length=1000)
+    """Glob patterns of module names below the base model, e.g. layers.5 or layers.*.mlp; empty means all layers."""
+
+    layers: list[int] = option([], "Hookpoints", max_length=1000)
+    """Indices of layers to train on; an alternative to hookpoints."""
+
+    layer_stride: int = option(1, "Hookpoints", ge=1, le=1000)
+    """Use every n-th of the resolved hookpoints."""
+
+    init_seeds: list[int] = option([0], "Hookpoints", min_length=1, max_length=64)
+    """Seeds of the random initialization; several train one coder per hookpoint and seed."""
+
+    loss_fn: Literal["fvu", "ce", "kl"] = option("fvu", "Loss")
+    """Reconstruct activations (fvu), or the model's predictions end to end (ce, kl)."""
+
+    auxk_alpha: float = option(0.0, "Loss", ge=0, le=1e6)
+    """Weight of the AuxK loss that revives dead latents; 1/32 is usual, 0 switches it off."""
+
+    dead_feature_threshold: int = option(10_000_000, "Loss", unit="tokens", ge=1)
+    """A latent counts as dead after this many tokens without firing."""
+
+    k_decay_steps: int = option(0, "Loss", unit="batches", ge=0)
+    """Start with a much larger k and lower it linearly to k over this many batches."""
+
+    exclude_tokens: list[int] = option([], "Loss", max_length=100_000)
+    """Token ids whose positions are left out of training and evaluation."""
+
+    exclude_first: int = option(0, "Loss", unit="tokens", basic=True, ge=0, le=1024)
+    """Leave out the first n positions of every sequence; position 0 is an attention sink in most models."""
+
+    optimizer: Literal["adam", "muon", "signum"] = option("signum", "Optimizer", basic=True)
+    """Optimizer of the sparse coders; signum is schedule-free."""
+
+    lr: float | None = option(None, "Optimizer", basic=True, gt=0, le=100)
+    """Learning rate; empty derives it from the number of latents."""
+
+    lr_warmup_steps: int = option(1000, "Optimizer", unit="steps", ge=0)
+    """Linear warmup of adam, and of the biases' adam under muon."""
+
+    batch_size: int = option(32, "Batching", unit="sequences", basic=True, ge=1, le=65_536)
+    """Sequences per forward pass and process."""
+
+    grad_acc_steps: int = option(1, "Batching", unit="batches", ge=1, le=65_536)
+    """Batches per optimizer step."""
+
+    micro_acc_steps: int = option(1, "Batching", unit="chunks", ge=1, le=65_536)
+    """Chunks of tokens that a batch is cut into for the coders, to save memory."""
+
+    max_tokens: int | None = option(None, "Batching", unit="tokens", basic=True, ge=1)
+    """Stop after this many training tokens; empty uses the whole dataset once."""
+
+    eval_tokens: int = option(16_384, "Evaluation", unit="tokens", ge=0, le=1 << 24)
+    """Tokens held out of training, at the end of the dataset, for evaluation and for the look at latents; 0 switches both off."""
+
+    save_every: int = option(1000, "Saving", unit="steps", basic=True, ge=1)
+    """Optimizer steps between checkpoints; the last step is always saved."""
+
+    save_best: bool = option(False, "Saving")
+    """Keep the checkpoint with the lowest loss whatever keep_last says."""
+
+    keep_last: int = option(2, "Saving", unit="checkpoints", ge=1, le=10_000)
+    """Checkpoints to keep; older ones are deleted."""
+
+    finetune: str | None = option(None, "Saving", max_length=4096)
+    """Start from the sparse coders in this checkpoint directory."""
+
+    run_name: str | None = option(None, "Saving", max_length=200)
+    """Name of the run; without a server also its folder below save_dir."""
+
+    save_dir: str = option("checkpoints", "Saving", min_length=1, max_length=4096)
+    """Folder of the runs of the bare command line; under Sparseboard every run has its own."""
+
+    distribute_modules: bool = option(False, "Compute")
+    """Give each process its own hookpoints instead of its own part of the data."""
+
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Compute")
+    """Device to train on; auto takes CUDA where there is one."""
+
+    log_every: int = option(1, "Logging", unit="steps", ge=1)
+    """Optimizer steps between two points of the charts."""
+
+    log_to_wandb: bool = option(False, "Logging")
+    """Also log to Weights & Biases."""
+
+    wandb_log_frequency: int = option(1, "Logging", unit="steps", ge=1)
+    """Optimizer steps between two Weights & Biases records."""
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> Self:
+        if self.layers and self.hookpoints:
+            raise ValueError("give either layers or hookpoints, not both")
+        if self.layers and self.layer_stride != 1:
+            raise ValueError("layer_stride applies to hookpoints, not to an explicit list of layers")
+        if any(layer < 0 for layer in self.layers):
+            raise ValueError(f"layers must be 0 or more, got {min(self.layers)}")
+        if len(set(self.init_seeds)) != len(self.init_seeds):
+            raise ValueError(f"init_seeds must differ from each other, got {self.init_seeds}")
+        if any(not pattern.strip() for pattern in self.hookpoints):
+            raise ValueError("a hookpoint pattern is empty: remove it or write a module name")
+        if self.loss_fn != "fvu" and self.distribute_modules:
+            raise ValueError(f"distribute_modules works with loss_fn fvu, not {self.loss_fn}")
+        if self.loss_fn != "fvu" and self.micro_acc_steps > 1:
+            raise ValueError(f"micro_acc_steps works with loss_fn fvu, not {self.loss_fn}: use grad_acc_steps")
+        return self

@@ -1,0 +1,133 @@
+"""The registry of every number the product shows: name, unit, meaning, direction, formula.
+
+A series key is `name` for a run-wide metric (`lr`) and `name/coder` for one of a sparse coder (`fvu/layers.5`), as
+upstream's logging keys are. Logging, chart axes, tooltips, docs and the model card derive from this table.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric. `per_coder` metrics have one series per sparse coder; `better` is the good direction, if any."""
+
+    name: str
+    label: str
+    unit: str
+    help: str
+    formula: str
+    better: Literal["lower", "higher"] | None = None
+    per_coder: bool = True
+    chart: bool = True
+    log_scale: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric(
+            "fvu",
+            "FVU (training batch)",
+            "",
+            "Fraction of variance unexplained on the training batch.",
+            "fvu.batch.v1",
+            "lower",
+            log_scale=True,
+        ),
+        Metric(
+            "eval_fvu",
+            "FVU (held out)",
+            "",
+            "Fraction of variance unexplained on the fixed held-out tokens, against their mean, in float64.",
+            "fvu.dataset.v1",
+            "lower",
+            log_scale=True,
+        ),
+        Metric(
+            "dead_frac",
+            "Dead latents",
+            "fraction",
+            "Share of latents that have not fired for dead_feature_threshold tokens.",
+            "dead.v1",
+            "lower",
+        ),
+        Metric("l0", "L0", "latents/token", "Mean number of latents with a positive activation per token.", "l0.v1"),
+        Metric("eval_l0", "L0 (held out)", "latents/token", "L0 on the held-out tokens.", "l0.v1", chart=False),
+        Metric(
+            "eval_dead_frac",
+            "Silent latents (held out)",
+            "fraction",
+            "Share of latents that never fire on the held-out tokens.",
+            "silent.v1",
+            "lower",
+            chart=False,
+        ),
+        Metric(
+            "auxk",
+            "AuxK loss",
+            "",
+            "Dead-latent auxiliary loss (Gao et al. 2024, appendix A.2), relative to the variance.",
+            "auxk.v1",
+            "lower",
+        ),
+        Metric(
+            "multi_topk_fvu",
+            "FVU at 4k",
+            "",
+            "Training FVU of the second selection of 4k latents (Multi-TopK).",
+            "fvu.batch.v1",
+            "lower",
+        ),
+        Metric(
+            "ce_loss",
+            "Cross-entropy",
+            "nats/token",
+            "Next-token loss of the model with the reconstructions spliced in.",
+            "ce.v1",
+            "lower",
+            per_coder=False,
+        ),
+        Metric(
+            "kl_loss",
+            "KL divergence",
+            "nats/token",
+            "KL divergence of the spliced model's predictions from the clean model's.",
+            "kl.v1",
+            "lower",
+            per_coder=False,
+        ),
+        Metric("lr", "Learning rate", "", "Learning rate of the first optimizer.", "lr.v1", per_coder=False),
+        Metric("k", "k", "latents", "Active latents per token at this step (k decay).", "k.v1", per_coder=False),
+        Metric(
+            "tokens_per_s",
+            "Throughput",
+            "tokens/s",
+            "Tokens of the language model consumed per second, all processes.",
+            "tps.v1",
+            "higher",
+            per_coder=False,
+        ),
+        Metric(
+            "tokens",
+            "Tokens",
+            "tokens",
+            "Tokens seen so far, all processes.",
+            "tokens.v1",
+            per_coder=False,
+            chart=False,
+        ),
+    )
+}
+
+
+def series_key(name: str, coder: str | None = None) -> str:
+    """Key of a series, e.g. `fvu/layers.5`. Raises KeyError for a metric that the registry does not know."""
+    metric = METRICS[name]
+    return f"{name}/{coder}" if metric.per_coder and coder is not None else name
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """`fvu/layers.5` -> (`fvu`, `layers.5`); `lr` -> (`lr`, ``)."""
+    name, _, coder = key.partition("/")
+    return name, coder

@@ -1,0 +1,113 @@
+"""Every path inside a run directory. Nothing else in the project joins these names.
+
+```
+<run>/config.json                      the RunConfig that the run was launched with
+<run>/events/0001.jsonl                one event file per attempt (sparsify_core.events)
+<run>/logs/0001.log                    stdout and stderr of the attempt's torchrun and its ranks
+<run>/logs/0001.error.json             what torchrun says about the rank that failed first
+<run>/checkpoints/step-00000200/       one published checkpoint: upstream's layout plus manifest.json
+    manifest.json                      sizes and sha256 of every other file; written last
+    config.json                        the RunConfig
+    eval.json                          held-out evaluation (sparsify_core.evaluate)
+    <hookpoint>/cfg.json, sae.safetensors, inspect.safetensors
+    tokens.json                        token strings of the text that inspect.safetensors points into
+```
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_CHECKPOINT_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The directory of one run."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    def events(self, attempt: int) -> Path:
+        return self.root / "events" / f"{attempt:04d}.jsonl"
+
+    def log(self, attempt: int) -> Path:
+        return self.root / "logs" / f"{attempt:04d}.log"
+
+    def error_file(self, attempt: int) -> Path:
+        return self.root / "logs" / f"{attempt:04d}.error.json"
+
+    def checkpoint(self, step: int) -> "CheckpointDir":
+        return CheckpointDir(self.checkpoints / f"step-{step:08d}")
+
+    def staging(self, step: int) -> "CheckpointDir":
+        """Where a checkpoint is written before it is published by a rename."""
+        return CheckpointDir(self.checkpoints / f".tmp-step-{step:08d}")
+
+    def published(self) -> list["CheckpointDir"]:
+        """All published checkpoints, oldest step first."""
+        if not self.checkpoints.is_dir():
+            return []
+        names = sorted(p for p in self.checkpoints.iterdir() if _CHECKPOINT_NAME.fullmatch(p.name))
+        return [CheckpointDir(p) for p in names if CheckpointDir(p).manifest.is_file()]
+
+
+@dataclass(frozen=True)
+class CheckpointDir:
+    """The directory of one checkpoint."""
+
+    root: Path
+
+    @property
+    def step(self) -> int:
+        """Optimizer step after which the checkpoint was taken."""
+        match = re.search(r"step-(\d{8})$", self.root.name)
+        if match is None:
+            raise ValueError(f"not a checkpoint directory name: {self.root.name}")
+        return int(match.group(1))
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "eval.json"
+
+    @property
+    def tokens(self) -> Path:
+        return self.root / "tokens.json"
+
+    def coder(self, name: str) -> "CoderDir":
+        """Directory of one sparse coder; `name` is its hookpoint, or `hookpoint/seedN`."""
+        return CoderDir(self.root / name)
+
+
+@dataclass(frozen=True)
+class CoderDir:
+    """The files of one sparse coder inside a checkpoint, named as upstream names them."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "cfg.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "sae.safetensors"
+
+    @property
+    def inspection(self) -> Path:
+        return self.root / "inspect.safetensors"
