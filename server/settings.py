@@ -1,0 +1,75 @@
+"""Deployment settings: environment variables, and nothing else, decide where things live and who may come in.
+
+The worker, the migrations and docker-compose.yml read the same names. Secrets come from the environment too; they are
+never stored in a run's configuration.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sparsify_core.rundir import RunDir
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "sparseboard"
+
+
+class Settings(BaseSettings):
+    """Settings of one deployment; every field `x` is read from `SPARSEBOARD_X`."""
+
+    model_config = SettingsConfigDict(env_prefix="SPARSEBOARD_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(default_factory=_default_data_dir)
+    """Folder of everything that must survive: database, runs, demo model, broker state. Shared by server and worker."""
+
+    database_url: str = Field(default="", validation_alias=AliasChoices("DATABASE_URL", "SPARSEBOARD_DATABASE_URL"))
+    """SQLAlchemy URL; empty means SQLite in the data folder."""
+
+    redis_url: str = Field(default="", validation_alias=AliasChoices("REDIS_URL", "SPARSEBOARD_REDIS_URL"))
+    """Broker URL; `sparseboard up` starts an embedded broker and sets it when it is empty."""
+
+    host: str = "127.0.0.1"
+    """Address the server binds to."""
+
+    port: int = Field(default=8420, ge=0, le=65535)
+    """Port the server binds to; 0 takes a free one."""
+
+    allowed_hosts: list[str] = ["127.0.0.1", "localhost", "[::1]"]
+    """Names under which browsers may call the server (the Host header, without port)."""
+
+    source_roots: list[Path] = []
+    """Folders, besides the data folder, in which local models and datasets may lie."""
+
+    https: bool = False
+    """Whether browsers reach the server through TLS: marks cookies Secure."""
+
+    hf_token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("HF_TOKEN", "SPARSEBOARD_HF_TOKEN"))
+    """Hugging Face token for pushes; may also be typed at the push."""
+
+    hf_endpoint: str = Field(
+        default="https://huggingface.co", validation_alias=AliasChoices("HF_ENDPOINT", "SPARSEBOARD_HF_ENDPOINT")
+    )
+    """Address of the Hugging Face Hub."""
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'sparseboard.db'}"
+
+    @property
+    def demo_dir(self) -> Path:
+        return self.data_dir / "demo"
+
+    def run_dir(self, run_id: str) -> RunDir:
+        """Directory of a run; `run_id` is always one that the server made."""
+        return RunDir(self.data_dir / "runs" / run_id)
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()
