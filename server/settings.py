@@ -22,7 +22,7 @@ def _default_data_dir() -> Path:
 class Settings(BaseSettings):
     """Settings of one deployment; every field `x` is read from `SPARSEBOARD_X`."""
 
-    model_config = SettingsConfigDict(env_prefix="SPARSEBOARD_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SPARSEBOARD_", frozen=True, extra="ignore", populate_by_name=True)
 
     data_dir: Path = Field(default_factory=_default_data_dir)
     """Folder of everything that must survive: database, runs, demo model, broker state. Shared by server and worker."""
