@@ -1,0 +1,99 @@
+// What every page has: theme switch, dialogs, keyboard shortcuts, relative times, copy buttons, focus on errors.
+
+const THEMES = ["auto", "light", "dark"];
+
+function currentTheme() {
+  return document.documentElement.dataset.theme ?? "auto";
+}
+
+function showTheme() {
+  const button = document.getElementById("theme");
+  if (!button) return;
+  const theme = currentTheme();
+  button.setAttribute("aria-label", `Theme: ${theme}. Switch`);
+  button.title = `Theme: ${theme}`;
+  for (const icon of button.querySelectorAll("[data-icon]")) icon.toggleAttribute("hidden", icon.dataset.icon !== theme);
+}
+
+function nextTheme() {
+  const theme = THEMES[(THEMES.indexOf(currentTheme()) + 1) % THEMES.length];
+  if (theme === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  try {
+    localStorage.setItem("theme", theme);
+  } catch {
+    // Storage is switched off: the choice lasts for this page.
+  }
+  showTheme();
+}
+
+function openDialog(id) {
+  const dialog = document.getElementById(id);
+  if (dialog && !dialog.open) dialog.showModal();
+}
+
+async function copy(button) {
+  const source = document.getElementById(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(source.textContent.trim());
+  } catch {
+    getSelection().selectAllChildren(source);
+    return;
+  }
+  const label = button.textContent;
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = label), 1500);
+}
+
+document.addEventListener("click", (event) => {
+  const target = event.target.closest("[data-dialog], [data-close], [data-copy], #theme");
+  if (!target) return;
+  if (target.id === "theme") nextTheme();
+  else if (target.dataset.dialog) openDialog(target.dataset.dialog);
+  else if (target.dataset.copy) copy(target);
+  else target.closest("dialog")?.close();
+});
+
+function isTyping(element) {
+  return element.closest("input, textarea, select, [contenteditable]") !== null;
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
+  const search = document.getElementById("search");
+  if (event.key === "/" && search) {
+    event.preventDefault();
+    search.focus();
+    search.select();
+  } else if (event.key === "?") openDialog("help");
+  else if (event.key === "n" && document.body.dataset.new) location.assign(document.body.dataset.new);
+  else {
+    const link = document.querySelector(`a[data-key="${CSS.escape(event.key)}"]`);
+    if (link) link.click();
+  }
+});
+
+const UNITS = [
+  [86400, "day"],
+  [3600, "hour"],
+  [60, "minute"],
+  [1, "second"],
+];
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "narrow" });
+
+function showTimes() {
+  const now = Date.now() / 1000;
+  for (const element of document.querySelectorAll("time[data-ago]")) {
+    const age = now - Number(element.dataset.ago);
+    const [seconds, unit] = UNITS.find(([size]) => Math.abs(age) >= size) ?? [1, "second"];
+    const text = age < 5 ? "just now" : relative.format(-Math.round(age / seconds), unit);
+    if (element.textContent !== text) element.textContent = text;
+    if (!element.title) element.title = new Date(Number(element.dataset.ago) * 1000).toLocaleString();
+  }
+}
+
+showTheme();
+showTimes();
+setInterval(showTimes, 5000);
+document.addEventListener("htmx:after:swap", showTimes);
+document.getElementById("errors")?.focus();
