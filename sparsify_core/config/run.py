@@ -19,7 +19,7 @@ class RunConfig(TrainConfig):
     """Hugging Face model id, or a local folder."""
 
     dataset: str = option("EleutherAI/SmolLM2-135M-10B", "Model and data", basic=True, min_length=1, max_length=4096)
-    """Hugging Face dataset id, a folder written by save_to_disk, a .jsonl, .txt or .parquet file, or a .bin memmap of tokens."""
+    """Hugging Face dataset id, a folder written by save_to_disk, a .jsonl, .txt or .parquet file, or a .bin memmap."""
 
     split: str = option("train", "Model and data", min_length=1, max_length=200)
     """Split of the dataset."""

@@ -65,7 +65,7 @@ class TrainConfig(Config):
     """Stop after this many training tokens; empty uses the whole dataset once."""
 
     eval_tokens: int = option(16_384, "Evaluation", unit="tokens", ge=0, le=1 << 24)
-    """Tokens held out of training, at the end of the dataset, for evaluation and for the look at latents; 0 switches both off."""
+    """Tokens held out of training, at the end of the dataset, for evaluation and the look at latents; 0: neither."""
 
     save_every: int = option(1000, "Saving", unit="steps", basic=True, ge=1)
     """Optimizer steps between checkpoints; the last step is always saved."""

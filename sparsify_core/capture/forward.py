@@ -1,0 +1,92 @@
+"""Run the language model only as far as the hookpoints need, handing their activations over as they appear."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsify_core.errors import HookpointError
+
+Consumer = Callable[[str, Tensor, Tensor], None]
+"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): detached float32, a row per token."""
+
+
+class _EverythingSeen(Exception):  # noqa: N818 - not an error: the way out of the model's forward
+    """Raised inside the hook of the last hookpoint: what lies behind it in the model never runs."""
+
+
+class ActivationTap:
+    """Forward hooks on some modules of a frozen model.
+
+    Modules may be called with positional or keyword arguments and may return tuples (element 0 counts). A module that
+    is called several times in one forward is taken at its first call.
+    """
+
+    def __init__(self, model: nn.Module, hookpoints: Sequence[str], *, needs_inputs: bool) -> None:
+        self._model = model
+        self._needs_inputs = needs_inputs
+        self._waiting: set[str] = set()
+        self._consumer: Consumer | None = None
+        self._hookpoints = tuple(hookpoints)
+        for name in hookpoints:
+            model.get_submodule(name).register_forward_hook(self._hook(name), with_kwargs=True)
+
+    @torch.no_grad()
+    def run(self, input_ids: Tensor, consumer: Consumer) -> None:
+        """One forward on `input_ids` (B, L); the consumer runs inside it, hookpoint by hookpoint, so that only one
+        hookpoint's activations need to be alive.
+
+        Raises HookpointError when a hookpoint is never called.
+        """
+        self._waiting = set(self._hookpoints)
+        self._consumer = consumer
+        try:
+            self._model(input_ids=input_ids, use_cache=False)
+        except _EverythingSeen:
+            return
+        finally:
+            self._consumer = None
+        missed = ", ".join(sorted(self._waiting))
+        raise HookpointError(f"the model never calls {missed}: choose a hookpoint that its forward pass goes through")
+
+    def widths(self, device: torch.device) -> dict[str, tuple[int, int]]:
+        """(input width, output width) of every hookpoint, by one short forward."""
+        found: dict[str, tuple[int, int]] = {}
+
+        def note(name: str, x_ND: Tensor, y_NE: Tensor) -> None:
+            found[name] = (x_ND.shape[-1], y_NE.shape[-1])
+
+        self.run(torch.zeros(1, 4, dtype=torch.int64, device=device), note)
+        return found
+
+    def _hook(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if self._consumer is None or name not in self._waiting:
+                return
+            self._waiting.discard(name)
+            y_NE = _rows(output[0] if isinstance(output, tuple) else output, name, "output")
+            x_ND = _rows(_first_input(args, kwargs), name, "input") if self._needs_inputs else y_NE
+            self._consumer(name, x_ND, y_NE)
+            if not self._waiting:
+                raise _EverythingSeen
+
+        return hook
+
+
+def _first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The module's main input: decoder layers and attention are called by keyword in recent models."""
+    if args:
+        return args[0]
+    if "hidden_states" in kwargs:
+        return kwargs["hidden_states"]
+    return next((value for value in kwargs.values() if isinstance(value, Tensor) and value.is_floating_point()), None)
+
+
+def _rows(value: Any, name: str, what: str) -> Tensor:
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() != 3:
+        kind = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise HookpointError(
+            f"the {what} of {name} is not a tensor (batch, token, width) of numbers but {kind}: choose another"
+        )
+    return value.detach().flatten(0, 1).float()

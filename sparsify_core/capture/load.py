@@ -1,0 +1,70 @@
+"""Load the language model whose activations are learned."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsify_core.config import RunConfig
+from sparsify_core.errors import ModelError
+
+
+def load_model(config: RunConfig, device: torch.device) -> nn.Module:
+    """The base model (no head: nothing past the last hookpoint is needed), frozen, in eval mode, on `device`.
+
+    Raises ModelError when it cannot be found or loaded.
+    """
+    import transformers  # slow to import, and --help must be instant
+
+    _check_folder(config.model)
+    try:
+        model: Any = transformers.AutoModel.from_pretrained(
+            config.model, revision=config.revision, dtype=model_dtype(config, device)
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(load_failure("model", config.model, error)) from error
+    model.requires_grad_(False)
+    model.eval()
+    base: nn.Module = model.base_model
+    return base.to(device)
+
+
+def model_dtype(config: RunConfig, device: torch.device) -> torch.dtype:
+    """float16 is never chosen by itself: sums of squares overflow in it."""
+    if config.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    return dtype
+
+
+def load_failure(what: str, name: str, error: Exception) -> str:
+    """One sentence for a failed `from_pretrained`, without the library's advice about tokens and pull requests."""
+    if os.environ.get("HF_HUB_OFFLINE") == "1" and not Path(name).exists():
+        return (
+            f"{what} {name!r} is not on this machine, and HF_HUB_OFFLINE=1 forbids to download it: "
+            "give a local folder, or unset HF_HUB_OFFLINE"
+        )
+    text = str(error).strip()
+    if "is not a local folder and is not a valid model identifier" in text or "Repository Not Found" in text:
+        return (
+            f"{what} {name!r} is neither a folder here nor a model on the Hugging Face Hub: "
+            "check the spelling, and set HF_TOKEN if it is private"
+        )
+    if "gated repo" in text:
+        return f"{what} {name!r} is gated: accept its terms on the Hugging Face Hub and set HF_TOKEN"
+    if "couldn't connect" in text or "Connection error" in text or "LocalEntryNotFound" in text:
+        return f"{what} {name!r} is not on this machine and the Hugging Face Hub cannot be reached: give a local folder"
+    first_line = text.splitlines()[0] if text else type(error).__name__
+    return f"{what} {name!r} cannot be loaded: {first_line}"
+
+
+def _check_folder(name: str) -> None:
+    """Say what is wrong with a path before the Hub's client takes it for a model id."""
+    path = Path(name).expanduser()
+    looks_like_path = name.startswith(("/", "./", "../", "~")) or name.count("/") > 1
+    if looks_like_path and not path.is_dir():
+        raise ModelError(f"model folder {name} does not exist: check the path, or give a Hugging Face model id")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelError(f"model folder {name} has no config.json: it is not a Hugging Face model")

@@ -1,0 +1,1 @@
+"""From a dataset's name to fixed-length token sequences: the ones to train on and the ones held out."""

@@ -1,0 +1,75 @@
+"""Where token sequences lie: in memory, in a memory-mapped file, or in a dataset on disk."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sparsify_core.errors import DataError
+
+Indices = npt.NDArray[np.int64]
+
+
+class Rows(Protocol):
+    """Token sequences of one length."""
+
+    @property
+    def length(self) -> int:
+        """Tokens per sequence."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Indices) -> npt.NDArray[np.int64]:
+        """(len(indices), length) token ids."""
+        ...
+
+
+class ArrayRows:
+    """Sequences in an array (n, length) of any integer type, also a memory-mapped one."""
+
+    def __init__(self, tokens: npt.NDArray[Any]) -> None:
+        self._tokens = tokens
+        self.length = int(tokens.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def take(self, indices: Indices) -> npt.NDArray[np.int64]:
+        return self._tokens[indices].astype(np.int64)
+
+
+class DatasetRows:
+    """The `input_ids` column of a Hugging Face dataset; its rows must be equally long."""
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        if not len(dataset):
+            raise DataError(f"dataset {name} has no sequences")
+        self._column = dataset.select_columns(["input_ids"]).with_format("numpy")
+        self._name = name
+        self.length = len(self._column[0]["input_ids"])
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def take(self, indices: Indices) -> npt.NDArray[np.int64]:
+        rows = self._column[indices.tolist()]["input_ids"]
+        lengths = {len(row) for row in rows}
+        if lengths != {self.length}:
+            raise DataError(
+                f"dataset {self._name} has input_ids of different lengths ({min(lengths)} and {self.length}): "
+                "cut them to one length, or give the text instead"
+            )
+        return np.stack(list(rows)).astype(np.int64)
+
+
+def memmap_rows(path: Path, ctx_len: int) -> ArrayRows:
+    """A .bin file of uint16 token ids, cut into sequences; an incomplete last one is left out.
+
+    Raises DataError when it holds no whole sequence.
+    """
+    num_rows = path.stat().st_size // (2 * ctx_len)
+    if num_rows == 0:
+        raise DataError(f"{path} is shorter than one sequence of {ctx_len} uint16 tokens")
+    return ArrayRows(np.memmap(path, dtype=np.uint16, mode="r", shape=(num_rows, ctx_len)))

@@ -1,0 +1,1 @@
+"""Measure sparse coders on the fixed held-out tokens."""

@@ -1,0 +1,8 @@
+"""Sparse operations behind one dispatch point. Callers import them from here and never name an implementation.
+
+Only the PyTorch reference exists so far; a fused kernel gets its own file and is chosen here, by device and shape.
+"""
+
+from sparsify_core.kernels.reference import gather_latents, weighted_rows
+
+__all__ = ["gather_latents", "weighted_rows"]

@@ -1,0 +1,1 @@
+"""The mathematics of sparse coders: no files, no configuration sources, no distribution."""

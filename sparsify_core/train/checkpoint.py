@@ -1,0 +1,105 @@
+"""Write checkpoints: completely, or not at all."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from sparsify_core.config import RunConfig, SparseCoderConfig
+from sparsify_core.errors import DiskFullError
+from sparsify_core.evaluate.held_out import Evaluation, HeldOut
+from sparsify_core.events import CheckpointSaved
+from sparsify_core.manifest import delete_checkpoint, file_sha256, publish, write_manifest
+from sparsify_core.model.coder import SparseCoder
+from sparsify_core.rundir import CheckpointDir, CoderDir, RunDir
+from sparsify_core.train.units import Unit
+
+_SPACE_MARGIN = 1.2
+_INSPECTION_BYTES_PER_LATENT = 8 + 4 + 8 * 8 + 4
+
+
+def save_checkpoint(
+    run_dir: RunDir,
+    config: RunConfig,
+    units: Sequence[Unit],
+    *,
+    step: int,
+    tokens_seen: int,
+    evaluation: Evaluation | None,
+    held_out: HeldOut | None,
+    token_strings: Sequence[str],
+) -> CheckpointSaved:
+    """Write, flush and publish one checkpoint, then delete those beyond `keep_last`.
+
+    Returns the event that announces it. Raises DiskFullError before anything is written when the disk has no room.
+    """
+    staging, target = run_dir.staging(step), run_dir.checkpoint(step)
+    shutil.rmtree(staging.root, ignore_errors=True)  # a killed attempt may have left it
+    staging.root.mkdir(parents=True)
+    check_space(staging.root, units)
+    config_text = config.model_dump_json()
+    staging.config.write_text(config_text, encoding="utf-8")
+    for unit in units:
+        coder_dir = staging.coder(unit.name)
+        coder_dir.root.mkdir(parents=True)
+        save_coder(coder_dir, unit.coder, config.sae)
+        if evaluation is not None:
+            latents = evaluation.latents[unit.name].tensors(unit.coder.W_dec.norm(dim=1))
+            save_file(latents, coder_dir.inspection, {"num_tokens": str(evaluation.num_tokens)})
+    if evaluation is not None and held_out is not None:
+        _write_json(staging.evaluation, evaluation.to_json(held_out))
+        text = {"ctx_len": held_out.tokens.shape[1], "tokens": list(token_strings), "sha256": held_out.sha256}
+        _write_json(staging.tokens, text)
+    config_sha256 = hashlib.sha256(config_text.encode()).hexdigest()
+    write_manifest(staging, step=step, tokens_seen=tokens_seen, config_sha256=config_sha256)
+    publish(staging, target)
+    _delete_old(run_dir, config.keep_last, newest=target)
+    return CheckpointSaved(
+        step=step,
+        path=target.root.relative_to(run_dir.root).as_posix(),
+        manifest_sha256=file_sha256(target.manifest),
+        size_bytes=sum(p.stat().st_size for p in target.root.rglob("*") if p.is_file()),
+        evaluation=evaluation.values if evaluation is not None else {},
+    )
+
+
+def save_coder(directory: CoderDir, coder: SparseCoder, config: SparseCoderConfig) -> None:
+    """cfg.json and sae.safetensors exactly as upstream writes them, with num_latents resolved.
+
+    `d_out` is added only where it differs from d_in, which upstream cannot express.
+    """
+    values: dict[str, Any] = {**config.model_dump(), "num_latents": coder.num_latents, "d_in": coder.d_in}
+    if coder.d_out != coder.d_in:
+        values["d_out"] = coder.d_out
+    _write_json(directory.config, values)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in coder.state_dict().items()}
+    save_file(tensors, directory.weights)
+
+
+def check_space(directory: Path, units: Sequence[Unit]) -> None:
+    """Raise DiskFullError unless the disk of `directory` has room for a checkpoint and some more."""
+    needed = sum(
+        sum(p.numel() * p.element_size() for p in unit.coder.parameters())
+        + unit.coder.num_latents * _INSPECTION_BYTES_PER_LATENT
+        for unit in units
+    )
+    free = shutil.disk_usage(directory).free
+    if free < needed * _SPACE_MARGIN:
+        raise DiskFullError(
+            f"a checkpoint needs {needed * _SPACE_MARGIN / 1e6:,.0f} MB, but the disk of the run has "
+            f"{free / 1e6:,.0f} MB free: make room, or lower keep_last"
+        )
+
+
+def _delete_old(run_dir: RunDir, keep_last: int, newest: CheckpointDir) -> None:
+    older = [checkpoint for checkpoint in run_dir.published() if checkpoint.root != newest.root]
+    for checkpoint in older[: max(len(older) - keep_last + 1, 0)]:
+        delete_checkpoint(checkpoint)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")

@@ -1,0 +1,84 @@
+"""The processes of a run and what they tell each other."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sparsify_core.config import RunConfig
+from sparsify_core.errors import ConfigError
+
+
+class Group:
+    """This process's place among the run's processes. Without torchrun a group of one, in which nothing is sent."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.device = _device(config.device, self.local_rank)
+        self._control: dist.ProcessGroup | None = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def join(self) -> None:
+        """Meet the other processes. Separate from the constructor because it waits for them."""
+        if self.world_size == 1:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            dist.init_process_group("nccl", device_id=self.device)
+            # Stop flags travel on their own group: reading one back must not wait for the GPU's queue.
+            self._control = dist.new_group(backend="gloo")
+        else:
+            dist.init_process_group("gloo")
+            self._control = dist.group.WORLD
+
+    def leave(self) -> None:
+        if self.world_size > 1 and dist.is_initialized():
+            with suppress(RuntimeError):  # another process may be gone already
+                dist.destroy_process_group()
+
+    def add_up(self, tensors: Iterable[Tensor]) -> None:
+        """Sum each tensor over all processes, in place; tensors of one dtype travel as one message."""
+        if self.world_size == 1:
+            return
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_dtype.setdefault(tensor.dtype, []).append(tensor)
+        for group in by_dtype.values():
+            flat = torch.cat([tensor.flatten() for tensor in group])
+            dist.all_reduce(flat)
+            for tensor, part in zip(group, torch.split(flat, [t.numel() for t in group]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def any(self, flag: bool) -> bool:
+        """True on every process when it is true on one of them."""
+        if self.world_size == 1:
+            return flag
+        shared = torch.tensor([int(flag)])
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self._control)
+        return bool(shared.item())
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world_size > 1:
+            dist.barrier(group=self._control)
+
+
+def _device(wish: str, local_rank: int) -> torch.device:
+    if wish == "cpu" or (wish == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("device = cuda, but torch sees no CUDA device: use device auto or cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}, start at most that many"
+        )
+    return torch.device("cuda", local_rank)

@@ -1,0 +1,114 @@
+"""Optimizers of the sparse coders, with upstream's learning rates."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from schedulefree.wrap_schedulefree import ScheduleFreeWrapper
+from torch import Tensor, nn
+
+from sparsify_core.config import RunConfig
+from sparsify_core.model.coder import SparseCoder
+
+_BASE_LR = {"adam": 2e-4, "signum": 5e-3}
+_BASE_NUM_LATENTS = 2**14
+_SIGNUM_MOMENTUM = 0.95
+
+
+class SignSGD(torch.optim.Optimizer):
+    """p -= lr * sign(gradient)."""
+
+    def __init__(self, params: list[dict[str, Any]]) -> None:
+        super().__init__(params, {"lr": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            signs = torch._foreach_sign([p.grad for p in params])
+            torch._foreach_add_(params, signs, alpha=-group["lr"])
+
+
+class CoderOptimizer:
+    """One optimizer over all coders, one parameter group per coder.
+
+    Args:
+        num_steps: length of the run; adam's rate falls to 0 over it.
+    """
+
+    def __init__(self, config: RunConfig, coders: Sequence[SparseCoder], num_steps: int) -> None:
+        self._coders = coders
+        self._params = [list(coder.parameters()) for coder in coders]
+        self._peak_lrs = [config.lr or default_lr(config.optimizer, coder.num_latents) for coder in coders]
+        self._num_steps = num_steps
+        self._warmup_steps = config.lr_warmup_steps
+        groups = [{"params": params, "lr": lr} for params, lr in zip(self._params, self._peak_lrs, strict=True)]
+        self._schedule_free: Any = None
+        self._base: torch.optim.Optimizer
+        if config.optimizer == "signum":
+            self._base = SignSGD(groups)
+            self._schedule_free = ScheduleFreeWrapper(self._base, momentum=_SIGNUM_MOMENTUM)
+            self._schedule_free.train()
+        else:
+            self._base = torch.optim.Adam(groups, fused=True)
+
+    @property
+    def lr(self) -> float:
+        """Rate of the first group in the last step."""
+        return float(self._base.param_groups[0]["lr"])
+
+    def step(self, step: int) -> None:
+        """Optimizer step number `step`, counted from 0; gradients are gone afterwards."""
+        if self._schedule_free is not None:
+            self._schedule_free.step()
+        else:
+            factor = lr_factor(step, self._num_steps, self._warmup_steps)
+            for group, peak in zip(self._base.param_groups, self._peak_lrs, strict=True):
+                group["lr"] = peak * factor
+            self._base.step()
+        self._base.zero_grad(set_to_none=True)
+
+    @contextmanager
+    @torch.no_grad()
+    def deployed_weights(self) -> Iterator[None]:
+        """Inside, the coders hold the weights to evaluate and save; afterwards, bit for bit, those to train on.
+
+        They differ for schedule-free optimizers only, which train at one point and answer with a running average.
+        Averaging leaves decoder rows a little short of unit norm; what is evaluated and saved has it.
+        """
+        if self._schedule_free is None:
+            yield
+            return
+        backup = [[p.clone() for p in params] for params in self._params]
+        self._schedule_free.eval()
+        for coder in self._coders:
+            if coder.normalizes_decoder:
+                coder.normalize_decoder()
+        try:
+            yield
+        finally:
+            self._schedule_free.train()
+            # train() only recomputes the training point up to rounding.
+            for params, saved in zip(self._params, backup, strict=True):
+                for p, value in zip(params, saved, strict=True):
+                    p.copy_(value)
+
+
+def default_lr(optimizer: str, num_latents: int) -> float:
+    """Upstream's scaling law: the rate falls with the square root of the number of latents."""
+    return _BASE_LR[optimizer] / math.sqrt(num_latents / _BASE_NUM_LATENTS)
+
+
+def lr_factor(step: int, num_steps: int, warmup_steps: int) -> float:
+    """Linear warmup, then linear decay; `step` counts optimizer steps from 0 and no step has the factor 0."""
+    warm = (step + 1) / warmup_steps if warmup_steps else 1.0
+    decay = (num_steps - step) / max(num_steps - warmup_steps, 1)
+    return min(warm, decay, 1.0)
+
+
+def scale_gradients(coder: nn.Module, factor: Tensor) -> None:
+    """Multiply all gradients of `coder` by a scalar on its device."""
+    grads = [p.grad for p in coder.parameters() if p.grad is not None]
+    torch._foreach_mul_(grads, factor.to(grads[0].dtype))

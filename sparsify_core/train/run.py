@@ -1,0 +1,203 @@
+"""One attempt at a run: set the process up, load, train, and account for how it ended."""
+
+import errno
+import importlib.metadata
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.capture.hookpoints import resolve_hookpoints
+from sparsify_core.capture.load import load_model
+from sparsify_core.config import RunConfig
+from sparsify_core.data.sequences import Sequences, load_sequences
+from sparsify_core.data.tokenize import load_tokenizer
+from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelError, SparsifyError
+from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, TrainingPlanned
+from sparsify_core.rundir import RunDir
+from sparsify_core.train.distributed import Group
+from sparsify_core.train.process import die_with_parent, use_all_cores
+from sparsify_core.train.report import Reporter
+from sparsify_core.train.stop import StopRequest
+from sparsify_core.train.trainer import Trainer
+from sparsify_core.train.units import build_units
+
+logger = logging.getLogger(__name__)
+
+_VERSIONS_OF = ("sparseboard", "torch", "transformers", "datasets", "schedulefree")
+
+
+def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int) -> None:
+    """Carry out one attempt and write its event file.
+
+    Raises whatever ended it, after `AttemptFinished(outcome="failed")` was written; a full disk as DiskFullError.
+    """
+    group = Group(config)
+    if group.world_size > 1:
+        die_with_parent()
+    use_all_cores(group.local_world_size)
+    writer = _open_events(run_dir, attempt) if group.is_main else None
+    reporter = Reporter(writer)
+    try:
+        completed = _carry_out(config, run_dir, group, reporter)
+        reporter.event(AttemptFinished(step=reporter.step, outcome="completed" if completed else "stopped"))
+    except BaseException as error:
+        failure = _as_failure(error)
+        reporter.event(_failed_event(failure).model_copy(update={"step": reporter.step}))
+        if failure is error:
+            raise
+        raise failure from error
+    finally:
+        if writer is not None:
+            writer.close()
+        group.leave()
+
+
+def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter) -> bool:
+    """Load everything and train. Returns whether the run is complete (False: stopped on request)."""
+    reporter.event(AttemptStarted(world_size=group.world_size, device=_device_name(group.device), versions=_versions()))
+    group.join()
+    if group.is_main and not run_dir.config.exists():
+        run_dir.config.write_text(config.model_dump_json(), encoding="utf-8")
+    reporter.phase("loading model", detail=config.model)
+    model = load_model(config, group.device)
+    hookpoints = resolve_hookpoints(model, config)
+    tap = ActivationTap(model, hookpoints, needs_inputs=config.sae.transcode)
+    units = build_units(config, tap.widths(group.device), hookpoints, group.device)
+
+    reporter.phase("tokenizing", detail=config.dataset)
+    sequences = _in_turn(group, lambda: load_sequences(config))
+    _check_amount(config, sequences, group.world_size)
+    if group.is_main:
+        _warn(config, sequences, group.world_size, reporter)
+    stop = StopRequest()
+    trainer = Trainer(
+        config,
+        tap=tap,
+        units=units,
+        sequences=sequences,
+        token_strings=_token_strings(config, sequences) if group.is_main else [],
+        max_token_id=_vocabulary_size(model),
+        group=group,
+        run_dir=run_dir,
+        reporter=reporter,
+        stop=stop,
+    )
+    reporter.event(
+        TrainingPlanned(
+            total_steps=trainer.num_steps,
+            tokens_per_step=trainer.tokens_per_step,
+            coders=[unit.name for unit in units],
+            num_latents={unit.name: unit.coder.num_latents for unit in units},
+        )
+    )
+    stop.install()
+    return trainer.run()
+
+
+def _open_events(run_dir: RunDir, attempt: int) -> EventWriter:
+    try:
+        return EventWriter(run_dir.events(attempt), attempt=attempt)
+    except FileExistsError as error:
+        raise ConfigError(f"attempt {attempt} of {run_dir.root} was already made: give the next number") from error
+    except OSError as error:
+        raise ConfigError(f"the run folder {run_dir.root} cannot be written: {error.strerror}") from error
+
+
+def _as_failure(error: BaseException) -> BaseException:
+    """The error to report: a full disk gets its own class wherever it was noticed."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError("the disk is full: make room and start the run again")
+    if isinstance(error, torch.OutOfMemoryError):
+        return ModelError(
+            "the GPU has not enough memory: lower batch_size, expansion_factor or the number of hookpoints"
+        )
+    return error
+
+
+def _failed_event(error: BaseException) -> AttemptFinished:
+    if isinstance(error, SparsifyError):
+        return AttemptFinished(outcome="failed", reason_code=error.code, message=str(error))
+    if isinstance(error, KeyboardInterrupt):
+        return AttemptFinished(
+            outcome="failed", reason_code="interrupted", message="interrupted before training started"
+        )
+    message = f"the trainer broke: {type(error).__name__}: {error}"
+    return AttemptFinished(outcome="failed", reason_code="internal_error", message=message)
+
+
+def _in_turn(group: Group, load: Callable[[], Sequences]) -> Sequences:
+    """Rank 0 first, so that it alone fills the caches that the others then read."""
+    if group.is_main:
+        loaded = load()
+    group.wait()
+    return loaded if group.is_main else load()
+
+
+def _check_amount(config: RunConfig, sequences: Sequences, world_size: int) -> None:
+    """Raise DataError when the data does not fill one optimizer step."""
+    needed = config.batch_size * config.grad_acc_steps * world_size
+    if len(sequences.train) < needed:
+        raise DataError(
+            f"{len(sequences.train)} sequences of {sequences.rows.length} tokens are left to train on, but one step "
+            f"takes {needed}: lower batch_size or grad_acc_steps, or raise max_tokens or the amount of data"
+        )
+
+
+def _warn(config: RunConfig, sequences: Sequences, world_size: int, reporter: Reporter) -> None:
+    length, num_steps = (
+        sequences.rows.length,
+        sequences.num_steps(config.batch_size * config.grad_acc_steps * world_size),
+    )
+    if length != config.ctx_len:
+        reporter.warn(f"sequences have {length} tokens, not ctx_len = {config.ctx_len}: model or dataset give no more")
+    if config.optimizer != "signum" and config.lr_warmup_steps >= num_steps:
+        reporter.warn(
+            f"lr_warmup_steps = {config.lr_warmup_steps} is not less than the run's {num_steps} steps: "
+            "the learning rate never reaches its full value"
+        )
+    if config.eval_tokens and not len(sequences.held_out):
+        reporter.warn("the dataset is too small to hold anything out: no evaluation and no look at latents")
+
+
+def _token_strings(config: RunConfig, sequences: Sequences) -> list[str]:
+    """The held-out tokens as text, one string each; ids where the model comes without a tokenizer."""
+    if not len(sequences.held_out):
+        return []
+    ids: list[int] = sequences.held_out_tokens().flatten().tolist()
+    try:
+        tokenizer: Any = load_tokenizer(config.model, config.revision)
+    except ModelError:
+        return [str(token) for token in ids]
+    distinct = sorted(set(ids))
+    strings = dict(zip(distinct, tokenizer.batch_decode([[token] for token in distinct]), strict=True))
+    return [strings[token] for token in ids]
+
+
+def _vocabulary_size(model: nn.Module) -> int:
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    return int(embeddings.num_embeddings)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _VERSIONS_OF:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def next_attempt(run_dir: RunDir) -> int:
+    """The number after the last attempt that has an event file."""
+    numbers = [int(p.stem) for p in Path(run_dir.root, "events").glob("[0-9]*.jsonl")]
+    return max(numbers, default=0) + 1

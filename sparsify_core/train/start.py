@@ -1,0 +1,46 @@
+"""Initialization that looks at data: biases from the means over the first optimizer step's tokens."""
+
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.train.distributed import Group
+from sparsify_core.train.units import Unit
+
+
+@torch.no_grad()
+def initialize_biases(
+    units: list[Unit], tap: ActivationTap, batches: Iterable[tuple[Tensor, Tensor | None]], group: Group
+) -> None:
+    """b_dec := mean target; for a transcoder also encoder.bias := -W_enc @ mean input, which centres its input.
+
+    The whole first step is looked at, before it is trained on, so the result does not depend on how the step is cut
+    into batches and processes (upstream uses the first batch of each process).
+
+    Args:
+        batches: (input ids (B, L), kept rows or None).
+    """
+    sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def add(hookpoint: str, x_ND: Tensor, y_NE: Tensor, kept: Tensor | None) -> None:
+        x_ND, y_NE = (x_ND, y_NE) if kept is None else (x_ND[kept], y_NE[kept])
+        new = (
+            x_ND.sum(0, dtype=torch.float64),
+            y_NE.sum(0, dtype=torch.float64),
+            torch.tensor([len(y_NE)], dtype=torch.float64, device=y_NE.device),
+        )
+        old = sums.get(hookpoint)
+        sums[hookpoint] = new if old is None else (old[0] + new[0], old[1] + new[1], old[2] + new[2])
+
+    for input_ids, kept in batches:
+        tap.run(input_ids, partial(add, kept=kept))
+    group.add_up(tensor for hookpoint in sorted(sums) for tensor in sums[hookpoint])
+    for unit in units:
+        x_sum_D, y_sum_E, count = sums[unit.hookpoint]
+        coder = unit.coder
+        coder.b_dec.copy_(y_sum_E / count.clamp(min=1))
+        if coder.is_transcoder:
+            coder.encoder.bias.copy_(-coder.encoder.weight @ (x_sum_D / count.clamp(min=1)).float())

@@ -1,0 +1,204 @@
+"""The training loop: batches -> activations -> coders -> optimizer step, with checkpoints on the way."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.config import RunConfig
+from sparsify_core.data.exclude import kept_positions
+from sparsify_core.data.sequences import Sequences
+from sparsify_core.errors import DataError, NonFiniteLossError
+from sparsify_core.evaluate.held_out import Evaluation, HeldOut, evaluate
+from sparsify_core.metrics import series_key
+from sparsify_core.rundir import RunDir
+from sparsify_core.train.checkpoint import save_checkpoint
+from sparsify_core.train.distributed import Group
+from sparsify_core.train.optim import CoderOptimizer
+from sparsify_core.train.report import Reporter
+from sparsify_core.train.start import initialize_biases
+from sparsify_core.train.step import StepSums, finish_step
+from sparsify_core.train.stop import StopRequest
+from sparsify_core.train.units import Unit
+
+Batch = tuple[Tensor, Tensor | None]
+"""Token ids (B, L) and the rows that count (None: all), on the device."""
+
+
+class Trainer:
+    """Trains all units in one pass over the data.
+
+    Args:
+        token_strings: the held-out text, token by token, for the look at latents.
+        max_token_id: exclusive bound of token ids, the model's vocabulary.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        tap: ActivationTap,
+        units: list[Unit],
+        sequences: Sequences,
+        token_strings: list[str],
+        max_token_id: int,
+        group: Group,
+        run_dir: RunDir,
+        reporter: Reporter,
+        stop: StopRequest,
+    ) -> None:
+        self._config = config
+        self._tap = tap
+        self._units = units
+        self._by_hookpoint: dict[str, list[Unit]] = {}
+        for unit in units:
+            self._by_hookpoint.setdefault(unit.hookpoint, []).append(unit)
+        self._sequences = sequences
+        self._max_token_id = max_token_id
+        self._group = group
+        self._run_dir = run_dir
+        self._reporter = reporter
+        self._stop = stop
+        self._sequences_per_step = config.batch_size * config.grad_acc_steps * group.world_size
+        self.num_steps = sequences.num_steps(self._sequences_per_step)
+        self.tokens_per_step = self._sequences_per_step * sequences.rows.length
+        self._optimizer = CoderOptimizer(config, [unit.coder for unit in units], self.num_steps)
+        self._token_strings = token_strings
+        self._held_out: HeldOut | None = None
+        if len(sequences.held_out):
+            tokens = sequences.held_out_tokens()
+            self._held_out = HeldOut(tokens, tuple(config.exclude_tokens), config.exclude_first)
+
+    def run(self) -> bool:
+        """Train to the end, or until a stop is asked for; both end with a checkpoint.
+
+        Returns:
+            True when the run is complete. Raises NonFiniteLossError without saving.
+        """
+        self._reporter.phase("training")
+        initialize_biases(self._units, self._tap, self._batches(0), self._group)
+        started = time.monotonic()
+        pause_s = 0.0
+        for step in range(self.num_steps):
+            stats = self._train_step(step)
+            done = step + 1
+            last = done == self.num_steps
+            if done % self._config.log_every == 0 or last or done % self._config.save_every == 0:
+                self._log(done, stats, time.monotonic() - started - pause_s)
+            stopping = self._group.any(bool(self._stop))
+            if stopping or last or done % self._config.save_every == 0:
+                before = time.monotonic()
+                self._save(done, with_evaluation=not stopping)
+                pause_s += time.monotonic() - before
+            if stopping and not last:
+                return False
+        return True
+
+    def _train_step(self, step: int) -> Tensor:
+        sums = {unit.name: StepSums(unit) for unit in self._units}
+        for input_ids, kept in self._batches(step):
+            if kept is None or len(kept):
+                self._forward_backward(sums, input_ids, kept)
+        return finish_step(sums, self._units, self._optimizer, self._group, self._config, step)
+
+    def _forward_backward(self, sums: dict[str, StepSums], input_ids: Tensor, kept: Tensor | None) -> None:
+        def train(hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
+            if kept is not None:
+                same = x_ND is y_NE
+                y_NE = y_NE[kept]
+                x_ND = y_NE if same else x_ND[kept]
+            for unit in self._by_hookpoint[hookpoint]:
+                sums[unit.name].add(x_ND, y_NE)
+
+        self._tap.run(input_ids, train)
+
+    def _batches(self, step: int) -> Iterator[Batch]:
+        """This rank's batches of optimizer step `step` (from 0)."""
+        config, group = self._config, self._group
+        first = step * self._sequences_per_step
+        for ids in self._sequences.batches(
+            first,
+            first + self._sequences_per_step,
+            size=config.batch_size,
+            rank=group.rank,
+            world_size=group.world_size,
+        ):
+            if int(ids.max()) >= self._max_token_id:
+                raise DataError(
+                    f"dataset {config.dataset} has token id {ids.max()}, but {config.model} knows only ids below "
+                    f"{self._max_token_id}: it was tokenized for another model"
+                )
+            kept = kept_positions(ids, exclude_tokens=config.exclude_tokens, exclude_first=config.exclude_first)
+            yield self._to_device(ids), None if kept is None else self._to_device(kept)
+
+    def _to_device(self, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
+        return torch.from_numpy(array).to(self._group.device)
+
+    def _log(self, step: int, stats: Tensor, elapsed_s: float) -> None:
+        rows = stats.tolist()  # sync: the one device-to-host copy of a step
+        values: dict[str, float] = {}
+        for unit, (fvu, dead_frac, l0, count) in zip(self._units, rows, strict=True):
+            if count == 0:
+                raise DataError(f"all tokens of step {step} are excluded: exclude fewer, or use larger batches")
+            if not np.isfinite(fvu):
+                raise NonFiniteLossError(
+                    f"the loss of {unit.name} is {fvu} at step {step}: lower lr, or look for outliers in the "
+                    "activations (exclude_first 1 leaves out the attention sink)"
+                )
+            values[series_key("fvu", unit.name)] = fvu
+            values[series_key("dead_frac", unit.name)] = dead_frac
+            values[series_key("l0", unit.name)] = l0
+        tokens = step * self.tokens_per_step
+        values |= {"lr": self._optimizer.lr, "tokens_per_s": tokens / elapsed_s, "tokens": float(tokens)}
+        if step % self._config.log_every == 0 or step == self.num_steps:
+            self._reporter.metrics(step, values)
+            self._reporter.progress(step, self.num_steps, values)
+
+    def _save(self, step: int, *, with_evaluation: bool) -> None:
+        """Rank 0 evaluates and writes while the others wait."""
+        if self._group.is_main:
+            with self._optimizer.deployed_weights():
+                evaluation = self._evaluate(step) if with_evaluation else None
+                self._reporter.phase("saving", step)
+                event = save_checkpoint(
+                    self._run_dir,
+                    self._config,
+                    self._units,
+                    step=step,
+                    tokens_seen=step * self.tokens_per_step,
+                    evaluation=evaluation,
+                    held_out=self._held_out,
+                    token_strings=self._token_strings,
+                )
+            self._reporter.event(event)
+            if step < self.num_steps:
+                self._reporter.phase("training", step)
+        self._group.wait()
+
+    def _evaluate(self, step: int) -> Evaluation | None:
+        if self._held_out is None:
+            return None
+        self._reporter.phase("evaluating", step)
+        coders = {
+            hookpoint: {unit.name: unit.coder for unit in units} for hookpoint, units in self._by_hookpoint.items()
+        }
+        with torch.no_grad():
+            evaluation = evaluate(
+                self._tap,
+                coders,
+                self._held_out,
+                batch_size=self._config.batch_size,
+                should_stop=lambda: bool(self._stop),
+            )
+        if evaluation is not None:
+            values = {
+                series_key(name, coder): value
+                for coder, numbers in evaluation.values.items()
+                for name, value in numbers.items()
+            }
+            self._reporter.metrics(step, values)
+            self._reporter.evaluated(step, values)
+        return evaluation

@@ -1,0 +1,50 @@
+"""The sparse coders of a run, one per hookpoint and seed, each with its own bookkeeping."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsify_core.config import RunConfig
+from sparsify_core.errors import ConfigError
+from sparsify_core.model.coder import SparseCoder
+
+
+@dataclass
+class Unit:
+    """One coder. `name` is its hookpoint, or `hookpoint/seedN` when there are several seeds.
+
+    `tokens_since_fired_M` (int64) counts the tokens of all processes.
+    """
+
+    name: str
+    hookpoint: str
+    coder: SparseCoder
+    tokens_since_fired_M: Tensor
+
+
+def build_units(
+    config: RunConfig, widths: Mapping[str, tuple[int, int]], hookpoints: Sequence[str], device: torch.device
+) -> list[Unit]:
+    """Raises ConfigError when k does not fit the number of latents, which is known only now."""
+    units = []
+    for hookpoint in hookpoints:
+        d_in, d_out = widths[hookpoint]
+        check_latents(config, d_in, hookpoint)
+        for seed in config.init_seeds:
+            name = hookpoint if len(config.init_seeds) == 1 else f"{hookpoint}/seed{seed}"
+            coder = SparseCoder(d_in, config.sae, d_out=d_out, seed=seed).to(device)
+            counts = torch.zeros(coder.num_latents, dtype=torch.int64, device=device)
+            units.append(Unit(name, hookpoint, coder, counts))
+    return units
+
+
+def check_latents(config: RunConfig, d_in: int, hookpoint: str) -> None:
+    """The checks on SparseCoderConfig that need the width of the hookpoint."""
+    num_latents = config.sae.resolve_num_latents(d_in)
+    if config.sae.k > num_latents:
+        raise ConfigError(
+            f"k = {config.sae.k} is more than the {num_latents} latents of {hookpoint} (width {d_in}): "
+            "lower k or raise expansion_factor"
+        )
