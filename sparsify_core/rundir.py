@@ -5,6 +5,8 @@
 <run>/events/0001.jsonl                one event file per attempt (sparsify_core.events)
 <run>/logs/0001.log                    stdout and stderr of the attempt's torchrun and its ranks
 <run>/logs/0001.error.json             what torchrun says about the rank that failed first
+<run>/logs/0001.supervisor.log         what the process that watches torchrun says
+<run>/logs/0001.ranks/                 torchrun's own files, one folder per rank
 <run>/checkpoints/step-00000200/       one published checkpoint: upstream's layout plus manifest.json
     manifest.json                      sizes and sha256 of every other file; written last
     config.json                        the RunConfig
@@ -43,6 +45,12 @@ class RunDir:
 
     def error_file(self, attempt: int) -> Path:
         return self.root / "logs" / f"{attempt:04d}.error.json"
+
+    def supervisor_log(self, attempt: int) -> Path:
+        return self.root / "logs" / f"{attempt:04d}.supervisor.log"
+
+    def rank_files(self, attempt: int) -> Path:
+        return self.root / "logs" / f"{attempt:04d}.ranks"
 
     def checkpoint(self, step: int) -> "CheckpointDir":
         return CheckpointDir(self.checkpoints / f"step-{step:08d}")

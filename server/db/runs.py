@@ -46,7 +46,7 @@ def transition(
     Args:
         actor: who moves it (`user`, `worker <id>`, `supervisor`, `reaper`), for the history.
         detail: why, in words.
-        fence: the caller's attempt number; None when no lease is involved.
+        fence: the caller's attempt number, which then must still hold the run; None when no lease is involved.
         values: further columns of the run to set.
 
     Returns:
@@ -55,7 +55,7 @@ def transition(
     sources = [state for state, targets in LEGAL_MOVES.items() if to in targets]
     statement = update(Run).where(col(Run.id) == run_id, col(Run.state).in_(sources))
     if fence is not None:
-        statement = statement.where(col(Run.fence) == fence)
+        statement = statement.where(col(Run.fence) == fence, col(Run.state).in_(ACTIVE))
     if to in TERMINAL:
         values.setdefault("finished_at", time.time())
     if _execute(session, statement.values(state=to, **values)) == 0:
@@ -149,6 +149,55 @@ def heartbeat(session: Session, run_id: str, fence: int) -> Intent | None:
         return None
     intent = session.exec(select(Run.intent).where(Run.id == run_id)).one()
     return Intent(intent)
+
+
+def wanted(session: Session, run_id: str, fence: int) -> Intent | None:
+    """What the user wants of a run, or None when the caller has lost it. Reads only."""
+    statement = select(Run.intent).where(Run.id == run_id, Run.fence == fence, col(Run.state).in_(ACTIVE))
+    intent = session.exec(statement).first()
+    return None if intent is None else Intent(intent)
+
+
+def active(session: Session) -> list[tuple[Run, Attempt]]:
+    """All runs that a worker holds, each with the attempt that holds it."""
+    statement = (
+        select(Run, Attempt)
+        .where(col(Attempt.run_id) == col(Run.id), col(Attempt.attempt) == col(Run.fence))
+        .where(col(Run.state).in_(ACTIVE))
+    )
+    return [(run, attempt) for run, attempt in session.exec(statement)]
+
+
+def set_supervisor(session: Session, run_id: str, fence: int, *, pid: int, started: float) -> None:
+    """Note which process carries out an attempt."""
+    statement = update(Attempt).where(col(Attempt.run_id) == run_id, col(Attempt.attempt) == fence)
+    _execute(session, statement.values(supervisor_pid=pid, supervisor_started=started))
+
+
+def release(
+    session: Session,
+    run_id: str,
+    fence: int,
+    to: RunState,
+    *,
+    actor: str,
+    outcome: str,
+    detail: str = "",
+    **values: Any,
+) -> bool:
+    """End an attempt: its holder gives the run up, or the reaper takes it away, into a terminal state or the queue.
+
+    Returns whether the attempt still held the run.
+    """
+    if to == RunState.QUEUED:
+        values |= {"worker_id": None, "phase": "queued", "started_at": None}
+    else:
+        values |= {"phase": ""}
+    if not transition(session, run_id, to, actor=actor, detail=detail, fence=fence, **values):
+        return False
+    statement = update(Attempt).where(col(Attempt.run_id) == run_id, col(Attempt.attempt) == fence)
+    _execute(session, statement.values(ended_at=time.time(), outcome=outcome))
+    return True
 
 
 def next_queued(session: Session, limit: int = 20) -> list[Run]:
