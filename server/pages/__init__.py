@@ -1,0 +1,11 @@
+"""The HTML pages. Thin: they read through services, render templates and redirect after a POST."""
+
+from fastapi import APIRouter
+
+from server.pages import checkpoints, launch, login, run, runs, settings, workers
+
+router = APIRouter(include_in_schema=False)
+for part in (login, launch, runs, run, checkpoints, workers, settings):
+    router.include_router(part.router)
+
+__all__ = ["router"]

@@ -1,0 +1,139 @@
+"""The page of one checkpoint: numbers, latents, files, pushes to the Hub."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import SecretStr
+
+from server.auth import CurrentUser
+from server.pages.formatting import metric, metric_form
+from server.pages.latents import COLUMNS, LatentQuery, browse
+from server.pages.svg import density_histogram, linear_histogram
+from server.pages.templating import is_partial, render
+from server.pages.views import RunView, Tile
+from server.services import checkpoints, hub, runs
+from sparsify_core.errors import CheckpointError
+from sparsify_core.inspect.read import Inspection
+from sparsify_core.metrics import METRICS
+
+router = APIRouter()
+
+
+@router.get("/checkpoints/{checkpoint_id}")
+def page(
+    request: Request,
+    user: CurrentUser,
+    checkpoint_id: str,
+    coder: str = "",
+    latent: Annotated[str, Query(max_length=12)] = "",
+    sort: str = "max",
+    order: str = "",
+    at: Annotated[str, Query(alias="page", max_length=12)] = "",
+) -> HTMLResponse:
+    """The whole page, or only the latent browser when htmx asks for it."""
+    context = _context(request, checkpoint_id, coder)
+    query = LatentQuery(
+        checkpoint_id,
+        context["coder"],
+        _natural(latent),
+        sort if sort in dict(COLUMNS) else "max",
+        order == "asc",
+        _natural(at),
+    )
+    inspection: Inspection | None = context["inspection"]
+    if inspection is not None:
+        context |= browse(inspection, query) | _histograms(inspection, query.latent)
+        if is_partial(request):
+            return render(request, "checkpoint/_latents.html", context, user=user)
+    return render(request, "checkpoint/page.html", context, user=user)
+
+
+@router.get("/checkpoints/{checkpoint_id}/pushes")
+def pushes(request: Request, user: CurrentUser, checkpoint_id: str) -> HTMLResponse:
+    """The list of pushes, polled while one is running."""
+    with request.app.state.db.read() as session:
+        row = checkpoints.get_checkpoint(session, checkpoint_id)
+        found = hub.list_pushes(session, checkpoint_id)
+    return render(request, "checkpoint/_pushes.html", {"checkpoint": row, "pushes": found}, user=user)
+
+
+@router.post("/checkpoints/{checkpoint_id}/push")
+def push(
+    request: Request,
+    user: CurrentUser,
+    checkpoint_id: str,
+    repo_id: Annotated[str, Form(max_length=200)] = "",
+    token: Annotated[SecretStr | None, Form(max_length=500)] = None,
+    private: Annotated[list[str] | None, Form()] = None,
+) -> Response:
+    """Start a push, or show the page again with what is wrong; the token is never shown again."""
+    is_private = (private or ["true"])[-1] == "true"
+    return _start(request, user, checkpoint_id, repo_id.strip(), token, is_private)
+
+
+def _context(request: Request, checkpoint_id: str, coder: str) -> dict[str, Any]:
+    settings = request.app.state.settings
+    with request.app.state.db.read() as session:
+        row = checkpoints.get_checkpoint(session, checkpoint_id)
+        run = runs.get_run(session, row.run_id)
+        found = hub.list_pushes(session, checkpoint_id)
+    files = checkpoints.files(settings, row)
+    coders = checkpoints.coders(settings, row)
+    chosen = coder if coder in coders else (coders[0] if coders else "")
+    inspection, problem = _inspection(settings, row, chosen)
+    return {
+        "nav": "runs",
+        "checkpoint": row,
+        "run": run,
+        "view": RunView(run),
+        "coders": coders,
+        "coder": chosen,
+        "files": files,
+        "tiles": _tiles(row.evaluation.get(chosen, {}), inspection),
+        "inspection": inspection,
+        "inspection_problem": problem,
+        "pushes": found,
+        "push": {"repo_id": "", "private": True},
+        "has_hub_token": settings.hf_token is not None,
+    }
+
+
+def _tiles(evaluation: dict[str, Any], inspection: Inspection | None) -> list[Tile]:
+    tiles = []
+    for name, value in evaluation.items():
+        if name in METRICS:
+            known = METRICS[name]
+            form = metric_form(name, known.unit)
+            unit = "" if form == "percent" else known.unit
+            tiles.append(Tile(known.label, known.help, known.formula, metric(value, form), unit))
+    if tiles and inspection is not None:
+        text = f"{inspection.num_tokens:,}"
+        tiles.append(Tile("Held-out tokens", "Tokens that the numbers were measured on.", "tokens.v1", text, ""))
+    return tiles
+
+
+def _histograms(inspection: Inspection, latent: int | None) -> dict[str, Any]:
+    chosen = latent if latent is not None and 0 <= latent < inspection.num_latents else None
+    density_mark = float(inspection.firing_frac[chosen]) if chosen is not None else None
+    norm_mark = float(inspection.decoder_norm[chosen]) if chosen is not None else None
+    return {
+        "density": density_histogram(inspection.firing_frac.tolist(), density_mark or None),
+        "norms": linear_histogram(inspection.decoder_norm.tolist(), norm_mark),
+    }
+
+
+def _natural(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _inspection(settings: Any, row: Any, coder: str) -> tuple[Inspection | None, str]:
+    try:
+        return checkpoints.inspection(settings, row, coder), ""
+    except CheckpointError as error:
+        text = str(error)
+        return None, f"{text[:1].upper()}{text[1:]}."
+
+
+def _start(request, user, checkpoint_id, repo_id, token, is_private):
+    ...

@@ -1,0 +1,129 @@
+"""How numbers, times and sizes read on a page. Registered as template filters by `templating`."""
+
+import math
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+DASH = "\u2013"
+
+FORMS = {"fraction": "percent", "tokens/s": "rate", "tokens": "rate"}
+"""Unit of a metric -> how it is written; FVU-like metrics without a unit are ratios, see `metric_form`."""
+
+
+def number_of(value: Any) -> float | None:
+    """A stored value as a float; None when it is missing. Non-finite ones are stored as strings."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def metric_form(name: str, unit: str) -> str:
+    """`percent`, `rate`, `ratio` or `plain`; the charts' script knows the same four."""
+    if "fvu" in name:
+        return "ratio"
+    return FORMS.get(unit, "plain")
+
+
+def metric(value: Any, form: str = "plain") -> str:
+    """A metric's value, e.g. `0.1834`, `3.1%`, `12,345`."""
+    number = number_of(value)
+    if number is None:
+        return DASH
+    if math.isnan(number):
+        return "NaN"
+    if math.isinf(number):
+        return "\u221e" if number > 0 else "-\u221e"
+    if form == "percent":
+        return f"{100 * number:.2f}%" if number < 0.1 else f"{100 * number:.1f}%"
+    if form == "rate":
+        return f"{number:,.0f}"
+    if number == 0:
+        return "0"
+    if abs(number) < 1e-3 or abs(number) >= 1e6:
+        return f"{number:.2e}"
+    return f"{number:.4f}" if form == "ratio" else f"{number:.4g}"
+
+
+def count(value: int | float | None) -> str:
+    """`1234567` -> `1,234,567`."""
+    return DASH if value is None else f"{value:,.0f}"
+
+
+def short_count(value: int | float | None) -> str:
+    """`1234567` -> `1.2M`."""
+    if value is None:
+        return DASH
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:g}"
+
+
+def duration(seconds: float | None) -> str:
+    """`3725` -> `1 h 2 min`."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    whole = max(0, int(seconds))
+    days, rest = divmod(whole, 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, secs = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {secs} s" if minutes else f"{secs} s"
+
+
+def size(num_bytes: int | None) -> str:
+    """`2500000` -> `2.5 MB`."""
+    if num_bytes is None:
+        return DASH
+    value = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def iso(ts: float | None) -> str:
+    """Unix seconds as ISO 8601 in UTC, for `<time datetime>`."""
+    return "" if ts is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ts))
+
+
+def when(ts: float | None) -> str:
+    """Unix seconds as a person reads them, in UTC; the page's script makes it relative and local."""
+    return DASH if ts is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ts))
+
+
+def web_url(value: str) -> str:
+    """`value` when it is an http(s) address, else `#`: no other scheme ever gets into a link."""
+    return value if urlsplit(value).scheme in ("http", "https") else "#"
+
+
+def basename(value: str) -> str:
+    """The part of a model id or path that tells it apart: the last two of an id, the last of a local path."""
+    return value.rstrip("/").rsplit("/", 1)[-1] if value.startswith(("/", ".", "~")) else value
+
+
+def plural(number: int, word: str) -> str:
+    """`1 latent`, `2 latents`."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+FILTERS = {
+    "metric": metric,
+    "count": count,
+    "short_count": short_count,
+    "duration": duration,
+    "size": size,
+    "iso": iso,
+    "when": when,
+    "web_url": web_url,
+    "basename": basename,
+    "plural": plural,
+}

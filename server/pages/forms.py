@@ -1,0 +1,218 @@
+"""The launch form: built from the configuration's fields, parsed back into a nested configuration.
+
+Nothing here repeats a field's name, bounds or help: `iter_fields(RunConfig)` is their one home.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
+from sparsify_core.config.base import Group
+
+LAUNCH_FIELDS = (
+    FieldSpec(
+        name="name",
+        kind="str",
+        default="",
+        help="What you will recognise the run by; empty takes the model and the time.",
+        group="Model and data",
+        basic=True,
+        nullable=True,
+    ),
+    FieldSpec(
+        name="num_processes",
+        kind="int",
+        default=1,
+        help="Training processes: one per GPU, or 1 on a CPU.",
+        group="Compute",
+        unit="processes",
+        basic=True,
+        minimum=1,
+        maximum=64,
+    ),
+)
+"""What a run has besides its configuration. Their names stand apart from the configuration's by having no dot prefix."""
+
+PREFIX = "config."
+"""Form names of configuration fields are `config.<dotted name>`."""
+
+SERVER_OWNED = ("run_name", "save_dir", "resume")
+"""Fields that Sparseboard decides itself: every run has a name, a folder and a resume point of its own."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """One field as the template draws it. `value` is text, or a bool for a checkbox."""
+
+    spec: FieldSpec
+    name: str
+    value: Any
+    error: str = ""
+
+    @property
+    def id(self) -> str:
+        return "f-" + self.name.replace(".", "-")
+
+    @property
+    def label(self) -> str:
+        return self.spec.flag.replace("_", " ").capitalize() if len(self.spec.flag) > 2 else self.spec.flag
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the value differs from the field's default."""
+        return self.value != to_text(self.spec, self.spec.default)
+
+
+@dataclass(frozen=True)
+class FormGroup:
+    """A heading with its short and its further fields."""
+
+    title: str
+    basic: list[Control] = field(default_factory=list)
+    more: list[Control] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return "g-" + self.title.lower().replace(" ", "-")
+
+    @property
+    def is_open(self) -> bool:
+        return any(c.error for c in self.more)
+
+    @property
+    def num_changed(self) -> int:
+        return sum(c.is_changed for c in self.more)
+
+
+@dataclass(frozen=True)
+class LaunchForm:
+    """The whole form; `problems` are errors that belong to no single field."""
+
+    groups: list[FormGroup]
+    problems: list[str]
+
+    @property
+    def errors(self) -> list[Control]:
+        return [c for g in self.groups for c in (*g.basic, *g.more) if c.error]
+
+
+def specs() -> dict[str, FieldSpec]:
+    """Form name -> field, launch fields first."""
+    fields = {s.name: s for s in LAUNCH_FIELDS}
+    fields |= {PREFIX + s.name: s for s in iter_fields(RunConfig) if s.name not in SERVER_OWNED}
+    return fields
+
+
+def to_text(spec: FieldSpec, value: Any) -> Any:
+    """A configuration value as the control shows it."""
+    if spec.kind == "bool":
+        return value in (True, "true")
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return ("\n" if spec.kind == "list[str]" else " ").join(str(v) for v in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def values_of(config: Mapping[str, Any], **launch: Any) -> dict[str, Any]:
+    """Form values of a nested configuration; fields that it does not have take their default."""
+    values: dict[str, Any] = {}
+    for name, spec in specs().items():
+        if name.startswith(PREFIX):
+            values[name] = to_text(spec, _dig(config, spec.name, spec.default))
+        else:
+            values[name] = to_text(spec, launch.get(name, spec.default))
+    return values
+
+
+def build(values: Mapping[str, Any], errors: Mapping[str, str] | None = None, problems: Iterable[str] = ()) -> LaunchForm:
+    """Lay the fields out in groups, with the values typed so far and their errors."""
+    groups = {title: FormGroup(title) for title in get_args(Group)}
+    for name, spec in specs().items():
+        control = Control(spec, name, values.get(name, to_text(spec, spec.default)), (errors or {}).get(name, ""))
+        (groups[spec.group].basic if spec.basic else groups[spec.group].more).append(control)
+    return LaunchForm([g for g in groups.values() if g.basic or g.more], list(problems))
+
+
+def parse(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Form pairs -> (what was typed, for showing it again; request body for validation).
+
+    A later pair wins, so a ticked checkbox beats the hidden `false` before it. Unknown names are left out.
+    """
+    known = specs()
+    typed: dict[str, Any] = {}
+    for name, text in pairs:
+        if name in known:
+            typed[name] = text == "true" if known[name].kind == "bool" else text
+    flat: dict[str, Any] = {}
+    for name, value in typed.items():
+        spec = known[name]
+        if spec.kind in ("list[int]", "list[str]"):
+            flat[name] = re.split(r"[\s,]+", value.strip()) if value.strip() else []
+        elif spec.kind == "bool":
+            flat[name] = value
+        elif value.strip() == "":
+            if spec.nullable:
+                flat[name] = None
+            elif spec.kind == "str":
+                flat[name] = ""
+            # An empty number keeps its default; there is nothing else that it could mean.
+        else:
+            flat[name] = value.strip() if spec.kind != "str" else value
+    body: dict[str, Any] = {"config": nest({k.removeprefix(PREFIX): v for k, v in flat.items() if k.startswith(PREFIX)})}
+    body |= {k: v for k, v in flat.items() if not k.startswith(PREFIX) and v not in (None, "")}
+    return typed, body
+
+
+def place_errors(errors: Iterable[tuple[tuple[Any, ...], str]]) -> tuple[dict[str, str], list[str]]:
+    """Sort `(location, message)` into errors beside a field and problems on top.
+
+    An error of a whole model (two fields that do not fit) goes to the first field that its message names.
+    """
+    known = specs()
+    beside: dict[str, str] = {}
+    problems: list[str] = []
+    for location, message in errors:
+        text = re.sub(r"^Value error, ", "", message)
+        name = _field_of(location, known) or _named_in(text, known)
+        if name is None:
+            problems.append(_sentence(text))
+        else:
+            beside.setdefault(name, _sentence(text))
+    return beside, problems
+
+
+def _field_of(location: tuple[Any, ...], known: Mapping[str, FieldSpec]) -> str | None:
+    parts = [str(p) for p in location if not isinstance(p, int) and p != "body"]
+    for end in range(len(parts), 0, -1):
+        name = ".".join(parts[:end])
+        for candidate in (name, PREFIX + name):
+            if candidate in known:
+                return candidate
+    return None
+
+
+def _named_in(message: str, known: Mapping[str, FieldSpec]) -> str | None:
+    words = re.findall(r"[a-z][a-z0-9_.]*", message)
+    for word in words:
+        for name, spec in known.items():
+            if word.rstrip(".") == spec.name or (word.rstrip(".") == spec.flag and name.startswith(PREFIX)):
+                return name
+    return None
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _dig(config: Mapping[str, Any], dotted: str, default: Any) -> Any:
+    node: Any = config
+    for part in dotted.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return default
+        node = node[part]
+    return node

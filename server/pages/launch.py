@@ -1,0 +1,70 @@
+"""The launch form: `/runs/new`."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import ValidationError
+from starlette.datastructures import FormData
+
+from server.auth import CurrentUser
+from server.db.tables import Run
+from server.pages import forms
+from server.pages.templating import render
+from server.services import presets, runs
+from server.services.requests import RunRequest
+
+router = APIRouter()
+PRESETS = ("demo", "blank")
+
+
+@router.get("/runs/new")
+def new(
+    request: Request,
+    user: CurrentUser,
+    preset: str = "",
+    source: Annotated[str, Query(alias="from")] = "",
+) -> HTMLResponse:
+    """The form, filled in from a preset or an earlier run."""
+    demo = presets.demo_config(request.app.state.settings)
+    chosen = preset if preset in PRESETS else ("demo" if demo is not None else "blank")
+    cloned: Run | None = None
+    if source:
+        with request.app.state.db.read() as session:
+            cloned = runs.get_run(session, source)
+        values = forms.values_of(cloned.config, name=f"{cloned.name} copy", num_processes=cloned.num_processes)
+        chosen = ""
+    elif chosen == "demo" and demo is not None:
+        values = forms.values_of(demo)
+    else:
+        values = forms.values_of({})
+    context = {"form": forms.build(values), "preset": chosen, "source": cloned, "has_demo": demo is not None}
+    return render(request, "runs/new.html", {"nav": "new"} | context, user=user)
+
+
+@router.post("/runs/new")
+async def create(request: Request, user: CurrentUser) -> Response:
+    """Queue the run, or show the form again with the errors beside the fields and everything that was typed."""
+    form: FormData = await request.form()
+    typed, body = forms.parse((name, value) for name, value in form.multi_items() if isinstance(value, str))
+    try:
+        wanted = RunRequest.model_validate(body)
+        with request.app.state.db.write() as session:
+            run = runs.create_run(session, wanted, settings=request.app.state.settings, actor="user")
+    except ValidationError as error:
+        return _refused(request, user, typed, [(e["loc"], e["msg"]) for e in error.errors()])
+    return RedirectResponse(f"/runs/{run.id}", status_code=303)
+
+
+def _refused(
+    request: Request, user: Any, typed: dict[str, Any], errors: list[tuple[tuple[Any, ...], str]]
+) -> HTMLResponse:
+    beside, problems = forms.place_errors(errors)
+    context = {
+        "nav": "new",
+        "form": forms.build(typed, beside, problems),
+        "preset": "",
+        "source": None,
+        "has_demo": presets.demo_config(request.app.state.settings) is not None,
+    }
+    return render(request, "runs/new.html", context, user=user, status=422)

@@ -1,0 +1,103 @@
+"""The page of one run, its regions that are refetched live, and the data of its charts."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from sqlmodel import Session
+
+from server.auth import CurrentUser
+from server.pages.formatting import metric, metric_form
+from server.pages.templating import render
+from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
+from server.services import checkpoints, logs, metrics, runs, workers
+from sparsify_core.metrics import METRICS, split_key
+
+router = APIRouter()
+
+
+@router.get("/runs/{run_id}")
+def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
+    """Everything about one run."""
+    with request.app.state.db.read() as session:
+        context = _head(session, run_id) | _lists(session, run_id)
+    view: RunView = context["view"]
+    context |= {
+        "nav": "runs",
+        "charts": chart_specs(),
+        "chart_rows": lambda chart: _latest_rows(view, chart),
+        "config_groups": config_groups(view.config),
+        "log": logs.tail(request.app.state.settings, view.run),
+    }
+    return render(request, "run/page.html", context, user=user)
+
+
+@router.get("/runs/{run_id}/head")
+def head(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
+    """Title, state, progress and newest values."""
+    with request.app.state.db.read() as session:
+        return render(request, "run/_head.html", _head(session, run_id), user=user)
+
+
+@router.get("/runs/{run_id}/lists")
+def lists(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
+    """Checkpoints and history."""
+    with request.app.state.db.read() as session:
+        return render(request, "run/_lists.html", _lists(session, run_id), user=user)
+
+
+@router.get("/runs/{run_id}/log")
+def log(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
+    """The end of the newest attempt's log."""
+    with request.app.state.db.read() as session:
+        found = runs.get_run(session, run_id)
+    return render(request, "run/_log.html", {"log": logs.tail(request.app.state.settings, found)}, user=user)
+
+
+@router.get("/runs/{run_id}/series")
+def series(request: Request, user: CurrentUser, run_id: str) -> JSONResponse:
+    """Every series of the run, and the stream's cursor from before they were read: no point falls in between."""
+    with request.app.state.db.read() as session:
+        runs.get_run(session, run_id)
+        cursor = metrics.cursor(session)
+        data = metrics.series(session, run_id)
+    return JSONResponse({"cursor": cursor, "series": data}, headers={"Cache-Control": "no-store"})
+
+
+@router.post("/runs/{run_id}/stop")
+def stop(request: Request, user: CurrentUser, run_id: str) -> Response:
+    """Ask for the end of the run."""
+    with request.app.state.db.write() as session:
+        runs.stop_run(session, run_id, actor="user")
+    return RedirectResponse(f"/runs/{run_id}", status_code=303)
+
+
+def _head(session: Session, run_id: str) -> dict[str, Any]:
+    view = RunView(runs.get_run(session, run_id))
+    return {"view": view, "num_workers": len(workers.list_workers(session))}
+
+
+def _lists(session: Session, run_id: str) -> dict[str, Any]:
+    rows = checkpoints.list_checkpoints(session, run_id)
+    return {
+        "view": RunView(runs.get_run(session, run_id)),
+        "checkpoints": [{"row": row, "fvu": evaluated_fvu(row.evaluation)} for row in rows],
+        "history": runs.history(session, run_id),
+    }
+
+
+def evaluated_fvu(evaluation: dict[str, Any]) -> str:
+    """Mean held-out FVU over the coders of a checkpoint."""
+    values = [v["eval_fvu"] for v in evaluation.values() if isinstance(v.get("eval_fvu"), int | float)]
+    return metric(sum(values) / len(values), "ratio") if values else metric(None)
+
+
+def _latest_rows(view: RunView, chart: ChartSpec) -> list[tuple[str, str]]:
+    """`(series, newest value)` of a chart, for readers without JavaScript."""
+    rows = []
+    for key, value in view.run.latest.items():
+        name, coder = split_key(key)
+        if name in chart.metrics:
+            label = METRICS[name].label if name in METRICS else name
+            rows.append((f"{label}, {coder}" if coder else label, metric(value, metric_form(name, METRICS[name].unit))))
+    return rows

@@ -1,0 +1,31 @@
+"""Renders templates: filters, the logged-in user and headers that every page needs."""
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment
+
+from server.pages.formatting import FILTERS
+
+
+def install(environment: Environment) -> None:
+    """Register the filters with the application's template environment; idempotent."""
+    environment.filters.update(FILTERS)
+
+
+def is_partial(request: Request) -> bool:
+    """Whether htmx asks for a region instead of a page."""
+    return request.headers.get("HX-Request") == "true" and request.headers.get("HX-Request-Type") != "full"
+
+
+def render(
+    request: Request, template: str, context: dict[str, Any], *, user: Any = None, status: int = 200
+) -> HTMLResponse:
+    """Render a page or a region. Pages are never cached: they show the present and carry a CSRF token."""
+    environment: Environment = request.app.state.templates.env
+    if "short_count" not in environment.filters:
+        install(environment)
+    text = environment.get_template(template).render(context | {"request": request, "user": user})
+    headers = {"Cache-Control": "no-store", "Vary": "HX-Request, HX-Request-Type"}
+    return HTMLResponse(text, status_code=status, headers=headers)

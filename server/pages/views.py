@@ -1,0 +1,182 @@
+"""What templates need to know of a run, worked out from its row."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from server.db.tables import ACTIVE, TERMINAL, Run, RunState
+from server.pages.formatting import metric, metric_form, number_of, short_count
+from sparsify_core.config import RunConfig, iter_fields
+from sparsify_core.metrics import METRICS, split_key
+
+HEADLINE = ("eval_fvu", "fvu", "dead_frac", "l0", "lr", "tokens_per_s")
+"""Metrics that stand as tiles on a run's page."""
+
+MAIN_CHARTS: tuple[tuple[str, ...], ...] = (("fvu", "eval_fvu"), ("dead_frac",), ("l0",), ("lr",), ("tokens_per_s",))
+"""Charts that every run has, by metrics; every other metric of the registry gets one of its own when it has points."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The newest value of one metric, over all coders."""
+
+    label: str
+    help: str
+    formula: str
+    text: str
+    unit: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ChartSpec:
+    """One chart: which metrics it draws and how its numbers are written."""
+
+    id: str
+    title: str
+    help: str
+    metrics: tuple[str, ...]
+    labels: dict[str, str]
+    form: str
+    is_log: bool
+    is_main: bool
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run and what its row says in words."""
+
+    run: Run
+    spark: str = ""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.run.config
+
+    @property
+    def hookpoints(self) -> str:
+        if self.config.get("hookpoints"):
+            return " ".join(self.config["hookpoints"])
+        layers = self.config.get("layers") or []
+        return "layers " + " ".join(str(n) for n in layers) if layers else "all layers"
+
+    @property
+    def shape(self) -> str:
+        """`k 32 · ×8` or `k 32 · 4,608 latents`."""
+        sae = self.config.get("sae", {})
+        latents = sae.get("num_latents")
+        width = f"{latents:,} latents" if latents else f"\u00d7{sae.get('expansion_factor', 32)}"
+        return f"k {sae.get('k', 32)} \u00b7 {width}" + (" \u00b7 transcoder" if sae.get("transcode") else "")
+
+    @property
+    def is_active(self) -> bool:
+        return self.run.state in ACTIVE
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.run.state in TERMINAL
+
+    @property
+    def can_stop(self) -> bool:
+        return not self.is_terminal and self.run.intent != "cancel"
+
+    @property
+    def fraction(self) -> float:
+        if self.run.state == RunState.COMPLETED:
+            return 1.0
+        return min(1.0, self.run.step / self.run.total_steps) if self.run.total_steps else 0.0
+
+    @property
+    def elapsed_s(self) -> float | None:
+        if self.run.started_at is None:
+            return None
+        return (self.run.finished_at or time.time()) - self.run.started_at
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds that the remaining steps take at the newest throughput."""
+        speed = self.mean("tokens_per_s")
+        if not self.is_active or not speed or not self.run.total_steps or not self.run.tokens_per_step:
+            return None
+        return (self.run.total_steps - self.run.step) * self.run.tokens_per_step / speed
+
+    @property
+    def tokens(self) -> int:
+        return self.run.step * self.run.tokens_per_step
+
+    def values(self, name: str) -> list[float]:
+        """Newest values of a metric, one per coder."""
+        numbers = (number_of(value) for key, value in self.run.latest.items() if split_key(key)[0] == name)
+        return [number for number in numbers if number is not None]
+
+    def mean(self, name: str) -> float | None:
+        values = self.values(name)
+        return sum(values) / len(values) if values else None
+
+    def text(self, name: str) -> str:
+        """A metric as the list shows it: the mean over the coders."""
+        return metric(self.mean(name), metric_form(name, METRICS[name].unit))
+
+    @property
+    def fvu(self) -> str:
+        """Held-out FVU when there is one, else that of the training batch."""
+        return self.text("eval_fvu" if self.values("eval_fvu") else "fvu")
+
+    @property
+    def tiles(self) -> list[Tile]:
+        return [self._tile(name) for name in HEADLINE]
+
+    def _tile(self, name: str) -> Tile:
+        known = METRICS[name]
+        form = metric_form(name, known.unit)
+        values = self.values(name)
+        unit = "" if form == "percent" else known.unit
+        note = f"mean of {len(values)} coders" if len(values) > 1 else ""
+        return Tile(known.label, known.help, known.formula, metric(self.mean(name), form), unit, note)
+
+
+def chart_specs() -> list[ChartSpec]:
+    """All charts of a run's page, from the metric registry."""
+    named = {name for group in MAIN_CHARTS for name in group}
+    others = tuple((name,) for name, known in METRICS.items() if known.chart and name not in named)
+    return [_chart(group, is_main=group in MAIN_CHARTS) for group in (*MAIN_CHARTS, *others)]
+
+
+def _chart(names: tuple[str, ...], *, is_main: bool) -> ChartSpec:
+    first = METRICS[names[0]]
+    title = first.label if len(names) == 1 else "FVU"
+    form = metric_form(first.name, first.unit)
+    unit = "" if form == "percent" else first.unit
+    return ChartSpec(
+        id=f"chart-{first.name}",
+        title=title + (f", {unit}" if unit else ""),
+        help=" ".join(METRICS[name].help for name in names),
+        metrics=names,
+        labels={name: METRICS[name].label for name in names},
+        form=form,
+        is_log=first.log_scale,
+        is_main=is_main,
+    )
+
+
+def config_groups(config: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, bool, str]]]]:
+    """`(group, [(name, value, differs from default, help)])` of a stored configuration."""
+    groups: dict[str, list[tuple[str, str, bool, str]]] = {}
+    for spec in iter_fields(RunConfig):
+        node: Any = config
+        for part in spec.name.split("."):
+            node = node.get(part, spec.default) if isinstance(node, dict) else spec.default
+        groups.setdefault(spec.group, []).append((spec.name, _shown(node), node != spec.default, spec.help))
+    return list(groups.items())
+
+
+def _shown(value: Any) -> str:
+    if value is None or value in ([], ""):
+        return "\u2013"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return " ".join(str(item) for item in value)
+    if isinstance(value, int) and value >= 1_000_000:
+        return f"{value:,} ({short_count(value)})"
+    return str(value)

@@ -1,0 +1,205 @@
+"""A database and run directories with runs in every state, for the page tests and screenshots."""
+
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+from sqlmodel import Session
+
+from server.db.session import Database
+from server.db.tables import Attempt, Checkpoint, HubPush, MetricPoint, Run, RunEvent, RunState, Worker
+from server.settings import Settings
+from sparsify_core.config import RunConfig
+from sparsify_core.manifest import write_manifest
+from sparsify_core.rundir import CheckpointDir
+
+NUM_LATENTS = 512
+CTX_LEN = 32
+WORDS = [" the", " LORD", " said", " unto", " Moses", ",", " and", " he", " shall", " be", ".", "\n", " Israel", " king", "  ", "eth"]
+LOG = "".join(f"[rank0] step {n:4d}  fvu {1 / (1 + n / 40):.4f}\n" for n in range(1, 60))
+
+
+def seed(database: Database, settings: Settings) -> dict[str, str]:
+    """Fill an empty database. Returns ids by what they are."""
+    now = time.time()
+    ids: dict[str, str] = {}
+    with database.write() as session:
+        worker = Worker(host="lab-2", pid=4211, cpu_count=32, devices=[_gpu(0), _gpu(1)], started_at=now - 90_000)
+        old = Worker(host="laptop", pid=812, cpu_count=8, started_at=now - 400_000, seen_at=now - 86_000)
+        session.add_all([worker, old])
+        for state in (
+            RunState.COMPLETED,
+            RunState.FAILED,
+            RunState.CANCELLED,
+            RunState.RUNNING,
+            RunState.STOPPING,
+            RunState.STARTING,
+            RunState.QUEUED,
+        ):
+            run = _run(session, settings, state, now, worker.id)
+            ids[state] = run.id
+        many = _run(session, settings, RunState.COMPLETED, now, worker.id, coders=["layers.3", "layers.5", "layers.7"])
+        ids |= {"many": many.id, "worker": worker.id}
+        ids["checkpoint"] = _checkpoint(session, settings, ids[RunState.COMPLETED], ["layers.5"], now)
+        ids["checkpoint_many"] = _checkpoint(session, settings, many.id, ["layers.3", "layers.5", "layers.7"], now)
+        session.add_all(
+            [
+                HubPush(
+                    checkpoint_id=ids["checkpoint"],
+                    run_id=ids[RunState.COMPLETED],
+                    repo_id="kjv-lab/smollm2-l5",
+                    state="completed",
+                    url="https://huggingface.co/kjv-lab/smollm2-l5",
+                    created_at=now - 4000,
+                ),
+                HubPush(
+                    checkpoint_id=ids["checkpoint"],
+                    run_id=ids[RunState.COMPLETED],
+                    repo_id="kjv-lab/private",
+                    state="failed",
+                    message="The Hub refused the token: it has no write access to kjv-lab.",
+                    created_at=now - 8000,
+                ),
+            ]
+        )
+    return ids
+
+
+def _gpu(index: int) -> dict[str, object]:
+    return {"index": index, "name": "NVIDIA H100 80GB HBM3", "memory_bytes": 85_000_000_000}
+
+
+NAMES = {
+    RunState.COMPLETED: "SmolLM2 layer 5, k 32",
+    RunState.FAILED: "gpt2-small resid, all layers",
+    RunState.CANCELLED: "lr sweep 3e-4",
+    RunState.RUNNING: "SmolLM2 layer 5, k 64, signum",
+    RunState.STOPPING: "transcoder layers.7.mlp",
+    RunState.STARTING: "layer 12 with exclude_first",
+    RunState.QUEUED: "a name that is rather long because people do write such names for their experiments",
+}
+
+
+def _run(
+    session: Session, settings: Settings, state: RunState, now: float, worker_id: str, coders: list[str] | None = None
+) -> Run:
+    coders = coders or ["layers.5"]
+    config = RunConfig(
+        model="HuggingFaceTB/SmolLM2-135M", dataset="kjv.jsonl", hookpoints=coders, max_tokens=2_048_000, exclude_first=1
+    ).model_dump(mode="json")
+    started = None if state == RunState.QUEUED else now - random.Random(state).randint(300, 9000)
+    run = Run(
+        name=NAMES[state] if len(coders) == 1 else "three layers at once",
+        state=state,
+        config=config,
+        created_at=now - 10_000,
+        queued_at=now - 10_000,
+        started_at=started,
+        worker_id=worker_id if state in (RunState.RUNNING, RunState.STARTING, RunState.STOPPING) else None,
+        fence=0 if started is None else 1,
+    )
+    if state in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED):
+        run.finished_at = (started or now) + 280
+    session.add(run)
+    session.flush()
+    session.add(RunEvent(run_id=run.id, actor="user", kind="queued", ts=now - 10_000))
+    if started is not None:
+        _attempt(session, settings, run, worker_id, started)
+    if state == RunState.FAILED:
+        run.reason_code = "hookpoint_error"
+        run.message = "No module matches the hookpoint layers.99: the model has layers.0 to layers.29. Correct the pattern."
+        run.log_tail = "Traceback (most recent call last):\n  ...\nHookpointError: no module matches layers.99\n"
+        session.add(RunEvent(run_id=run.id, actor="supervisor", kind="failed", detail=run.message))
+    elif state not in (RunState.STARTING, RunState.QUEUED):
+        steps = {RunState.COMPLETED: 200, RunState.CANCELLED: 73}.get(state, 120)
+        run.phase = "training" if state == RunState.RUNNING else ""
+        run.step, run.total_steps, run.tokens_per_step, run.coders = steps, 200, 10_240, coders
+        _metrics(session, run, coders, steps, started or now)
+    elif state == RunState.STARTING:
+        run.phase = "loading model"
+    session.add(run)
+    session.flush()
+    return run
+
+
+def _attempt(session: Session, settings: Settings, run: Run, worker_id: str, started: float) -> None:
+    session.add(Attempt(run_id=run.id, attempt=1, worker_id=worker_id, host="lab-2", started_at=started))
+    session.add(RunEvent(run_id=run.id, actor="worker lab-2", kind="starting", detail="attempt 1", ts=started))
+    log = settings.run_dir(run.id).log(1)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(LOG)
+
+
+def points_at(run_id: str, coders: list[str], step: int, ts: float, seq: int) -> list[MetricPoint]:
+    """The points of one step, as ingest writes them."""
+    noise = random.Random(f"{run_id}{step}")
+    values: dict[str, float] = {"lr": 1e-3 * min(1, step / 20), "tokens_per_s": 11_500 + noise.gauss(0, 300)}
+    for number, coder in enumerate(coders):
+        fvu = (0.17 + 0.04 * number) + 0.8 * math.exp(-step / 30) + noise.gauss(0, 0.006)
+        values |= {f"fvu/{coder}": fvu, f"dead_frac/{coder}": 0.03 * math.exp(-step / 90), f"l0/{coder}": 31.7}
+        if step % 50 == 0:
+            values[f"eval_fvu/{coder}"] = fvu - 0.01
+    return [MetricPoint(run_id=run_id, attempt=1, seq=seq, key=k, step=step, ts=ts, value=v) for k, v in values.items()]
+
+
+def _metrics(session: Session, run: Run, coders: list[str], steps: int, started: float) -> None:
+    latest: dict[str, float] = {}
+    for step in range(1, steps + 1):
+        points = points_at(run.id, coders, step, started + step, step + 3)
+        session.add_all(points)
+        latest |= {p.key: p.value for p in points if p.value is not None}
+    run.latest = latest
+
+
+def _checkpoint(session: Session, settings: Settings, run_id: str, coders: list[str], now: float) -> str:
+    checkpoint = settings.run_dir(run_id).checkpoint(200)
+    _write_files(checkpoint, coders)
+    evaluation = {c: {"eval_fvu": 0.1834 + 0.04 * n, "eval_l0": 31.62, "eval_dead_frac": 0.031} for n, c in enumerate(coders)}
+    row = Checkpoint(
+        run_id=run_id,
+        attempt=1,
+        step=200,
+        path="checkpoints/step-00000200",
+        manifest_sha256="0" * 64,
+        size_bytes=sum(p.stat().st_size for p in checkpoint.root.rglob("*") if p.is_file()),
+        evaluation=evaluation,
+        created_at=now - 600,
+    )
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def _write_files(checkpoint: CheckpointDir, coders: list[str]) -> None:
+    draw = np.random.default_rng(0)
+    tokens = [WORDS[i] for i in draw.integers(0, len(WORDS), 2048)]
+    checkpoint.root.mkdir(parents=True)
+    checkpoint.config.write_text(RunConfig().model_dump_json())
+    checkpoint.tokens.write_text(json.dumps({"ctx_len": CTX_LEN, "tokens": tokens}))
+    for name in coders:
+        write_coder(checkpoint.coder(name).root, draw, len(tokens))
+    write_manifest(checkpoint, step=200, tokens_seen=2_048_000, config_sha256="0" * 64)
+
+
+def write_coder(folder: Path, draw: np.random.Generator, num_tokens: int) -> None:
+    """Files of one coder: a configuration, small weights, inspection data with some dead latents."""
+    folder.mkdir(parents=True)
+    (folder / "cfg.json").write_text(json.dumps({"k": 32, "num_latents": NUM_LATENTS, "d_in": 64}))
+    save_file({"W_dec": draw.normal(size=(NUM_LATENTS, 64)).astype(np.float32)}, folder / "sae.safetensors")
+    count = np.minimum(np.exp(draw.normal(2.2, 1.4, NUM_LATENTS)), num_tokens * 0.6).astype(np.int64)
+    count[draw.random(NUM_LATENTS) < 0.05] = 0
+    strongest = np.sort(draw.gamma(2.0, 3.0, (NUM_LATENTS, 10)).astype(np.float32))[:, ::-1]
+    positions = draw.integers(0, num_tokens, (NUM_LATENTS, 10)).astype(np.int32)
+    positions[np.arange(10)[None, :] >= count[:, None]] = -1
+    arrays = {
+        "firing_count": count,
+        "max_activation": np.where(count > 0, strongest[:, 0], 0).astype(np.float32),
+        "top_values": np.ascontiguousarray(strongest),
+        "top_positions": positions,
+        "decoder_norm": draw.normal(1.0, 0.004, NUM_LATENTS).astype(np.float32),
+    }
+    save_file(arrays, folder / "inspect.safetensors", metadata={"num_tokens": str(num_tokens)})
