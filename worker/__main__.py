@@ -1,0 +1,26 @@
+"""`python -m worker`: serve this host until SIGTERM. Training goes on when the worker stops."""
+
+import logging
+import sys
+
+from server.settings import get_settings
+from worker.app import attach, make_app
+from worker.host import WorkerIsRunningError
+from worker.tasks import host_worker
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        host = host_worker()
+    except WorkerIsRunningError as error:
+        sys.stderr.write(f"worker: {error}\n")
+        return 1
+    attach(host)
+    app = make_app(get_settings())
+    app.worker_main(["worker", "--pool=solo", "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Tells whoever watches that something about a run changed. Best effort: the database is what they look into."""
+
+import logging
+import time
+
+import redis
+
+from server.queue import HINT_CHANNEL, redis_client_url
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_S = 10.0
+"""How long a broker that did not answer is left alone, so that ingest never waits for it."""
+
+
+class Hints:
+    """Publishes run ids; silent while there is no broker."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._client = (
+            redis.Redis.from_url(redis_client_url(broker_url), socket_timeout=1, socket_connect_timeout=1)
+            if broker_url
+            else None
+        )
+        self._silent_until = 0.0
+
+    def publish(self, run_id: str) -> None:
+        if self._client is None or time.monotonic() < self._silent_until:
+            return
+        try:
+            self._client.publish(HINT_CHANNEL, run_id)
+        except (redis.RedisError, OSError) as error:
+            self._silent_until = time.monotonic() + _PAUSE_S
+            logger.warning("the broker took no hint (%s): browsers see the change a little later", error)

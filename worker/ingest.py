@@ -1,0 +1,145 @@
+"""Event files -> database rows, exactly once.
+
+Rows and the compare-and-set of the attempt's offset commit in one transaction, so a killed or doubled ingester leaves
+neither a gap nor a duplicate; the file stays the truth.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, insert, update
+from sqlmodel import Session, col, select
+
+from server.db.runs import record, transition
+from server.db.session import Database
+from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState
+from sparsify_core import events
+from sparsify_core.rundir import CheckpointDir, RunDir
+from worker.values import as_json, as_point
+
+
+def ingest(database: Database, run_dir: RunDir, run_id: str, attempt: int) -> int:
+    """Bring all whole lines of an attempt's event file into the database. Returns how many events were new."""
+    total = 0
+    while True:
+        count = _ingest_block(database, run_dir, run_id, attempt)
+        if count == 0:
+            return total
+        total += count
+
+
+def _ingest_block(database: Database, run_dir: RunDir, run_id: str, attempt: int) -> int:
+    with database.read() as session:
+        offset = session.exec(
+            select(Attempt.event_offset).where(Attempt.run_id == run_id, Attempt.attempt == attempt)
+        ).one()
+    block = list(events.read_events(run_dir.events(attempt), offset))
+    if not block:
+        return 0
+    with database.write() as session:
+        moved = (
+            update(Attempt)
+            .where(col(Attempt.run_id) == run_id, col(Attempt.attempt) == attempt, col(Attempt.event_offset) == offset)
+            .values(event_offset=block[-1][1], event_seq=block[-1][0].seq)
+        )
+        if session.execute(moved).rowcount:  # type: ignore[attr-defined]
+            _Batch(session, run_dir, run_id, attempt).apply([event for event, _ in block])
+        # Otherwise another ingester was faster: its offset is read in the next round.
+    return len(block)
+
+
+@dataclass
+class _Batch:
+    """The events of one block, on their way into one transaction."""
+
+    session: Session
+    run_dir: RunDir
+    run_id: str
+    attempt: int
+
+    def apply(self, block: list[events.Event | events.UnknownEvent]) -> None:
+        run = self.session.get(Run, self.run_id)
+        if run is None:
+            return
+        newest = run.fence == self.attempt
+        last_step = self._superseded_after()
+        latest = dict(run.latest)
+        values: dict[str, Any] = {}
+        points: list[dict[str, Any]] = []
+        for event in block:
+            match event:
+                case events.AttemptStarted():
+                    self._start(event)
+                    values |= {"step": event.resumed_step}
+                case events.Phase():
+                    values["phase"] = (f"{event.name}: {event.detail}" if event.detail else event.name)[:200]
+                case events.TrainingPlanned():
+                    values |= event.model_dump(include={"total_steps", "tokens_per_step", "coders"})
+                case events.Metrics() if last_step is None or event.step <= last_step:
+                    points.extend(self._points(event))
+                    latest |= {key: as_json(value) for key, value in event.values.items()}
+                    values |= {"step": event.step, "latest": latest}
+                case events.CheckpointSaved():
+                    self._checkpoint(event)
+                case events.Warned():
+                    record(self.session, self.run_id, actor="trainer", kind="warning", detail=event.message)
+                case _:
+                    pass  # the end is judged by the supervisor; what is unknown stays in the file
+        if points:
+            self.session.execute(insert(MetricPoint), points)
+        if newest and values:
+            self.session.execute(update(Run).where(col(Run.id) == self.run_id).values(**values))
+        if newest and points and run.state == RunState.STARTING:
+            transition(self.session, self.run_id, RunState.RUNNING, actor="supervisor", fence=self.attempt)
+
+    def _superseded_after(self) -> int | None:
+        """The step from which a newer attempt went on; points beyond it would double the curve."""
+        newer = select(func.min(Attempt.resumed_step)).where(
+            Attempt.run_id == self.run_id, Attempt.attempt > self.attempt, Attempt.event_seq > 0
+        )
+        return self.session.exec(newer).one()
+
+    def _start(self, event: events.AttemptStarted) -> None:
+        mine = update(Attempt).where(col(Attempt.run_id) == self.run_id, col(Attempt.attempt) == self.attempt)
+        self.session.execute(mine.values(resumed_step=event.resumed_step))
+        superseded = delete(MetricPoint).where(
+            col(MetricPoint.run_id) == self.run_id,
+            col(MetricPoint.attempt) < self.attempt,
+            col(MetricPoint.step) > event.resumed_step,
+        )
+        self.session.execute(superseded)
+
+    def _points(self, event: events.Metrics) -> list[dict[str, Any]]:
+        place = {"run_id": self.run_id, "attempt": self.attempt, "seq": event.seq, "step": event.step, "ts": event.ts}
+        return [place | {"key": key} | as_point(value) for key, value in event.values.items()]
+
+    def _checkpoint(self, event: events.CheckpointSaved) -> None:
+        existing = self.session.exec(
+            select(Checkpoint).where(Checkpoint.run_id == self.run_id, Checkpoint.step == event.step)
+        ).first()
+        checkpoint = existing or Checkpoint(
+            run_id=self.run_id, step=event.step, attempt=0, path="", manifest_sha256="", size_bytes=0
+        )
+        checkpoint.attempt = self.attempt
+        checkpoint.path = event.path
+        checkpoint.manifest_sha256 = event.manifest_sha256
+        checkpoint.size_bytes = event.size_bytes
+        checkpoint.evaluation = {
+            coder: {name: as_json(value) for name, value in values.items()}
+            for coder, values in event.evaluation.items()
+        }
+        checkpoint.created_at = event.ts
+        self.session.add(checkpoint)
+
+
+def prune_checkpoints(database: Database, run_dir: RunDir, run_id: str) -> int:
+    """Delete the rows of checkpoints that the trainer has deleted (`keep_last`). Returns how many there were."""
+    if not run_dir.checkpoints.is_dir():  # never: an unmounted disk would look like this too
+        return 0
+    with database.read() as session:
+        rows = session.exec(select(Checkpoint).where(Checkpoint.run_id == run_id)).all()
+    gone = [row.id for row in rows if not CheckpointDir(run_dir.root / row.path).manifest.is_file()]
+    if gone:
+        with database.write() as session:
+            session.execute(delete(Checkpoint).where(col(Checkpoint.id).in_(gone)))
+    return len(gone)

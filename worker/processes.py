@@ -1,0 +1,101 @@
+"""Processes of runs: who is who, who is alive, and how to end all of them.
+
+A process is named by its id and start time, never by the id alone: ids are used again. Every process that works for a
+run carries the run's id and fence in its environment, so it is found whatever session or parent it has. `killpg` would
+not do: torchrun starts every rank in a session of its own.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+RUN_ID_VARIABLE = "SPARSEBOARD_RUN_ID"
+FENCE_VARIABLE = "SPARSEBOARD_FENCE"
+_START_TOLERANCE_S = 0.1
+
+
+@dataclass(frozen=True)
+class RunProcess:
+    """A living process of a run."""
+
+    process: psutil.Process
+    run_id: str
+    fence: int
+
+
+def start_time(pid: int) -> float:
+    """When a process started, in seconds on a clock that nobody sets: since boot on Linux. 0 when it is gone."""
+    try:
+        if not sys.platform.startswith("linux"):
+            return psutil.Process(pid).create_time()
+        # The name stands in parentheses and may hold anything; starttime is the 20th field behind it.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return 0.0
+
+
+def is_alive(pid: int, started: float) -> bool:
+    """Whether the process that had this id at that time still runs. A zombie does not."""
+    try:
+        return abs(start_time(pid) - started) < _START_TOLERANCE_S and _is_running(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
+def run_processes(run_id: str | None = None) -> Iterator[RunProcess]:
+    """All processes of runs on this host, or those of one run; never the caller."""
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            environment = process.environ()
+            owner, fence = environment.get(RUN_ID_VARIABLE), environment.get(FENCE_VARIABLE)
+        except (psutil.Error, OSError):
+            continue
+        if owner and fence and fence.isdecimal() and run_id in (None, owner):
+            yield RunProcess(process, owner, int(fence))
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """A process and everything that it started, as far as parents can tell."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(processes: Iterable[psutil.Process], timeout_s: float = 3.0) -> int:
+    """SIGKILL every one of them and wait until they are gone. Returns how many survived (they hang in the kernel)."""
+    doomed = list(set(processes))
+    for process in doomed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(doomed, timeout=timeout_s)
+    return sum(1 for process in alive if _is_running(process))
+
+
+def kill_run(run_id: str, *, up_to_fence: int) -> int:
+    """Kill all processes that work for a run under this fence or a lower one. Returns how many there were."""
+    count = 0
+    for _ in range(3):  # again, for what was being started meanwhile
+        found = [entry.process for entry in run_processes(run_id) if entry.fence <= up_to_fence]
+        if not found:
+            break
+        count += len(found)
+        kill(found)
+    return count
+
+
+def _is_running(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

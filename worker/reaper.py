@@ -1,0 +1,75 @@
+"""Takes runs away from supervisors that are dead or silent.
+
+Silence is timed on the reaper's own monotonic clock from the moment it first saw a heartbeat's count, so no clocks are
+compared and a reaper that has just started waits a full lease. A supervisor of this host that is gone is known at once.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from server.db.runs import active
+from server.db.session import Database
+from server.db.tables import Attempt, RunState
+from server.settings import Settings
+from worker import processes
+from worker.ending import conclude
+
+logger = logging.getLogger(__name__)
+
+LEASE_S = 60.0
+
+
+@dataclass(frozen=True)
+class _Sight:
+    fence: int
+    heartbeat: int
+    since: float
+
+
+class Reaper:
+    """Remembers between two looks which heartbeats stand still."""
+
+    def __init__(
+        self, database: Database, settings: Settings, *, host: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._host = host
+        self._clock = clock
+        self._seen: dict[str, _Sight] = {}
+
+    def reap(self) -> list[tuple[str, RunState]]:
+        """Look once. Returns the runs that were taken away and where they went."""
+        with self._database.read() as session:
+            held = active(session)
+        now = self._clock()
+        sights = {run.id: self._sight(run.id, run.fence, run.heartbeat, now) for run, _ in held}
+        self._seen = sights
+        reaped = []
+        for run, attempt in held:
+            if self._is_dead(attempt) or now - sights[run.id].since > LEASE_S:
+                state = self._take_away(run.id, attempt)
+                if state is not None:
+                    reaped.append((run.id, state))
+        return reaped
+
+    def _sight(self, run_id: str, fence: int, heartbeat: int, now: float) -> _Sight:
+        seen = self._seen.get(run_id)
+        if seen and (seen.fence, seen.heartbeat) == (fence, heartbeat):
+            return seen
+        return _Sight(fence, heartbeat, now)
+
+    def _is_dead(self, attempt: Attempt) -> bool:
+        return (
+            attempt.host == self._host
+            and attempt.supervisor_pid > 0
+            and not processes.is_alive(attempt.supervisor_pid, attempt.supervisor_started)
+        )
+
+    def _take_away(self, run_id: str, attempt: Attempt) -> RunState | None:
+        logger.warning("the supervisor of run %s, attempt %d, is gone", run_id, attempt.attempt)
+        if attempt.host == self._host:
+            processes.kill_run(run_id, up_to_fence=attempt.attempt)
+        return conclude(self._database, self._settings, run_id, attempt.attempt, actor="reaper", returncode=None)

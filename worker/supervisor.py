@@ -1,0 +1,237 @@
+"""`python -m worker.supervisor RUN_ID FENCE`: carries out one attempt at a run, from the claim to its end.
+
+One process per run, detached from the worker that started it: it holds the lease, starts torchrun, reads its events
+into the database, and stops the whole process tree. Training never waits for the database or the broker; if the lease
+cannot be renewed for `LEASE_GIVEN_UP_S`, the supervisor ends its own training before another worker may take the run.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from server.db.runs import heartbeat, release, wanted
+from server.db.session import Database
+from server.db.tables import Attempt, Intent, Run, RunState
+from server.settings import Settings, get_settings
+from worker import processes
+from worker.ending import conclude
+from worker.hints import Hints
+from worker.ingest import ingest, prune_checkpoints
+from worker.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.25
+LOOK_S = 1.0
+"""How often the user's wish is read."""
+HEARTBEAT_S = 5.0
+LEASE_GIVEN_UP_S = 45.0
+CANCEL_GRACE_S = 6.0
+"""How long a cancelled trainer may take to save; then it is killed: cancelling takes at most ten seconds."""
+DRAIN_GRACE_S = 20.0
+_CONCLUDE_FOR_S = 600.0
+
+T = TypeVar("T")
+
+
+class LostLeaseError(Exception):
+    """The run belongs to somebody else by now, or may soon."""
+
+
+class Supervisor:
+    """Carries out attempt `fence` of a run."""
+
+    def __init__(self, settings: Settings, run_id: str, fence: int) -> None:
+        self._settings = settings
+        self._database = Database(settings)
+        self._hints = Hints(settings.redis_url)
+        self._run_id = run_id
+        self._fence = fence
+        self._run_dir = settings.run_dir(run_id)
+        self._is_drained = False
+        self._intent = Intent.RUN
+        self._renewed_at = time.monotonic()
+        self._heartbeat_due = 0.0
+        self._look_due = 0.0
+        self._event_bytes = 0
+
+    def drain(self, _signal: int, _frame: FrameType | None) -> None:
+        """Signal handler: save, stop, and give the run back to the queue."""
+        self._is_drained = True
+
+    def run(self) -> int:
+        """Returns the exit status: 0 when the run was released, 3 when it was lost to somebody else."""
+        try:
+            trainer = self._start()
+            if trainer is None:
+                return 0
+            try:
+                self._watch(trainer)
+            finally:
+                trainer.kill()  # also strays of a torchrun that ended by itself
+            return self._conclude(trainer.returncode)
+        except LostLeaseError as error:
+            logger.error("gave up attempt %d of run %s: %s", self._fence, self._run_id, error)
+            return 3
+
+    def _start(self) -> Trainer | None:
+        run, attempt = self._persistently(self._load)
+        processes.kill_run(self._run_id, up_to_fence=self._fence - 1)
+        try:
+            self._write_config(run)
+            return Trainer(
+                self._run_dir,
+                fence=self._fence,
+                run_id=self._run_id,
+                num_processes=run.num_processes,
+                devices=attempt.devices,
+                hf_token=self._settings.hf_token,
+            )
+        except OSError as error:
+            message = f"training could not be started: {error}"
+            logger.error("%s", message)
+            self._persistently(lambda: self._fail("start_failed", message))
+            return None
+
+    def _load(self) -> tuple[Run, Attempt]:
+        with self._database.read() as session:
+            run, attempt = session.get(Run, self._run_id), session.get(Attempt, (self._run_id, self._fence))
+            if run is None or attempt is None or wanted(session, self._run_id, self._fence) is None:
+                raise LostLeaseError("the run is not held by this attempt")
+            return run, attempt
+
+    def _write_config(self, run: Run) -> None:
+        self._run_dir.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._run_dir.config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(run.config, file)
+
+    def _fail(self, reason_code: str, message: str) -> None:
+        with self._database.write() as session:
+            release(
+                session,
+                self._run_id,
+                self._fence,
+                RunState.FAILED,
+                actor="supervisor",
+                outcome="failed",
+                detail=message,
+                reason_code=reason_code,
+                message=message,
+            )
+        self._hints.publish(self._run_id)
+
+    def _watch(self, trainer: Trainer) -> None:
+        """Until training has ended: read its events, renew the lease, pass on what the user wants."""
+        while trainer.returncode is None:
+            self._ingest()
+            self._look()
+            if self._intent == Intent.CANCEL or self._is_drained:
+                trainer.ask_to_stop()
+                if trainer.has_overrun(CANCEL_GRACE_S if self._intent == Intent.CANCEL else DRAIN_GRACE_S):
+                    logger.warning("the trainer did not stop in time and is killed")
+                    trainer.kill()
+            time.sleep(POLL_S)
+
+    def _ingest(self) -> None:
+        try:
+            size = self._run_dir.events(self._fence).stat().st_size
+        except FileNotFoundError:
+            return
+        if size == self._event_bytes:
+            return
+        if self._patiently(lambda: ingest(self._database, self._run_dir, self._run_id, self._fence)) is not None:
+            self._event_bytes = size
+            self._hints.publish(self._run_id)
+
+    def _look(self) -> None:
+        """Renew the lease when that is due, and learn what the user wants."""
+        now = time.monotonic()
+        if now >= self._heartbeat_due:
+            self._heartbeat_due = now + HEARTBEAT_S
+            self._see(self._patiently(self._renew))
+            self._patiently(lambda: prune_checkpoints(self._database, self._run_dir, self._run_id))
+        elif now >= self._look_due:
+            self._see(self._patiently(self._read_intent))
+        if time.monotonic() - self._renewed_at > LEASE_GIVEN_UP_S:
+            raise LostLeaseError(f"the database could not be reached for {LEASE_GIVEN_UP_S:.0f} s")
+
+    def _see(self, intent: Intent | None) -> None:
+        self._look_due = time.monotonic() + LOOK_S
+        if intent is not None:
+            self._intent = intent
+
+    def _renew(self) -> Intent:
+        with self._database.write() as session:
+            intent = heartbeat(session, self._run_id, self._fence)
+        if intent is None:
+            raise LostLeaseError("the run was taken away")
+        self._renewed_at = time.monotonic()
+        return intent
+
+    def _read_intent(self) -> Intent:
+        with self._database.read() as session:
+            intent = wanted(session, self._run_id, self._fence)
+        if intent is None:
+            raise LostLeaseError("the run was taken away")
+        return intent
+
+    def _conclude(self, returncode: int | None) -> int:
+        state = self._persistently(
+            lambda: conclude(
+                self._database,
+                self._settings,
+                self._run_id,
+                self._fence,
+                actor="supervisor",
+                returncode=returncode,
+                was_drained=self._is_drained,
+            )
+        )
+        self._hints.publish(self._run_id)
+        if state is None:
+            raise LostLeaseError("the run was taken away")
+        logger.info("run %s is %s", self._run_id, state)
+        return 0
+
+    def _patiently(self, action: Callable[[], T]) -> T | None:
+        """Try once; a database in trouble is logged and tried again in the next round."""
+        try:
+            return action()
+        except (DBAPIError, PoolTimeoutError) as error:
+            logger.warning("the database is in trouble, training goes on: %s", error)
+            return None
+
+    def _persistently(self, action: Callable[[], T]) -> T:
+        """Try until it works, for ten minutes."""
+        deadline = time.monotonic() + _CONCLUDE_FOR_S
+        while True:
+            try:
+                return action()
+            except (DBAPIError, PoolTimeoutError) as error:
+                if time.monotonic() > deadline:
+                    raise LostLeaseError("the database could not be reached") from error
+                logger.warning("the database is in trouble, trying again: %s", error)
+                time.sleep(1.0)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    run_id, fence = sys.argv[1], int(sys.argv[2])
+    supervisor = Supervisor(get_settings(), run_id, fence)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, supervisor.drain)
+    return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""The training processes of one attempt: torchrun and its ranks, started and stopped as one tree."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from sparsify_core.rundir import RunDir
+from worker import processes
+
+_PR_SET_PDEATHSIG = 1
+_ALLOWED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+)
+_ALLOWED_PREFIXES = (
+    *("LC_", "XDG_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TOKENIZERS_", "DATASETS_", "WANDB_"),
+    *("CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "TORCH", "PYTORCH_", "TRITON_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_"),
+)
+
+
+def trainer_environment(
+    environment: Mapping[str, str],
+    *,
+    run_id: str,
+    fence: int,
+    devices: list[int],
+    error_file: Path,
+    hf_token: SecretStr | None = None,
+) -> dict[str, str]:
+    """What training may know of this process's environment: nothing of the database and the broker.
+
+    `devices` are the indices of the leased GPUs; none hides all of them.
+    """
+    allowed = {
+        name: value for name, value in environment.items() if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
+    }
+    if hf_token is not None:  # models may be gated
+        allowed["HF_TOKEN"] = hf_token.get_secret_value()
+    return allowed | {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts
+        "CUDA_VISIBLE_DEVICES": ",".join(str(device) for device in devices),
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": allowed.get("TOKENIZERS_PARALLELISM", "false"),
+        "TORCHELASTIC_ERROR_FILE": str(error_file),
+        processes.RUN_ID_VARIABLE: run_id,
+        processes.FENCE_VARIABLE: str(fence),
+    }
+
+
+class Trainer:
+    """torchrun and its ranks. Start it from the main thread: the parent-death signal fires when the thread ends."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        *,
+        fence: int,
+        run_id: str,
+        num_processes: int,
+        devices: list[int],
+        hf_token: SecretStr | None = None,
+    ) -> None:
+        self._run_id = run_id
+        self._fence = fence
+        log, errors = run_dir.log(fence), run_dir.error_file(fence)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = trainer_environment(
+            os.environ, run_id=run_id, fence=fence, devices=devices, error_file=errors, hf_token=hf_token
+        )
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc_per_node", str(num_processes), "--log-dir", str(run_dir.rank_files(fence))),
+            *("-m", "sparsify_core", "--config", str(run_dir.config)),
+            *("--run_dir", str(run_dir.root), "--attempt", str(fence)),
+        ]
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                preexec_fn=_die_with_parent(),  # safe: the supervisor has one thread
+            )
+        self._asked_at: float | None = None
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        """Have it save a checkpoint at the next step and end (SIGTERM). Once."""
+        if self._asked_at is None and self._process.poll() is None:
+            self._asked_at = time.monotonic()
+            self._process.send_signal(signal.SIGTERM)
+
+    def has_overrun(self, grace_s: float) -> bool:
+        """Whether it still runs that long after it was asked to stop."""
+        return (
+            self._asked_at is not None and self._process.poll() is None and time.monotonic() - self._asked_at > grace_s
+        )
+
+    def kill(self) -> None:
+        """End every process of the tree now, also ranks whose torchrun is gone already."""
+        processes.kill(processes.descendants(self._process.pid) if self._process.poll() is None else [])
+        processes.kill(entry.process for entry in processes.run_processes(self._run_id) if entry.fence == self._fence)
+        self._process.wait()
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What the child does before exec so that the kernel ends it with the supervisor (Linux; elsewhere nothing)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)  # loaded before the fork: the child must not
+    parent = os.getpid()
+
+    def request() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return request
