@@ -9,13 +9,13 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from sparsify_core.config import RunConfig, SparseCoderConfig
+from sparsify_core.config import RunConfig
 from sparsify_core.errors import DiskFullError
 from sparsify_core.evaluate.held_out import Evaluation, HeldOut
 from sparsify_core.events import CheckpointSaved
+from sparsify_core.formats.sparsify import save_coder
 from sparsify_core.manifest import delete_checkpoint, file_sha256, publish, write_manifest
-from sparsify_core.model.coder import SparseCoder
-from sparsify_core.rundir import CheckpointDir, CoderDir, RunDir
+from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.units import Unit
 
 _SPACE_MARGIN = 1.2
@@ -65,19 +65,6 @@ def save_checkpoint(
         size_bytes=sum(p.stat().st_size for p in target.root.rglob("*") if p.is_file()),
         evaluation=evaluation.values if evaluation is not None else {},
     )
-
-
-def save_coder(directory: CoderDir, coder: SparseCoder, config: SparseCoderConfig) -> None:
-    """cfg.json and sae.safetensors exactly as upstream writes them, with num_latents resolved.
-
-    `d_out` is added only where it differs from d_in, which upstream cannot express.
-    """
-    values: dict[str, Any] = {**config.model_dump(), "num_latents": coder.num_latents, "d_in": coder.d_in}
-    if coder.d_out != coder.d_in:
-        values["d_out"] = coder.d_out
-    _write_json(directory.config, values)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in coder.state_dict().items()}
-    save_file(tensors, directory.weights)
 
 
 def check_space(directory: Path, units: Sequence[Unit]) -> None:

@@ -95,8 +95,8 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
             num_latents={unit.name: unit.coder.num_latents for unit in units},
         )
     )
-    stop.install()
-    return trainer.run()
+    with stop.listening():
+        return trainer.run()
 
 
 def _open_events(run_dir: RunDir, attempt: int) -> EventWriter:

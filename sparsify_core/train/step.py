@@ -36,7 +36,11 @@ class StepSums:
     def tensors(self) -> list[Tensor]:
         """Everything that must be summed over the processes."""
         moments = self.moments
-        grads = [p.grad for p in self._unit.coder.parameters() if p.grad is not None]
+        grads = []
+        for p in self._unit.coder.parameters():
+            if p.grad is None:  # every token of this process is excluded, but the others wait for its share
+                p.grad = torch.zeros_like(p)
+            grads.append(p.grad)
         return [*grads, moments.count, moments.sum_D, moments.square, self.error, self.num_active, self.fired_M]
 
     def finish(self, dead_after: int) -> Tensor:
@@ -59,7 +63,7 @@ def finish_step(
     Returns:
         (number of units, 4) float64 on the device: fvu, dead_frac, l0, kept tokens.
     """
-    group.add_up(tensor for unit in units for tensor in sums[unit.name].tensors())
+    group.add_up([tensor for unit in units for tensor in sums[unit.name].tensors()])
     stats = torch.stack([sums[unit.name].finish(config.dead_feature_threshold) for unit in units])
     for unit in units:
         if unit.coder.normalizes_decoder:

@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _RELAY_S = 2.0
@@ -10,14 +12,20 @@ _RELAY_S = 2.0
 
 
 class StopRequest:
-    """Becomes true when a stop was asked for. Install it once, in the main thread, when there is something to save."""
+    """Becomes true when a stop was asked for. Listens only where there is something to save, in the main thread."""
 
     def __init__(self) -> None:
         self._asked_at: float | None = None
 
-    def install(self) -> None:
-        signal.signal(signal.SIGTERM, self._handle)
-        signal.signal(signal.SIGINT, self._handle)
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside, signals ask for a stop; before and after, they end the process as usual."""
+        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def __bool__(self) -> bool:
         return self._asked_at is not None

@@ -1,0 +1,59 @@
+"""What tests of whole runs share."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from sparsify_core.events import read_events
+from sparsify_core.rundir import RunDir
+
+
+class Trained:
+    """What a finished command left behind."""
+
+    def __init__(self, exit_code: int, run_dir: RunDir) -> None:
+        self.exit_code = exit_code
+        self.run_dir = run_dir
+
+    def events(self, attempt: int = 1) -> list[Any]:
+        return [event for event, _ in read_events(self.run_dir.events(attempt))]
+
+    def series(self, key: str) -> list[float]:
+        return [e.values[key] for e in self.events() if e.type == "metrics" and key in e.values]
+
+    def weights(self, step: int, coder: str = "layers.0") -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file
+
+        return load_file(self.run_dir.checkpoint(step).coder(coder).weights)
+
+    def evaluation(self, step: int) -> dict[str, Any]:
+        return json.loads(self.run_dir.checkpoint(step).evaluation.read_text())
+
+
+TrainFunction = Callable[..., Trained]
+
+
+def flags(values: dict[str, Any]) -> list[str]:
+    words: list[str] = []
+    for name, value in values.items():
+        words.append(f"--{name}")
+        words.extend(str(v) for v in value) if isinstance(value, list | tuple) else words.append(str(value))
+    return words
+
+
+BASE = {
+    "ctx_len": 16,
+    "batch_size": 4,
+    "max_tokens": 640,
+    "eval_tokens": 128,
+    "layers": [0],
+    "k": 4,
+    "expansion_factor": 4,
+    "optimizer": "adam",
+    "lr": 0.01,
+    "lr_warmup_steps": 2,
+    "device": "cpu",
+}
+"""Ten optimizer steps of 64 tokens."""

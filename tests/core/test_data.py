@@ -1,0 +1,140 @@
+"""Datasets, chunking, splitting."""
+
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from sparsify_core.config import RunConfig
+from sparsify_core.data.exclude import kept_positions
+from sparsify_core.data.sequences import Sequences, load_sequences, token_sha256
+from sparsify_core.data.source import parse_data_args
+from sparsify_core.data.tokenize import chunk_texts
+from sparsify_core.errors import DataError
+
+
+def load(dataset: Path, model: Path = Path("unused"), **changes: object) -> Sequences:
+    values = {"ctx_len": 8, "eval_tokens": 16, **changes}
+    return load_sequences(RunConfig(model=str(model), dataset=str(dataset), **values))  # type: ignore[arg-type]
+
+
+def test_chunks_are_documents_behind_separators(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    texts = ["kan kar kas", "kat kal", "lon lor los lot"]
+    ids = tokenizer(" ".join(f"<|endoftext|> {t}" for t in texts)).input_ids
+    chunks = chunk_texts(tokenizer, [f" {t} " for t in texts], 4)
+    assert chunks.tolist() == [ids[0:4], ids[4:8], ids[8:12]]
+
+
+def test_incomplete_last_chunk_is_left_out(tiny_model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    assert chunk_texts(tokenizer, [" kan kar kas kat kal"], 4).shape == (1, 4)
+    assert chunk_texts(tokenizer, [" kan"], 4).shape == (0, 4)
+
+
+def test_lazy_tokenizing_reads_only_what_is_needed(tiny_model: Path, tiny_text: Path) -> None:
+    some = load(tiny_text, tiny_model, max_tokens=800)
+    everything = load(tiny_text, tiny_model)
+    assert len(some.train) == 100
+    assert len(some.rows) < len(everything.rows) / 2
+    assert some.rows.length == everything.rows.length == 8
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_tokens": 400}, {"max_examples": 50}])
+def test_held_out_is_disjoint_and_fixed(tiny_model: Path, tiny_text: Path, changes: dict[str, int]) -> None:
+    first, second = (load(tiny_text, tiny_model, **changes) for _ in range(2))
+    assert not set(first.train) & set(first.held_out)
+    assert first.held_out_tokens().shape == (2, 8)
+    assert token_sha256(first.held_out_tokens()) == token_sha256(second.held_out_tokens())
+    assert np.array_equal(first.train, second.train)
+
+
+def test_held_out_is_at_most_a_tenth(tmp_path: Path) -> None:
+    path = write_memmap(tmp_path, 30 * 8)
+    assert len(load(path, eval_tokens=10_000).held_out) == 3
+    assert len(load(path, eval_tokens=0).held_out) == 0
+
+
+def write_memmap(folder: Path, num_tokens: int) -> Path:
+    path = folder / "tokens.bin"
+    np.arange(num_tokens, dtype=np.uint16).tofile(path)
+    return path
+
+
+def test_memmap_is_cut_into_sequences(tmp_path: Path) -> None:
+    sequences = load(write_memmap(tmp_path, 30 * 8 + 5))
+    rows = sequences.rows.take(np.arange(30))
+    assert rows.dtype == np.int64
+    assert np.array_equal(rows, np.arange(240).reshape(30, 8))
+
+
+def test_pretokenized_columns_and_saved_folders(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_dict({"input_ids": np.arange(160).reshape(20, 8).tolist(), "other": ["x"] * 20})
+    table.save_to_disk(tmp_path / "saved")
+    table.to_parquet(tmp_path / "table.parquet")
+    for name in ("saved", "table.parquet"):
+        rows = load(tmp_path / name).rows
+        assert rows.take(np.array([1, 0])).tolist() == [list(range(8, 16)), list(range(8))]
+
+
+def test_pretokenized_rows_of_different_length_are_refused(tmp_path: Path) -> None:
+    rows = [[1, 2, 3]] * 19 + [[1, 2]]
+    datasets.Dataset.from_dict({"input_ids": rows}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="different lengths"):
+        load(tmp_path / "t.parquet").rows.take(np.arange(20))
+
+
+def test_plain_text_file(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("kan kar kas kat kal\n" * 100)
+    assert load(path, tiny_model).rows.length == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("missing.jsonl", None, "does not exist"),
+        ("missing.bin", None, "does not exist"),
+        ("empty.jsonl", "", "is empty"),
+        ("other.jsonl", json.dumps({"body": "kan"}), "set text_column to one of body"),
+        ("number.jsonl", json.dumps({"text": 3}), "holds int, not text"),
+        ("short.jsonl", json.dumps({"text": "kan"}), "shorter than one sequence"),
+        ("short.bin", "ab", "shorter than one sequence"),
+        ("table.xlsx", "x", "unknown ending"),
+        ("broken.jsonl", "{", "cannot be read"),
+    ],
+)
+def test_bad_data_is_one_sentence(
+    tmp_path: Path, tiny_model: Path, name: str, content: str | None, sentence: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=sentence) as caught:
+        load(path, tiny_model)
+    assert "\n" not in str(caught.value)
+
+
+def test_ranks_share_a_step_like_consecutive_batches(tmp_path: Path) -> None:
+    sequences = load(write_memmap(tmp_path, 40 * 8))
+    one = list(sequences.batches(0, 16, size=4, rank=0, world_size=1))
+    two = [list(sequences.batches(0, 16, size=4, rank=rank, world_size=2)) for rank in range(2)]
+    for i, batch in enumerate(one):
+        assert np.array_equal(batch, two[i % 2][i // 2])
+
+
+def test_kept_positions() -> None:
+    ids = np.array([[1, 2, 3], [3, 1, 1]])
+    assert kept_positions(ids, exclude_tokens=[], exclude_first=0) is None
+    kept = kept_positions(ids, exclude_tokens=[3], exclude_first=1)
+    assert kept is not None
+    assert kept.tolist() == [1, 4, 5]
+
+
+def test_data_args() -> None:
+    assert parse_data_args("a=1, b=x,c=true,d=-0.5") == {"a": 1, "b": "x", "c": True, "d": -0.5}
+    with pytest.raises(DataError, match="name=value"):
+        parse_data_args("oops")
