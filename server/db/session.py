@@ -4,7 +4,7 @@ SQLite runs in WAL mode, and every writing transaction starts with BEGIN IMMEDIA
 first and writes later fails at once with SQLITE_BUSY, whatever the busy timeout says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,5 +51,16 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
-            yield session
+        with Session(self._writer, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            for action in session.info.get(_AFTER_COMMIT, ()):
+                action()
+
+
+_AFTER_COMMIT = "after_commit"
+
+
+def after_commit(session: Session, action: Callable[[], object]) -> None:
+    """Have `action` called once the `write()` that handed out `session` has committed; never if it rolls back."""
+    session.info.setdefault(_AFTER_COMMIT, []).append(action)

@@ -7,7 +7,7 @@ import time
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, MetaData, Text
+from sqlalchemy import JSON, BigInteger, Column, Index, MetaData, Text
 from sqlmodel import Field, SQLModel
 
 from server.db.ids import new_id
@@ -108,7 +108,7 @@ class Attempt(SQLModel, table=True):
     ended_at: float | None = None
     outcome: str = Field(default="", max_length=16)
     resumed_step: int = 0
-    event_offset: int = 0
+    event_offset: int = Field(default=0, sa_type=BigInteger)
     """Bytes of the event file whose events are in the database."""
     event_seq: int = 0
 
@@ -141,7 +141,7 @@ class Checkpoint(SQLModel, table=True):
     step: int
     path: str = Field(max_length=400)
     manifest_sha256: str = Field(max_length=64)
-    size_bytes: int
+    size_bytes: int = Field(sa_type=BigInteger)
     evaluation: dict[str, Any] = _json(dict)
     created_at: float = Field(default_factory=time.time)
 
