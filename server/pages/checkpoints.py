@@ -1,5 +1,6 @@
 """The page of one checkpoint: numbers, latents, files, pushes to the Hub."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
@@ -94,7 +95,7 @@ def _context(request: Request, checkpoint_id: str, coder: str) -> dict[str, Any]
         "inspection": inspection,
         "inspection_problem": problem,
         "pushes": found,
-        "push": {"repo_id": "", "private": True},
+        "push": {"repo_id": "", "private": True, "suggestion": _slug(run.name)},
         "has_hub_token": settings.hf_token is not None,
     }
 
@@ -137,3 +138,8 @@ def _inspection(settings: Any, row: Any, coder: str) -> tuple[Inspection | None,
 
 def _start(request, user, checkpoint_id, repo_id, token, is_private):
     ...
+
+
+def _slug(name: str) -> str:
+    """A run's name as a repository name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "sparse-coder"

@@ -57,7 +57,8 @@ class Control:
 
     @property
     def label(self) -> str:
-        return self.spec.flag.replace("_", " ").capitalize() if len(self.spec.flag) > 2 else self.spec.flag
+        """The field's own name, as the command line and stored configurations have it."""
+        return self.spec.flag
 
     @property
     def is_changed(self) -> bool:
@@ -206,7 +207,9 @@ def _named_in(message: str, known: Mapping[str, FieldSpec]) -> str | None:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    first = text.split(" ", 1)[0]
+    start = text if any(first in (s.flag, s.name) for s in specs().values()) else text[:1].upper() + text[1:]
+    return start + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _dig(config: Mapping[str, Any], dotted: str, default: Any) -> Any:

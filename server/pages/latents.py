@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import numpy as np
 import numpy.typing as npt
 
-from server.pages.formatting import metric, short_count
+from server.pages.formatting import metric
 from sparsify_core.inspect.read import Inspection
 
 PAGE_ROWS = 20
@@ -40,8 +40,7 @@ class LatentQuery:
 def ranking(inspection: Inspection, sort: str, *, ascending: bool) -> npt.NDArray[np.int64]:
     """Latent numbers in table order; equal values by number."""
     if sort == "id":
-        order = np.arange(inspection.num_latents)
-        return order[::-1] if ascending is False and sort != "id" else order
+        return np.arange(inspection.num_latents)
     columns = {"density": inspection.firing_frac, "max": inspection.max_activation, "norm": inspection.decoder_norm}
     values = np.nan_to_num(columns.get(sort, inspection.max_activation).astype(np.float64), nan=-1.0)
     return np.argsort(values if ascending else -values, kind="stable")
@@ -95,11 +94,16 @@ def _density(inspection: Inspection, latent: int) -> str:
     return f"{100 * fraction:.3g}%" if fraction > 0 else "never"
 
 
+def _fixed(value: float) -> str:
+    """Three decimals where they fit, so that columns line up."""
+    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 else metric(value)
+
+
 def _numbers(inspection: Inspection, latent: int) -> dict[str, str]:
     return {
         "density": _density(inspection, latent),
-        "max_activation": metric(max(float(inspection.max_activation[latent]), 0.0)),
-        "decoder_norm": metric(float(inspection.decoder_norm[latent])),
+        "max_activation": _fixed(max(float(inspection.max_activation[latent]), 0.0)),
+        "decoder_norm": _fixed(float(inspection.decoder_norm[latent])),
     }
 
 
@@ -118,7 +122,7 @@ def _latent(
         "previous": query.url(latent=int(order[place - 1]), page=None) if place > 0 else None,
         "next": query.url(latent=int(order[place + 1]), page=None) if place < len(order) - 1 else None,
         "snippets": [
-            {"value": metric(value), "tokens": [_token(*token, strongest) for token in tokens]}
+            {"value": _fixed(value), "tokens": [_token(*token, strongest) for token in tokens]}
             for value, tokens in inspection.top_snippets(latent)
         ],
     }
@@ -138,7 +142,3 @@ def visible(token: str) -> str:
     """A token with its line breaks and tabs shown; spaces stay spaces."""
     return token.replace("\r", "").replace("\n", "\u21b5").replace("\t", "\u21e5")
 
-
-def token_note(inspection: Inspection) -> str:
-    """How much text the numbers stand on."""
-    return f"{short_count(inspection.num_tokens)} held-out tokens"

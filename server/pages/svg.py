@@ -67,7 +67,8 @@ def linear_histogram(values: Sequence[float], mark: float | None = None) -> Hist
     if high - low < 1e-3 * max(abs(high), 1e-12):
         middle = (low + high) / 2
         low, high = middle - 0.05 * max(abs(middle), 1.0), middle + 0.05 * max(abs(middle), 1.0)
-    ticks = [(low + (high - low) * i / 4, f"{low + (high - low) * i / 4:.3g}") for i in range(5)]
+    decimals = max(0, 2 - math.floor(math.log10(high - low)))
+    ticks = [(low + (high - low) * i / 4, f"{low + (high - low) * i / 4:.{decimals}f}") for i in range(5)]
     summary = f"{len(finite):,} values"
     if finite:
         summary += f" from {min(finite):.4g} to {max(finite):.4g}, median {_median(finite):.4g}"
@@ -86,7 +87,7 @@ def _draw(
     mark: float | None = None,
 ) -> Histogram:
     width, height, left, top, base = 560, 190, 46.0, 10.0, 162.0
-    plot_left = left + (46.0 if special else 0.0)
+    plot_left = left + (58.0 if special else 0.0)
     span = width - plot_left - 8
     counts = _count(values, edges)
     tallest = max([*counts, special[1] if special else 0, 1])

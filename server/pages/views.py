@@ -2,11 +2,12 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from server.db.tables import ACTIVE, TERMINAL, Run, RunState
 from server.pages.formatting import metric, metric_form, number_of, short_count
 from sparsify_core.config import RunConfig, iter_fields
+from sparsify_core.config.base import Group
 from sparsify_core.metrics import METRICS, split_key
 
 HEADLINE = ("eval_fvu", "fvu", "dead_frac", "l0", "lr", "tokens_per_s")
@@ -161,12 +162,12 @@ def _chart(names: tuple[str, ...], *, is_main: bool) -> ChartSpec:
 
 def config_groups(config: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, bool, str]]]]:
     """`(group, [(name, value, differs from default, help)])` of a stored configuration."""
-    groups: dict[str, list[tuple[str, str, bool, str]]] = {}
+    groups: dict[str, list[tuple[str, str, bool, str]]] = {title: [] for title in get_args(Group)}
     for spec in iter_fields(RunConfig):
         node: Any = config
         for part in spec.name.split("."):
             node = node.get(part, spec.default) if isinstance(node, dict) else spec.default
-        groups.setdefault(spec.group, []).append((spec.name, _shown(node), node != spec.default, spec.help))
+        groups[spec.group].append((spec.name, _shown(node), node != spec.default, spec.help))
     return list(groups.items())
 
 

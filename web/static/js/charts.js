@@ -94,7 +94,7 @@ export class Chart {
       height: this.plot.clientHeight,
       legend: { show: false },
       cursor: { sync: { key: SYNC_KEY, setSeries: false }, points: { size: 7 }, drag: { x: true, y: false } },
-      scales: { x: { time: false }, y: this.logScale ? { distr: 3, log: 10 } : { range: (u, min, max) => this.range(min, max) } },
+      scales: { x: { time: false }, y: this.logScale ? { distr: 3, log: 10, range: (u, min, max) => logRange(min, max) } : { range: (u, min, max) => this.range(min, max) } },
       axes: [
         { ...axis, size: 28, gap: 4, values: (u, ticks) => ticks.map((v) => (Number.isInteger(v) ? tick("plain", v) : "")) },
         { ...axis, size: 52, gap: 6, values: (u, ticks) => ticks.map((v) => tick(this.form, v)) },
@@ -187,6 +187,13 @@ export class Chart {
   recolor() {
     this.uplot?.redraw(false, true);
   }
+}
+
+/** A little beyond the values: whole decades would squeeze a falling FVU into half the height. */
+function logRange(min, max) {
+  if (!(min > 0) || !(max > 0)) return [0.1, 1];
+  const pad = Math.max((Math.log10(max) - Math.log10(min)) * 0.06, 0.02);
+  return [10 ** (Math.log10(min) - pad), 10 ** (Math.log10(max) + pad)];
 }
 
 function minimum(values) {
