@@ -7,11 +7,10 @@ periodic tick finds queued rows anyway and a claim is a conditional UPDATE.
 from __future__ import annotations
 
 import logging
+import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
-
-from server.settings import get_settings
 
 if TYPE_CHECKING:  # celery takes half a second to import: only those who send do so
     from celery import Celery
@@ -35,11 +34,11 @@ def redis_client_url(broker_url: str) -> str:
 
 
 @lru_cache
-def celery_client() -> Celery:
+def celery_client(broker_url: str) -> Celery:
     """A Celery application that can only send; the worker has its own with the tasks."""
     from celery import Celery
 
-    app = Celery("sparseboard", broker=get_settings().redis_url)
+    app = Celery("sparseboard", broker=broker_url)  # type: ignore[no-untyped-call]
     app.conf.update(
         task_ignore_result=True,
         task_default_queue=QUEUE,
@@ -49,13 +48,37 @@ def celery_client() -> Celery:
     return app
 
 
-def wake_workers() -> bool:
+def wake_workers(broker_url: str) -> bool:
     """Tell the workers to look for queued runs. Call after commit. Returns whether the broker took the message."""
     from kombu.exceptions import OperationalError
 
     try:
-        celery_client().send_task(CLAIM_TASK, queue=QUEUE, retry=False, expires=60)
+        celery_client(broker_url).send_task(CLAIM_TASK, queue=QUEUE, retry=False, expires=60)  # type: ignore[no-untyped-call]
     except (OperationalError, OSError) as error:
         log.warning("the broker did not take the wake-up (%s): the run stays queued and the next tick finds it", error)
         return False
     return True
+
+
+def publish_hint(broker_url: str, run_id: str) -> bool:
+    """Tell everybody who watches that something about a run changed. Returns whether the broker took the message."""
+    from redis import Redis, RedisError
+
+    try:
+        with Redis.from_url(redis_client_url(broker_url), socket_timeout=3, socket_connect_timeout=3) as client:
+            client.publish(HINT_CHANNEL, run_id)
+    except (RedisError, OSError) as error:
+        log.warning("the broker took no hint (%s): browsers see the change a little later", error)
+        return False
+    return True
+
+
+def announce(broker_url: str, run_id: str, *, wake: bool = False) -> None:
+    """Hint at a run's change and, with `wake`, wake the workers; in the background, for a broker may be slow."""
+
+    def send() -> None:
+        if publish_hint(broker_url, run_id) and wake:
+            wake_workers(broker_url)
+
+    if broker_url:
+        threading.Thread(target=send, name="announce", daemon=True).start()

@@ -1,7 +1,8 @@
 """The run state machine. Every move is one conditional UPDATE whose row count is checked, and leaves a RunEvent.
 
-`intent` is written by the API (`request_cancel`), `state` by the lease holder and the reaper, or by the API while nobody
-holds the lease. A holder passes its fence with every write: no row updated means that it has lost the run and must stop.
+`intent` is written by the API (`request_cancel`), `state` by the lease holder and the reaper, or by the API while
+nobody holds the lease. A holder passes its fence with every write: no row updated means that it has lost the run and
+must stop.
 """
 
 import time
@@ -73,8 +74,8 @@ def request_cancel(session: Session, run_id: str, *, actor: str) -> RunState | N
     """Ask for the end of a run. Idempotent.
 
     Returns:
-        The state afterwards (`cancelled` when nobody held it, `stopping` when a worker must stop it, or the terminal state
-        that it was in already); None when there is no such run.
+        The state afterwards (`cancelled` when nobody held it, `stopping` when a worker must stop it, or the terminal
+        state that it was in already); None when there is no such run.
     """
     run = session.get(Run, run_id)
     if run is None:

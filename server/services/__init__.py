@@ -1,0 +1,1 @@
+"""Use cases. Each takes a session, never commits, and knows nothing of HTTP."""

@@ -1,0 +1,114 @@
+"""Pushes of checkpoints to the Hugging Face Hub. A process of its own does the upload and alone sees the token."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+from pydantic import SecretStr
+from sqlalchemy import update
+from sqlmodel import Session, col, select
+
+from server.db.runs import record
+from server.db.session import after_commit
+from server.db.tables import HubPush
+from server.errors import ConflictError, InvalidError
+from server.services.checkpoints import directory, get_checkpoint
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_TOKEN = re.compile(r"[\x21-\x7e]{1,500}")
+_PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "SSL_CERT_FILE",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "HF_HUB_DISABLE_XET",
+)
+
+
+def start_push(
+    session: Session,
+    checkpoint_id: str,
+    *,
+    settings: Settings,
+    repo_id: str,
+    private: bool = True,
+    token: SecretStr | None = None,
+    actor: str,
+) -> HubPush:
+    """Start the upload of a checkpoint once this is committed.
+
+    Raises:
+        NotFoundError: there is no such checkpoint, or its files are gone.
+        InvalidError: `repo_id` is not `owner/name`, or there is no token.
+        ConflictError: the same checkpoint is being pushed there already.
+    """
+    checkpoint = get_checkpoint(session, checkpoint_id)
+    directory(settings, checkpoint)
+    if not _REPO_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id or repo_id.endswith((".git", ".", "-")):
+        raise InvalidError.field(("body", "repo_id"), "Write the repository as owner/name.", "repo_id")
+    chosen = token if token and token.get_secret_value() else settings.hf_token
+    if chosen is None or not _TOKEN.fullmatch(chosen.get_secret_value()):
+        message = "Type a Hugging Face token with write access, or set HF_TOKEN where Sparseboard starts."
+        raise InvalidError.field(("body", "token"), message, "token")
+    if any(p.state == "running" and p.repo_id == repo_id for p in list_pushes(session, checkpoint_id)):
+        raise ConflictError(f"This checkpoint is being pushed to {repo_id} already.")
+    push = HubPush(checkpoint_id=checkpoint.id, run_id=checkpoint.run_id, repo_id=repo_id, private=private)
+    session.add(push)
+    record(session, checkpoint.run_id, actor=actor, kind="push", detail=f"step {checkpoint.step} to {repo_id}")
+    after_commit(session, lambda: spawn(settings, push.id, chosen))
+    return push
+
+
+def list_pushes(session: Session, checkpoint_id: str | None = None) -> list[HubPush]:
+    """Pushes of a checkpoint, or the newest hundred of all; newest first."""
+    statement = select(HubPush).order_by(col(HubPush.created_at).desc(), col(HubPush.id).desc()).limit(100)
+    if checkpoint_id is not None:
+        statement = statement.where(HubPush.checkpoint_id == checkpoint_id)
+    return list(session.exec(statement))
+
+
+def spawn(settings: Settings, push_id: str, token: SecretStr) -> None:
+    """Start the pushing process. The token goes through its standard input; argv has the push's id alone."""
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment |= {
+        "SPARSEBOARD_DATA_DIR": str(settings.data_dir),
+        "DATABASE_URL": settings.resolved_database_url,
+        "HF_ENDPOINT": settings.hf_endpoint,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server.push", push_id],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    secret = token.get_secret_value().encode()
+    threading.Thread(target=process.communicate, args=(secret,), name=f"push-{push_id}", daemon=True).start()
+
+
+def fail_interrupted(session: Session) -> int:
+    """Mark pushes whose process is gone as failed; call at start-up. Returns how many there were."""
+    running = session.exec(select(HubPush).where(HubPush.state == "running")).all()
+    dead = [push.id for push in running if not _is_pushing(push)]
+    values = {"state": "failed", "message": "The upload was interrupted: push again.", "finished_at": time.time()}
+    session.execute(update(HubPush).where(col(HubPush.id).in_(dead), col(HubPush.state) == "running").values(**values))
+    return len(dead)
+
+
+def _is_pushing(push: HubPush) -> bool:
+    try:
+        return push.pid > 0 and push.id in psutil.Process(push.pid).cmdline()
+    except psutil.Error:
+        return False

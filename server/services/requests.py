@@ -1,0 +1,88 @@
+"""What a person may ask for: the one model behind the form, the REST API and the command line."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+
+from server.services.text import unwanted_character
+from sparsify_core.config import RunConfig
+
+LARGEST_INT = 2**53
+"""Integers beyond it are not exact in every JSON reader."""
+
+_PATTERN = re.compile(r"[\w.*?\[\]!-]{1,200}")
+OWNED = ("run_name", "save_dir", "resume")
+"""Configuration fields that Sparseboard decides: every run has a name, a folder and a resume point of its own."""
+
+
+def _visible(name: str | None) -> str | None:
+    if name is None or not name.strip():
+        return None
+    found = unwanted_character(name)
+    if found:
+        raise ValueError(f"the name holds the invisible character {found}: remove it")
+    return name.strip()
+
+
+class RunRequest(BaseModel):
+    """A run to be queued."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: Annotated[str | None, Field(max_length=200), AfterValidator(_visible)] = None
+    """What you will recognise the run by; empty gives it a random name."""
+
+    num_processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Training processes: one per GPU, or 1 on a CPU."""
+
+    config: RunConfig
+    """How to train."""
+
+    @model_validator(mode="after")
+    def _limits(self) -> Self:
+        problems = [InitErrorDetails(type=error, loc=loc, input=None) for loc, error in _config_problems(self.config)]
+        if problems:
+            raise ValidationError.from_exception_data("RunRequest", problems)
+        return self
+
+
+def _config_problems(config: RunConfig) -> Iterator[tuple[tuple[str | int, ...], PydanticCustomError]]:
+    """What a server refuses although the bare command line takes it."""
+    for name in OWNED:
+        if getattr(config, name) != RunConfig.model_fields[name].default:
+            yield (
+                ("config", name),
+                PydanticCustomError("owned", "Sparseboard sets {name} itself: leave it out", {"name": name}),
+            )
+    for loc, value in _leaves(config.model_dump(), ("config",)):
+        if isinstance(value, int) and abs(value) > LARGEST_INT:
+            yield loc, PydanticCustomError("too_large", "the largest number taken here is 2^53")
+        if isinstance(value, str) and unwanted_character(value):
+            yield loc, PydanticCustomError("control_character", "the text holds an invisible character: remove it")
+    seen: set[str] = set()
+    for index, pattern in enumerate(config.hookpoints):
+        loc = ("config", "hookpoints", index)
+        if not _PATTERN.fullmatch(pattern) or pattern.count("*") > 8:
+            yield (
+                loc,
+                PydanticCustomError(
+                    "hookpoint", "not a module name or pattern; write it as in layers.5 or layers.*.mlp"
+                ),
+            )
+        elif pattern in seen:
+            yield loc, PydanticCustomError("duplicate", "this hookpoint stands there twice")
+        seen.add(pattern)
+
+
+def _leaves(node: Any, loc: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _leaves(value, (*loc, key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _leaves(value, (*loc, index))
+    else:
+        yield loc, node

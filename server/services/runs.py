@@ -1,0 +1,121 @@
+"""Create, find, list and stop runs."""
+
+import base64
+import binascii
+import json
+import time
+from typing import NamedTuple
+
+from sqlalchemy import func, or_, tuple_
+from sqlmodel import Session, col, select
+
+from server import queue
+from server.db.runs import record, request_cancel
+from server.db.session import after_commit
+from server.db.tables import Run, RunEvent, RunState, Worker
+from server.errors import InvalidError, NotFoundError
+from server.services.names import random_name
+from server.services.requests import RunRequest
+from server.services.sources import source_problems
+from server.services.workers import ALIVE_S
+from server.settings import Settings
+from sparsify_core.config.run import CONFIG_VERSION
+
+
+class Page(NamedTuple):
+    """One page of a list; `next_cursor` is None on the last one."""
+
+    items: list[Run]
+    next_cursor: str | None
+
+
+def create_run(session: Session, request: RunRequest, *, settings: Settings, actor: str) -> Run:
+    """Queue a run; the workers are woken once it is committed.
+
+    Raises:
+        InvalidError: the model or the dataset may not be used, or is not there.
+    """
+    problems = source_problems(request.config, settings)
+    if problems:
+        raise InvalidError(problems[0].msg, errors=problems)
+    run = Run(
+        name=request.name or random_name(),
+        config=request.config.model_dump(mode="json"),
+        config_version=CONFIG_VERSION,
+        num_processes=request.num_processes,
+    )
+    session.add(run)
+    session.flush()
+    record(session, run.id, actor=actor, kind=RunState.QUEUED)
+    note = _never_satisfiable(session, run)
+    if note:
+        record(session, run.id, actor="server", kind="warning", detail=note)
+    after_commit(session, lambda: queue.announce(settings.redis_url, run.id, wake=True))
+    return run
+
+
+def get_run(session: Session, run_id: str) -> Run:
+    """Raises NotFoundError."""
+    run = session.get(Run, run_id) if len(run_id) <= 26 and run_id.isalnum() else None
+    if run is None:
+        raise NotFoundError("There is no such run.")
+    return run
+
+
+def list_runs(
+    session: Session, *, limit: int = 50, cursor: str | None = None, state: str | None = None, q: str | None = None
+) -> Page:
+    """Runs, newest first; `q` is looked for in name, id, model and dataset."""
+    statement = select(Run).order_by(col(Run.created_at).desc(), col(Run.id).desc()).limit(limit + 1)
+    if cursor:
+        statement = statement.where(tuple_(col(Run.created_at), col(Run.id)) < _decode(cursor))
+    if state:
+        statement = statement.where(Run.state == state)
+    if q:
+        fields = (
+            col(Run.name),
+            col(Run.id),
+            col(Run.config)["model"].as_string(),
+            col(Run.config)["dataset"].as_string(),
+        )
+        statement = statement.where(or_(*(func.lower(f).contains(q.lower(), autoescape=True) for f in fields)))
+    rows = list(session.exec(statement))
+    more = len(rows) > limit
+    return Page(rows[:limit], _encode(rows[limit - 1]) if more else None)
+
+
+def stop_run(session: Session, run_id: str, *, settings: Settings, actor: str) -> RunState:
+    """Ask for the end of a run; idempotent. Returns the state that it is in now. Raises NotFoundError."""
+    state = request_cancel(session, get_run(session, run_id).id, actor=actor)
+    if state is None:
+        raise NotFoundError("There is no such run.")
+    after_commit(session, lambda: queue.announce(settings.redis_url, run_id))
+    return state
+
+
+def history(session: Session, run_id: str) -> list[RunEvent]:
+    """Who did what to a run, oldest first."""
+    return list(session.exec(select(RunEvent).where(RunEvent.run_id == run_id).order_by(col(RunEvent.id))))
+
+
+def _never_satisfiable(session: Session, run: Run) -> str | None:
+    """A sentence when no connected worker could ever start the run. A host without GPUs takes any number."""
+    alive = session.exec(select(Worker).where(Worker.seen_at > time.time() - ALIVE_S)).all()
+    most = max((len(w.devices) if w.devices else w.cpu_count for w in alive), default=run.num_processes)
+    if most >= run.num_processes:
+        return None
+    return f"wants {run.num_processes} processes, no connected worker has more than {most}: it waits for a larger one"
+
+
+def _encode(run: Run) -> str:
+    return base64.urlsafe_b64encode(json.dumps([run.created_at, run.id]).encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> tuple[float, str]:
+    try:
+        created_at, run_id = json.loads(base64.urlsafe_b64decode(cursor[:200] + "=" * (-len(cursor) % 4)))
+        if isinstance(created_at, float) and isinstance(run_id, str) and len(run_id) == 26:
+            return created_at, run_id
+    except (ValueError, binascii.Error, TypeError):
+        pass
+    raise InvalidError.field(("query", "cursor"), "This is not a cursor that a list of runs gave out.", "cursor")

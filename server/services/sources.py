@@ -1,0 +1,48 @@
+"""Which models and datasets a run may name: Hub ids, and local ones below the folders that the deployment declares."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from server.errors import FieldProblem
+from server.settings import Settings
+from sparsify_core.config import RunConfig
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+_DATA_ARGUMENT = re.compile(r"\w+=[\w.,+*-]*(/[\w.,+*-]+)*", re.ASCII)
+
+
+def source_problems(config: RunConfig, settings: Settings) -> list[FieldProblem]:
+    """What is wrong with the model, the dataset and the dataset's arguments; nothing is opened."""
+    return [*_problems(config, settings)]
+
+
+def _problems(config: RunConfig, settings: Settings) -> Iterator[FieldProblem]:
+    for name in ("model", "dataset"):
+        message = _source_problem(getattr(config, name), settings)
+        if message:
+            yield FieldProblem(("config", name), message, f"{name}_not_allowed")
+    for argument in filter(None, config.data_args.split(",")):
+        if "trust_remote_code" in argument:
+            message = "code that comes with a dataset is never run: leave trust_remote_code out"
+            yield FieldProblem(("config", "data_args"), message, "remote_code_not_allowed")
+        elif not _DATA_ARGUMENT.fullmatch(argument.strip()) or ".." in argument:
+            message = f"write the arguments as name=value,name=value, without paths outside the dataset: {argument!r}"
+            yield FieldProblem(("config", "data_args"), message, "data_args")
+
+
+def _source_problem(source: str, settings: Settings) -> str | None:
+    if _HUB_ID.fullmatch(source) and ".." not in source and "--" not in source:
+        return None
+    path = Path(source)
+    if not path.is_absolute() or ".." in path.parts:
+        return f"{source!r} is neither a Hub id (owner/name) nor the absolute path of a local folder or file"
+    roots = [root.resolve() for root in (settings.demo_dir, *settings.source_roots)]
+    resolved = path.resolve()
+    if not any(resolved.is_relative_to(root) for root in roots):
+        return (
+            f"{source} lies outside the folders that this server may read: add its folder to SPARSEBOARD_SOURCE_ROOTS"
+        )
+    if resolved.suffix == ".py":
+        return f"{source} is a program: code that comes with a dataset is never run"
+    return None if resolved.exists() else f"{source} does not exist on the server"

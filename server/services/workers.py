@@ -1,0 +1,18 @@
+"""The workers and what they hold."""
+
+from sqlmodel import Session, col, select
+
+from server.db.tables import ACTIVE, Run, Worker
+
+ALIVE_S = 60
+"""A worker that was not seen for this long counts as gone."""
+
+
+def list_workers(session: Session) -> list[Worker]:
+    """All workers, the newest seen first."""
+    return list(session.exec(select(Worker).order_by(col(Worker.seen_at).desc())))
+
+
+def active_runs(session: Session, worker_id: str) -> list[Run]:
+    """The runs that a worker holds."""
+    return list(session.exec(select(Run).where(Run.worker_id == worker_id, col(Run.state).in_(ACTIVE))))
