@@ -10,14 +10,9 @@ if TYPE_CHECKING:
     from sparsify_core.config.run import RunConfig
 
 _BUILT: dict[str, tuple[Any, ...]] = {
-    "sae.activation": ("topk",),
-    "sae.multi_topk": (False,),
-    "sae.skip_connection": (False,),
     "loss_fn": ("fvu",),
     "optimizer": ("adam", "signum"),
-    "auxk_alpha": (0.0,),
     "k_decay_steps": (0,),
-    "micro_acc_steps": (1,),
     "distribute_modules": (False,),
     "load_in_8bit": (False,),
     "log_to_wandb": (False,),

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sparsify_core.config import SparseCoderConfig
 from sparsify_core.kernels import gather_latents, weighted_rows
-from sparsify_core.model.selection import select_topk
+from sparsify_core.model.selection import select_groupmax, select_topk
 
 
 class EncoderOutput(NamedTuple):
@@ -49,6 +49,7 @@ class SparseCoder(nn.Module):
         self.num_latents = config.resolve_num_latents(d_in)
         self.k = config.k
         self.is_transcoder = config.transcode
+        self.uses_groupmax = config.activation == "groupmax"
         self.normalizes_decoder = config.normalize_decoder and not config.transcode
 
         with torch.random.fork_rng(devices=[]):
@@ -58,6 +59,7 @@ class SparseCoder(nn.Module):
         start = torch.zeros(self.num_latents, self.d_out) if config.transcode else encoder.weight.detach().clone()
         self.W_dec = nn.Parameter(start)
         self.b_dec = nn.Parameter(torch.zeros(self.d_out))
+        self.W_skip = nn.Parameter(torch.zeros(self.d_out, d_in)) if config.skip_connection else None
         self.encoder = encoder
         if self.normalizes_decoder:
             self.normalize_decoder()
@@ -79,15 +81,16 @@ class SparseCoder(nn.Module):
 
     def select(self, pre_NM: Tensor) -> Tensor:
         """(N, K) indices of the latents that stay active."""
-        return select_topk(pre_NM, self.k)
+        return select_groupmax(pre_NM, self.k) if self.uses_groupmax else select_topk(pre_NM, self.k)
 
     def decode(self, acts_NK: Tensor, indices_NK: Tensor) -> Tensor:
         """(N, E) = sum_k acts * W_dec[indices] + b_dec."""
         return weighted_rows(indices_NK, acts_NK, self.W_dec) + self.b_dec
 
     def reconstruct(self, x_ND: Tensor, latents: EncoderOutput) -> Tensor:
-        """(N, E) what the coder says the target of `x_ND` is, given its active latents."""
-        return self.decode(latents.acts_NK, latents.indices_NK)
+        """(N, E) what the coder says the target of `x_ND` is, given its active latents: decoded, plus the skip."""
+        out_NE = self.decode(latents.acts_NK, latents.indices_NK)
+        return out_NE if self.W_skip is None else out_NE + x_ND @ self.W_skip.T
 
     def forward(self, x_ND: Tensor, y_NE: Tensor | None = None) -> ForwardOutput:
         """Encode, decode and compare with `y_NE` (None: with the input)."""

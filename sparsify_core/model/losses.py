@@ -10,26 +10,78 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsify_core.model.coder import SparseCoder
+from sparsify_core.kernels import weighted_rows
+from sparsify_core.model.coder import EncoderOutput, SparseCoder
+from sparsify_core.model.selection import select_topk, select_topk_among
 
 
 class LossSums(NamedTuple):
     """Of one micro-batch. `loss` carries the graph, everything else is detached.
 
-    `indices_NK` and `acts_NK` are the active latents; `error` is the summed squared error.
+    `error` is the summed squared error, `auxk` and `multi_topk` are the sums of the auxiliary losses before their
+    weights (0 where they are off); `acts_NK`, `indices_NK` are the active latents.
     """
 
     loss: Tensor
     error: Tensor
+    auxk: Tensor
+    multi_topk: Tensor
     acts_NK: Tensor
     indices_NK: Tensor
 
 
-def loss_sums(coder: SparseCoder, x_ND: Tensor, y_NE: Tensor) -> LossSums:
-    """Summed squared error of reconstructing `y_NE` from `x_ND`, both float32."""
-    latents = coder.encode(x_ND)
-    error = (y_NE - coder.reconstruct(x_ND, latents)).square().sum()
-    return LossSums(error, error.detach(), latents.acts_NK.detach(), latents.indices_NK)
+def loss_sums(
+    coder: SparseCoder,
+    x_ND: Tensor,
+    y_NE: Tensor,
+    *,
+    auxk_alpha: float = 0.0,
+    dead_C: Tensor | None = None,
+    multi_topk: bool = False,
+) -> LossSums:
+    """Sums of reconstructing `y_NE` from `x_ND`, both float32.
+
+    Args:
+        auxk_alpha: weight of the AuxK loss.
+        dead_C: indices of the dead latents, which the AuxK loss is about; None switches it off.
+        multi_topk: add the error of a second selection of 4k latents, with weight 1/8.
+    """
+    pre_NM = coder.pre_activations(x_ND)
+    indices_NK = coder.select(pre_NM)
+    latents = EncoderOutput(coder.encode_selected(x_ND, pre_NM, indices_NK), indices_NK)
+    residual_NE = y_NE - coder.reconstruct(x_ND, latents)
+    error = residual_NE.square().sum()
+    loss, zero = error, torch.zeros_like(error)
+    auxk = multi = zero
+    if dead_C is not None and len(dead_C):
+        auxk = _auxk_sum(coder, x_ND, pre_NM, residual_NE.detach(), dead_C)
+        loss = loss + auxk_alpha * auxk
+    if multi_topk:
+        multi = _multi_topk_sum(coder, x_ND, y_NE, pre_NM)
+        loss = loss + multi / 8
+    return LossSums(loss, error.detach(), auxk.detach(), multi.detach(), latents.acts_NK.detach(), indices_NK)
+
+
+def _auxk_sum(coder: SparseCoder, x_ND: Tensor, pre_NM: Tensor, residual_NE: Tensor, dead_C: Tensor) -> Tensor:
+    """AuxK (Gao et al. 2024, appendix A.2): let the strongest dead latents reconstruct what the others left over.
+
+    Unlike upstream's, its gradient reaches the encoder: a decoder row alone cannot bring a latent back to life.
+    """
+    k_aux = coder.d_in // 2
+    # The weight grows with the number of dead latents, so that few of them are not pushed with full force.
+    scale = min(len(dead_C) / k_aux, 1.0)
+    indices_NA = select_topk_among(pre_NM, dead_C, min(k_aux, len(dead_C)))
+    acts_NA = coder.encode_selected(x_ND, pre_NM, indices_NA)
+    return scale * (weighted_rows(indices_NA, acts_NA, coder.W_dec) - residual_NE).square().sum()
+
+
+def _multi_topk_sum(coder: SparseCoder, x_ND: Tensor, y_NE: Tensor, pre_NM: Tensor) -> Tensor:
+    """Squared error of the reconstruction from the 4k strongest latents, also under groupmax; with gradient to the
+    encoder and with the skip connection, both of which upstream leaves out.
+    """
+    indices_NJ = select_topk(pre_NM, min(4 * coder.k, coder.num_latents))
+    latents = EncoderOutput(coder.encode_selected(x_ND, pre_NM, indices_NJ), indices_NJ)
+    return (y_NE - coder.reconstruct(x_ND, latents)).square().sum()
 
 
 class Moments:

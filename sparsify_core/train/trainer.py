@@ -1,5 +1,6 @@
 """The training loop: batches -> activations -> coders -> optimizer step, with checkpoints on the way."""
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -20,7 +21,7 @@ from sparsify_core.train.distributed import Group
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.start import initialize_biases
-from sparsify_core.train.step import StepSums, finish_step
+from sparsify_core.train.step import StepStats, StepSums, finish_step
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit
 
@@ -66,6 +67,11 @@ class Trainer:
         self.num_steps = sequences.num_steps(self._sequences_per_step)
         self.tokens_per_step = self._sequences_per_step * sequences.rows.length
         self._optimizer = CoderOptimizer(config, [unit.coder for unit in units], self.num_steps)
+        self._logged = ["fvu", "dead_frac", "l0"]
+        if config.auxk_alpha:
+            self._logged.append("auxk")
+        if config.sae.multi_topk:
+            self._logged.append("multi_topk_fvu")
         self._token_strings = token_strings
         self._held_out: HeldOut | None = None
         if len(sequences.held_out):
@@ -98,11 +104,11 @@ class Trainer:
         return True
 
     def _train_step(self, step: int) -> Tensor:
-        sums = {unit.name: StepSums(unit) for unit in self._units}
+        sums = {unit.name: StepSums(unit, self._config) for unit in self._units}
         for input_ids, kept in self._batches(step):
             if kept is None or len(kept):
                 self._forward_backward(sums, input_ids, kept)
-        return finish_step(sums, self._units, self._optimizer, self._group, self._config, step)
+        return finish_step(sums, self._units, self._optimizer, self._group, step)
 
     def _forward_backward(self, sums: dict[str, StepSums], input_ids: Tensor, kept: Tensor | None) -> None:
         def train(hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
@@ -140,17 +146,17 @@ class Trainer:
     def _log(self, step: int, stats: Tensor, elapsed_s: float) -> None:
         rows = stats.tolist()  # sync: the one device-to-host copy of a step
         values: dict[str, float] = {}
-        for unit, (fvu, dead_frac, l0, count) in zip(self._units, rows, strict=True):
-            if count == 0:
+        for unit, row in zip(self._units, rows, strict=True):
+            numbers = StepStats(*row)
+            if numbers.kept_tokens == 0:
                 raise DataError(f"all tokens of step {step} are excluded: exclude fewer, or use larger batches")
-            if not np.isfinite(fvu):
+            if not math.isfinite(numbers.fvu):
                 raise NonFiniteLossError(
-                    f"the loss of {unit.name} is {fvu} at step {step}: lower lr, or look for outliers in the "
+                    f"the loss of {unit.name} is {numbers.fvu} at step {step}: lower lr, or look for outliers in the "
                     "activations (exclude_first 1 leaves out the attention sink)"
                 )
-            values[series_key("fvu", unit.name)] = fvu
-            values[series_key("dead_frac", unit.name)] = dead_frac
-            values[series_key("l0", unit.name)] = l0
+            for name in self._logged:
+                values[series_key(name, unit.name)] = getattr(numbers, name)
         tokens = step * self.tokens_per_step
         values |= {"lr": self._optimizer.lr, "tokens_per_s": tokens / elapsed_s, "tokens": float(tokens)}
         if step % self._config.log_every == 0 or step == self.num_steps:

@@ -48,3 +48,13 @@ def check_latents(config: RunConfig, d_in: int, hookpoint: str) -> None:
             f"k = {config.sae.k} is more than the {num_latents} latents of {hookpoint} (width {d_in}): "
             "lower k or raise expansion_factor"
         )
+    if config.sae.multi_topk and 4 * config.sae.k > num_latents:
+        raise ConfigError(
+            f"multi_topk needs 4k = {4 * config.sae.k} latents, {hookpoint} (width {d_in}) has {num_latents}: "
+            "lower k or raise expansion_factor"
+        )
+    if config.sae.activation == "groupmax" and num_latents % config.sae.k:
+        raise ConfigError(
+            f"groupmax needs a number of latents divisible by k = {config.sae.k}, {hookpoint} (width {d_in}) has "
+            f"{num_latents}: change k or num_latents"
+        )

@@ -14,7 +14,13 @@ from sparsify_core.formats.sparsify import load_coder
 
 pytestmark = pytest.mark.integration
 
-PACKAGES = ["eai-sparsify==1.3.3", "simple-parsing==0.1.9", "docstring-parser==0.18.0", "einops==0.8.2", "accelerate"]
+PACKAGES = [
+    "eai-sparsify==1.3.3",
+    "simple-parsing==0.1.9",
+    "docstring-parser==0.18.0",
+    "einops==0.8.2",
+    "accelerate==1.15.0",
+]
 
 UPSTREAM = """
 import sys, torch

@@ -1,0 +1,63 @@
+"""Options of upstream, in whole runs."""
+
+
+import numpy as np
+import pytest
+import torch
+from runs import TrainFunction
+
+from sparsify_core.formats.sparsify import load_coder
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "signum"])
+def test_micro_batches_change_nothing(train: TrainFunction, optimizer: str) -> None:
+    changes = {"optimizer": optimizer, "lr": 1e-3, "exclude_first": 1}
+    whole = train("whole", **changes)
+    cut = train("cut", micro_acc_steps=3, **changes)
+    np.testing.assert_allclose(cut.series("fvu/layers.0"), whole.series("fvu/layers.0"), rtol=1e-3)
+    assert cut.series("fvu/layers.0")[0] == pytest.approx(whole.series("fvu/layers.0")[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("transcode", [False, True])
+def test_skip_connection_is_trained_saved_and_loaded(train: TrainFunction, transcode: bool) -> None:
+    done = train(skip_connection=True, transcode=transcode)
+    skip = done.weights(10)["W_skip"]
+    assert skip.shape == (32, 32)
+    assert skip.abs().sum() > 0
+    assert torch.equal(load_coder(done.run_dir.checkpoint(10).coder("layers.0").root).W_skip, skip)
+
+
+def test_auxk_revives_dead_latents(train: TrainFunction) -> None:
+    changes = {"dead_feature_threshold": 256, "max_tokens": 6400, "k": 1, "num_latents": 256, "save_every": 100}
+    without = train("without", **changes)
+    revived = train("with", auxk_alpha=0.5, **changes)
+    assert revived.series("auxk/layers.0")[0] == 0
+    assert max(revived.series("auxk/layers.0")) > 0
+    assert revived.series("dead_frac/layers.0")[-1] < without.series("dead_frac/layers.0")[-1]
+
+
+def test_multi_topk_is_logged_and_better_than_k(train: TrainFunction) -> None:
+    done = train(multi_topk=True, max_tokens=2560)
+    assert done.series("multi_topk_fvu/layers.0")[-1] < done.series("fvu/layers.0")[-1]
+    assert done.series("l0/layers.0")[0] <= 4
+
+
+def test_groupmax_run(train: TrainFunction) -> None:
+    done = train(activation="groupmax", max_tokens=2560)
+    fvu = done.series("fvu/layers.0")
+    assert fvu[-1] < 0.9 * fvu[0]
+    coder = load_coder(done.run_dir.checkpoint(40).coder("layers.0").root)
+    assert coder.uses_groupmax
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"activation": "groupmax", "k": 5}, "divisible by k = 5"),
+        ({"multi_topk": True, "k": 64}, "needs 4k = 256 latents"),
+    ],
+)
+def test_widths_that_do_not_fit(train: TrainFunction, changes: dict[str, object], sentence: str) -> None:
+    last = train(**changes).events()[-1]
+    assert last.reason_code == "config_error"
+    assert sentence in last.message
