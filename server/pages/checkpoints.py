@@ -1,22 +1,24 @@
 """The page of one checkpoint: numbers, latents, files, pushes to the Hub."""
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import SecretStr
 
 from server.auth import CurrentUser
+from server.errors import ConflictError, InvalidError
 from server.pages.formatting import metric, metric_form
-from server.pages.latents import COLUMNS, LatentQuery, browse
 from server.pages.svg import density_histogram, linear_histogram
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView, Tile
 from server.services import checkpoints, hub, runs
 from sparsify_core.errors import CheckpointError
-from sparsify_core.inspect.read import Inspection
 from sparsify_core.metrics import METRICS
+
+if TYPE_CHECKING:  # numpy costs memory that a server without visitors of this page does not need
+    from sparsify_core.inspect.read import Inspection
 
 router = APIRouter()
 
@@ -34,16 +36,14 @@ def page(
 ) -> HTMLResponse:
     """The whole page, or only the latent browser when htmx asks for it."""
     context = _context(request, checkpoint_id, coder)
-    query = LatentQuery(
-        checkpoint_id,
-        context["coder"],
-        _natural(latent),
-        sort if sort in dict(COLUMNS) else "max",
-        order == "asc",
-        _natural(at),
-    )
     inspection: Inspection | None = context["inspection"]
     if inspection is not None:
+        from server.pages.latents import COLUMNS, LatentQuery, browse  # numpy: see above
+
+        wanted = sort if sort in dict(COLUMNS) else "max"
+        query = LatentQuery(
+            checkpoint_id, context["coder"], _natural(latent), wanted, ascending=order == "asc", page=_natural(at)
+        )
         context |= browse(inspection, query) | _histograms(inspection, query.latent)
         if is_partial(request):
             return render(request, "checkpoint/_latents.html", context, user=user)
@@ -70,7 +70,26 @@ def push(
 ) -> Response:
     """Start a push, or show the page again with what is wrong; the token is never shown again."""
     is_private = (private or ["true"])[-1] == "true"
-    return _start(request, user, checkpoint_id, repo_id.strip(), token, is_private)
+    settings = request.app.state.settings
+    try:
+        with request.app.state.db.write() as session:
+            hub.start_push(
+                session,
+                checkpoint_id,
+                settings=settings,
+                repo_id=repo_id.strip(),
+                private=is_private,
+                token=token,
+                actor="user",
+            )
+    except (InvalidError, ConflictError) as error:
+        context = _context(request, checkpoint_id, "") | {
+            "push_error": error.errors[0].msg if error.errors else error.detail,
+            "push_error_field": str(error.errors[0].loc[-1]) if error.errors else "repo_id",
+        }
+        context["push"] |= {"repo_id": repo_id, "private": is_private}
+        return render(request, "checkpoint/push_refused.html", context, user=user, status=error.status)
+    return RedirectResponse(f"/checkpoints/{checkpoint_id}#push", status_code=303)
 
 
 def _context(request: Request, checkpoint_id: str, coder: str) -> dict[str, Any]:
@@ -100,7 +119,7 @@ def _context(request: Request, checkpoint_id: str, coder: str) -> dict[str, Any]
     }
 
 
-def _tiles(evaluation: dict[str, Any], inspection: Inspection | None) -> list[Tile]:
+def _tiles(evaluation: dict[str, Any], inspection: "Inspection | None") -> list[Tile]:
     tiles = []
     for name, value in evaluation.items():
         if name in METRICS:
@@ -114,7 +133,7 @@ def _tiles(evaluation: dict[str, Any], inspection: Inspection | None) -> list[Ti
     return tiles
 
 
-def _histograms(inspection: Inspection, latent: int | None) -> dict[str, Any]:
+def _histograms(inspection: "Inspection", latent: int | None) -> dict[str, Any]:
     chosen = latent if latent is not None and 0 <= latent < inspection.num_latents else None
     density_mark = float(inspection.firing_frac[chosen]) if chosen is not None else None
     norm_mark = float(inspection.decoder_norm[chosen]) if chosen is not None else None
@@ -128,16 +147,12 @@ def _natural(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _inspection(settings: Any, row: Any, coder: str) -> tuple[Inspection | None, str]:
+def _inspection(settings: Any, row: Any, coder: str) -> "tuple[Inspection | None, str]":
     try:
         return checkpoints.inspection(settings, row, coder), ""
     except CheckpointError as error:
         text = str(error)
         return None, f"{text[:1].upper()}{text[1:]}."
-
-
-def _start(request, user, checkpoint_id, repo_id, token, is_private):
-    ...
 
 
 def _slug(name: str) -> str:

@@ -8,38 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from server.services.requests import OWNED, RunRequest
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
 from sparsify_core.config.base import Group
 
-LAUNCH_FIELDS = (
-    FieldSpec(
-        name="name",
-        kind="str",
-        default="",
-        help="What you will recognise the run by; empty takes the model and the time.",
-        group="Model and data",
-        basic=True,
-        nullable=True,
-    ),
-    FieldSpec(
-        name="num_processes",
-        kind="int",
-        default=1,
-        help="Training processes: one per GPU, or 1 on a CPU.",
-        group="Compute",
-        unit="processes",
-        basic=True,
-        minimum=1,
-        maximum=64,
-    ),
-)
-"""What a run has besides its configuration. Their names stand apart from the configuration's by having no dot prefix."""
+LAUNCH_GROUPS: dict[str, Group] = {"name": "Model and data", "num_processes": "Compute"}
+"""Where the form shows what a run has besides its configuration."""
 
 PREFIX = "config."
 """Form names of configuration fields are `config.<dotted name>`."""
-
-SERVER_OWNED = ("run_name", "save_dir", "resume")
-"""Fields that Sparseboard decides itself: every run has a name, a folder and a resume point of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +36,14 @@ class Control:
     def label(self) -> str:
         """The field's own name, as the command line and stored configurations have it."""
         return self.spec.flag
+
+    @property
+    def bounds(self) -> str:
+        """`2 to 1,048,576`, `at least 1`, or nothing."""
+        low, high = self.spec.minimum, self.spec.maximum
+        if low is not None and high is not None:
+            return f"{low:,.10g} to {high:,.10g}"
+        return f"At least {low:,.10g}" if low is not None else ""
 
     @property
     def is_changed(self) -> bool:
@@ -101,9 +86,27 @@ class LaunchForm:
 
 def specs() -> dict[str, FieldSpec]:
     """Form name -> field, launch fields first."""
-    fields = {s.name: s for s in LAUNCH_FIELDS}
-    fields |= {PREFIX + s.name: s for s in iter_fields(RunConfig) if s.name not in SERVER_OWNED}
+    fields = {name: _launch_spec(name, group) for name, group in LAUNCH_GROUPS.items()}
+    fields |= {PREFIX + s.name: s for s in iter_fields(RunConfig) if s.name not in OWNED}
     return fields
+
+
+def _launch_spec(name: str, group: Group) -> FieldSpec:
+    info = RunRequest.model_fields[name]
+    bounds = {type(c).__name__: getattr(c, type(c).__name__.lower(), None) for c in info.metadata}
+    is_text = name == "name"
+    return FieldSpec(
+        name=name,
+        kind="str" if is_text else "int",
+        default=info.default,
+        help=info.description or "",
+        group=group,
+        unit="" if is_text else "processes",
+        basic=True,
+        nullable=is_text,
+        minimum=bounds.get("Ge"),
+        maximum=bounds.get("Le"),
+    )
 
 
 def to_text(spec: FieldSpec, value: Any) -> Any:
@@ -130,7 +133,9 @@ def values_of(config: Mapping[str, Any], **launch: Any) -> dict[str, Any]:
     return values
 
 
-def build(values: Mapping[str, Any], errors: Mapping[str, str] | None = None, problems: Iterable[str] = ()) -> LaunchForm:
+def build(
+    values: Mapping[str, Any], errors: Mapping[str, str] | None = None, problems: Iterable[str] = ()
+) -> LaunchForm:
     """Lay the fields out in groups, with the values typed so far and their errors."""
     groups = {title: FormGroup(title) for title in get_args(Group)}
     for name, spec in specs().items():
@@ -157,14 +162,12 @@ def parse(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], dict[str, A
         elif spec.kind == "bool":
             flat[name] = value
         elif value.strip() == "":
-            if spec.nullable:
-                flat[name] = None
-            elif spec.kind == "str":
-                flat[name] = ""
-            # An empty number keeps its default; there is nothing else that it could mean.
+            flat[name] = None if spec.nullable else ""
         else:
             flat[name] = value.strip() if spec.kind != "str" else value
-    body: dict[str, Any] = {"config": nest({k.removeprefix(PREFIX): v for k, v in flat.items() if k.startswith(PREFIX)})}
+    body: dict[str, Any] = {
+        "config": nest({k.removeprefix(PREFIX): v for k, v in flat.items() if k.startswith(PREFIX)})
+    }
     body |= {k: v for k, v in flat.items() if not k.startswith(PREFIX) and v not in (None, "")}
     return typed, body
 
@@ -178,7 +181,7 @@ def place_errors(errors: Iterable[tuple[tuple[Any, ...], str]]) -> tuple[dict[st
     beside: dict[str, str] = {}
     problems: list[str] = []
     for location, message in errors:
-        text = re.sub(r"^Value error, ", "", message)
+        text = re.sub(r"^Value error, |, unable to parse .*$", "", message).replace("Input should be", "must be")
         name = _field_of(location, known) or _named_in(text, known)
         if name is None:
             problems.append(_sentence(text))

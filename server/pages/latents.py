@@ -111,9 +111,7 @@ def _row(inspection: Inspection, latent: int, url: str) -> dict[str, Any]:
     return {"id": latent, "url": url, **_numbers(inspection, latent)}
 
 
-def _latent(
-    inspection: Inspection, order: npt.NDArray[np.int64], place: int, query: LatentQuery
-) -> dict[str, Any]:
+def _latent(inspection: Inspection, order: npt.NDArray[np.int64], place: int, query: LatentQuery) -> dict[str, Any]:
     latent = int(order[place])
     strongest = max(float(inspection.max_activation[latent]), 1e-12)
     return {
@@ -141,4 +139,3 @@ def _token(text: str, activation: float | None, is_peak: bool, strongest: float)
 def visible(token: str) -> str:
     """A token with its line breaks and tabs shown; spaces stay spaces."""
     return token.replace("\r", "").replace("\n", "\u21b5").replace("\t", "\u21e5")
-

@@ -9,6 +9,7 @@ from starlette.datastructures import FormData
 
 from server.auth import CurrentUser
 from server.db.tables import Run
+from server.errors import InvalidError
 from server.pages import forms
 from server.pages.templating import render
 from server.services import presets, runs
@@ -53,6 +54,8 @@ async def create(request: Request, user: CurrentUser) -> Response:
             run = runs.create_run(session, wanted, settings=request.app.state.settings, actor="user")
     except ValidationError as error:
         return _refused(request, user, typed, [(e["loc"], e["msg"]) for e in error.errors()])
+    except InvalidError as error:
+        return _refused(request, user, typed, [(p.loc, p.msg) for p in error.errors] or [((), error.detail)])
     return RedirectResponse(f"/runs/{run.id}", status_code=303)
 
 

@@ -1,10 +1,5 @@
 """Logging in with a one-time code, and out."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Form, Request, Response
-from fastapi.responses import HTMLResponse
-
-from server.pages.templating import render
+from fastapi import APIRouter
 
 router = APIRouter()

@@ -59,7 +59,7 @@ def series(request: Request, user: CurrentUser, run_id: str) -> JSONResponse:
     """Every series of the run, and the stream's cursor from before they were read: no point falls in between."""
     with request.app.state.db.read() as session:
         runs.get_run(session, run_id)
-        cursor = metrics.cursor(session)
+        cursor = metrics.cursor(session, run_id)
         data = metrics.series(session, run_id)
     return JSONResponse({"cursor": cursor, "series": data}, headers={"Cache-Control": "no-store"})
 
@@ -68,7 +68,7 @@ def series(request: Request, user: CurrentUser, run_id: str) -> JSONResponse:
 def stop(request: Request, user: CurrentUser, run_id: str) -> Response:
     """Ask for the end of the run."""
     with request.app.state.db.write() as session:
-        runs.stop_run(session, run_id, actor="user")
+        runs.stop_run(session, run_id, settings=request.app.state.settings, actor="user")
     return RedirectResponse(f"/runs/{run_id}", status_code=303)
 
 

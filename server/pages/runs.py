@@ -39,7 +39,6 @@ def list_runs(
         context: dict[str, Any] = {
             "nav": "runs",
             "runs": [RunView(row, sparkline(metrics.spark(session, row.id))) for row in rows],
-            "cursor": metrics.cursor(session),
         }
     filters = {"q": q.strip(), "state": wanted}
     context |= filters | {

@@ -1,9 +1,7 @@
 """Settings: tokens for the REST API."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Form, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
 
 from server.auth import CurrentUser
 from server.pages.templating import render

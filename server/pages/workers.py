@@ -10,8 +10,6 @@ from server.pages.templating import is_partial, render
 from server.services import workers
 
 router = APIRouter()
-ALIVE_S = 60
-"""A worker that was not seen for this long is not counted as connected."""
 
 
 @router.get("/workers")
@@ -19,7 +17,11 @@ def page(request: Request, user: CurrentUser) -> HTMLResponse:
     """All workers, the connected ones first."""
     with request.app.state.db.read() as session:
         items = [
-            {"row": row, "is_alive": time.time() - row.seen_at < ALIVE_S, "runs": workers.active_runs(session, row.id)}
+            {
+                "row": row,
+                "is_alive": time.time() - row.seen_at < workers.ALIVE_S,
+                "runs": workers.active_runs(session, row.id),
+            }
             for row in workers.list_workers(session)
         ]
     items.sort(key=lambda item: not item["is_alive"])

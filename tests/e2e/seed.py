@@ -19,7 +19,24 @@ from sparsify_core.rundir import CheckpointDir
 
 NUM_LATENTS = 512
 CTX_LEN = 32
-WORDS = [" the", " LORD", " said", " unto", " Moses", ",", " and", " he", " shall", " be", ".", "\n", " Israel", " king", "  ", "eth"]
+WORDS = [
+    " the",
+    " LORD",
+    " said",
+    " unto",
+    " Moses",
+    ",",
+    " and",
+    " he",
+    " shall",
+    " be",
+    ".",
+    "\n",
+    " Israel",
+    " king",
+    "  ",
+    "eth",
+]
 LOG = "".join(f"[rank0] step {n:4d}  fvu {1 / (1 + n / 40):.4f}\n" for n in range(1, 60))
 
 
@@ -89,7 +106,11 @@ def _run(
 ) -> Run:
     coders = coders or ["layers.5"]
     config = RunConfig(
-        model="HuggingFaceTB/SmolLM2-135M", dataset="kjv.jsonl", hookpoints=coders, max_tokens=2_048_000, exclude_first=1
+        model="HuggingFaceTB/SmolLM2-135M",
+        dataset="kjv.jsonl",
+        hookpoints=coders,
+        max_tokens=2_048_000,
+        exclude_first=1,
     ).model_dump(mode="json")
     started = None if state == RunState.QUEUED else now - random.Random(state).randint(300, 9000)
     run = Run(
@@ -111,7 +132,9 @@ def _run(
         _attempt(session, settings, run, worker_id, started)
     if state == RunState.FAILED:
         run.reason_code = "hookpoint_error"
-        run.message = "No module matches the hookpoint layers.99: the model has layers.0 to layers.29. Correct the pattern."
+        run.message = (
+            "No module matches the hookpoint layers.99: the model has layers.0 to layers.29. Correct the pattern."
+        )
         run.log_tail = "Traceback (most recent call last):\n  ...\nHookpointError: no module matches layers.99\n"
         session.add(RunEvent(run_id=run.id, actor="supervisor", kind="failed", detail=run.message))
     elif state not in (RunState.STARTING, RunState.QUEUED):
@@ -158,7 +181,9 @@ def _metrics(session: Session, run: Run, coders: list[str], steps: int, started:
 def _checkpoint(session: Session, settings: Settings, run_id: str, coders: list[str], now: float) -> str:
     checkpoint = settings.run_dir(run_id).checkpoint(200)
     _write_files(checkpoint, coders)
-    evaluation = {c: {"eval_fvu": 0.1834 + 0.04 * n, "eval_l0": 31.62, "eval_dead_frac": 0.031} for n, c in enumerate(coders)}
+    evaluation = {
+        c: {"eval_fvu": 0.1834 + 0.04 * n, "eval_l0": 31.62, "eval_dead_frac": 0.031} for n, c in enumerate(coders)
+    }
     row = Checkpoint(
         run_id=run_id,
         attempt=1,

@@ -32,6 +32,13 @@ function tick(form, value) {
   return String(Number(value.toPrecision(4)));
 }
 
+/** Whether a value on a log axis is a whole number of its decade: only those are worth a label. */
+function isRound(value) {
+  if (value === null) return false;
+  const mantissa = value / 10 ** Math.floor(Math.log10(value) + 1e-9);
+  return Math.abs(mantissa - Math.round(mantissa)) < 1e-6;
+}
+
 export class Chart {
   constructor(figure, store) {
     this.figure = figure;
@@ -48,7 +55,6 @@ export class Chart {
     this.toggle = figure.querySelector(".log-toggle");
     this.toggle?.addEventListener("click", () => this.setLog(!this.logScale));
     new ResizeObserver(() => this.resize()).observe(this.plot);
-    figure.querySelector("details")?.addEventListener("toggle", () => this.fillTable());
   }
 
   /** Ask for a redraw in the next frame. */
@@ -97,7 +103,7 @@ export class Chart {
       scales: { x: { time: false }, y: this.logScale ? { distr: 3, log: 10, range: (u, min, max) => logRange(min, max) } : { range: (u, min, max) => this.range(min, max) } },
       axes: [
         { ...axis, size: 28, gap: 4, values: (u, ticks) => ticks.map((v) => (Number.isInteger(v) ? tick("plain", v) : "")) },
-        { ...axis, size: 52, gap: 6, values: (u, ticks) => ticks.map((v) => tick(this.form, v)) },
+        { ...axis, size: 52, gap: 6, values: (u, ticks) => ticks.map((v) => (this.logScale && !isRound(v) ? "" : tick(this.form, v))) },
       ],
       series: [{}, ...this.keys.map((key, i) => this.line(key, i))],
       hooks: { setCursor: [() => this.fillLegend()] },
@@ -162,15 +168,13 @@ export class Chart {
   }
 
   fillTable() {
-    const details = this.figure.querySelector("details");
-    if (!details?.open) return;
     const rows = this.keys.map((key) => {
       const finite = this.store.get(key).values.filter((v) => v !== null);
       const values = this.store.get(key).values;
       const cells = [values[values.length - 1], minimum(finite), maximum(finite)].map((v) => format(this.form, v));
       return row(this.name(key), ...cells, String(values.length));
     });
-    details.querySelector("tbody").replaceChildren(...rows);
+    this.figure.querySelector("tbody").replaceChildren(...rows);
   }
 
   setLog(on) {

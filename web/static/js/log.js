@@ -29,7 +29,7 @@ export class LogView {
     this.element.scrollTop = this.element.scrollHeight;
   }
 
-  /** Append what is new in `{attempt, offset, next_offset, text}`. Returns false when bytes in between are missing. */
+  /** Append what is new in `{attempt, offset, next_offset, text}`. Returns false when it does not join what is shown. */
   take({ attempt, offset, next_offset: next, text }) {
     const shown = Number(this.element.dataset.attempt);
     const have = Number(this.element.dataset.offset);
@@ -37,9 +37,8 @@ export class LogView {
     if (attempt > shown) {
       if (offset !== 0) return false;
       this.element.textContent = "";
-    } else if (offset > have) return false;
-    const known = attempt === shown ? have - offset : 0;
-    this.append(known > 0 ? new TextDecoder().decode(new TextEncoder().encode(text).slice(known)) : text);
+    } else if (offset !== have) return false;
+    this.append(text);
     this.element.dataset.attempt = String(attempt);
     this.element.dataset.offset = String(next);
     return true;

@@ -22,8 +22,7 @@ function onRun(event) {
   refreshers.get(id)();
 }
 
-const list = document.getElementById("runs");
 document.body.addEventListener("sb-run", onRun);
 document.body.addEventListener("sb-metrics", onRun);
 document.body.addEventListener("sb-resync", () => document.body.dispatchEvent(new CustomEvent("sb-list")));
-connect("runs", list.dataset.after);
+connect("runs", "");
