@@ -111,9 +111,11 @@ class Trainer:
 
     def kill(self) -> None:
         """End every process of the tree now, also ranks whose torchrun is gone already."""
-        processes.kill(processes.descendants(self._process.pid) if self._process.poll() is None else [])
-        processes.kill(entry.process for entry in processes.run_processes(self._run_id) if entry.fence == self._fence)
-        self._process.wait()
+        family = processes.descendants(self._process.pid) if self._process.poll() is None else []
+        self._process.kill()
+        self._process.wait()  # before psutil waits for it and takes the exit status
+        processes.kill(process for process in family if process.pid != self._process.pid)
+        processes.kill_run(self._run_id, up_to_fence=self._fence)
 
 
 def _die_with_parent() -> Callable[[], None] | None:

@@ -1,0 +1,59 @@
+"""Processes of runs are found by their environment and told apart by id and start time."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from services import python, wait_until
+from worker import processes
+
+FAMILY = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def family() -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process of run `r1`, fence 2, and its child in a session of its own."""
+    environment = os.environ | {processes.RUN_ID_VARIABLE: "r1", processes.FENCE_VARIABLE: "2"}
+    parent = subprocess.Popen(python("-c", FAMILY), env=environment, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    yield parent, int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+
+
+def test_all_processes_of_a_run_die_whatever_their_session(family: tuple[subprocess.Popen[str], int]) -> None:
+    parent, child = family
+    assert {entry.process.pid for entry in processes.run_processes("r1")} == {parent.pid, child}
+    assert {entry.fence for entry in processes.run_processes("r1")} == {2}
+    assert processes.kill_run("r1", up_to_fence=1) == 0
+    assert processes.kill_run("r1", up_to_fence=2) == 2
+    wait_until(lambda: processes.start_time(child) == 0.0, timeout_s=5, what="the child to be gone")
+    assert list(processes.run_processes("r1")) == []
+
+
+def test_an_orphaned_child_is_found(family: tuple[subprocess.Popen[str], int]) -> None:
+    parent, child = family
+    parent.kill()
+    parent.wait()
+    assert [entry.process.pid for entry in processes.run_processes("r1")] == [child]
+    assert processes.kill_run("r1", up_to_fence=2) == 1
+
+
+def test_a_process_is_known_by_id_and_start_time(family: tuple[subprocess.Popen[str], int]) -> None:
+    parent, _ = family
+    started = processes.start_time(parent.pid)
+    assert processes.is_alive(parent.pid, started)
+    assert not processes.is_alive(parent.pid, started - 10)
+    parent.kill()
+    time.sleep(0.2)
+    assert not processes.is_alive(parent.pid, started)  # a zombie by now
+    parent.wait()
+    assert not processes.is_alive(parent.pid, started)

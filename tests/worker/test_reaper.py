@@ -1,0 +1,121 @@
+"""Runs are taken from the dead and the silent, and from nobody else."""
+
+import os
+import subprocess
+
+import pytest
+from test_ingest import claimed_run
+
+from server.db.runs import heartbeat, request_cancel, set_supervisor
+from server.db.session import Database
+from server.db.tables import Run, RunState
+from server.settings import Settings
+from services import python
+from sparsify_core import events
+from worker import processes
+from worker.claims import Claimer
+from worker.orphans import kill_orphans
+from worker.reaper import LEASE_S, Reaper
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def reaper(database: Database, settings: Settings, clock: Clock) -> Reaper:
+    return Reaper(database, settings, host="here", clock=clock)
+
+
+def state_of(database: Database, run_id: str) -> tuple[str, str, int]:
+    with database.read() as session:
+        run = session.get_one(Run, run_id)
+        return run.state, run.reason_code, run.failures
+
+
+def sleeper(run_id: str, fence: int) -> subprocess.Popen[bytes]:
+    environment = os.environ | {processes.RUN_ID_VARIABLE: run_id, processes.FENCE_VARIABLE: str(fence)}
+    return subprocess.Popen(python("-c", "import time; time.sleep(60)"), env=environment)
+
+
+def test_a_silent_holder_loses_the_run_after_a_whole_lease(database: Database, reaper: Reaper, clock: Clock) -> None:
+    run_id, fence = claimed_run(database)
+    assert reaper.reap() == []
+    clock.now += LEASE_S - 1
+    with database.write() as session:
+        heartbeat(session, run_id, fence)
+    assert reaper.reap() == []
+    clock.now += LEASE_S - 1
+    assert reaper.reap() == []
+    clock.now += 2
+    assert reaper.reap() == [(run_id, RunState.QUEUED)]
+    assert state_of(database, run_id) == (RunState.QUEUED, "worker_lost", 1)
+    with database.write() as session:
+        assert heartbeat(session, run_id, fence) is None
+
+
+def test_a_cancelled_run_is_not_started_again(database: Database, reaper: Reaper, clock: Clock) -> None:
+    run_id, _ = claimed_run(database)
+    with database.write() as session:
+        assert request_cancel(session, run_id, actor="user") == RunState.STOPPING
+    reaper.reap()
+    clock.now += LEASE_S + 1
+    assert reaper.reap() == [(run_id, RunState.CANCELLED)]
+
+
+def test_a_dead_supervisor_of_this_host_is_noticed_at_once(
+    database: Database, settings: Settings, clock: Clock
+) -> None:
+    run_id, fence = claimed_run(database)
+    supervisor = sleeper("another-run", 1)
+    rank = sleeper(run_id, fence)
+    with database.write() as session:
+        set_supervisor(session, run_id, fence, pid=supervisor.pid, started=processes.start_time(supervisor.pid))
+    reaper = Reaper(database, settings, host="host", clock=clock)
+    assert reaper.reap() == []
+    supervisor.kill()
+    supervisor.wait()
+    writer = events.EventWriter(settings.run_dir(run_id).events(fence), attempt=fence)
+    writer.write(events.Metrics(step=7, values={"lr": 0.1}))
+    assert reaper.reap() == [(run_id, RunState.QUEUED)]
+    assert rank.wait(timeout=5) is not None
+    with database.read() as session:
+        assert session.get_one(Run, run_id).step == 7  # what the dead one had not read any more
+
+
+def test_only_outdated_processes_of_known_runs_are_orphans(database: Database) -> None:
+    run_id, fence = claimed_run(database)
+    outdated, current, foreign = sleeper(run_id, fence - 1), sleeper(run_id, fence), sleeper("elsewhere", 0)
+    try:
+        assert kill_orphans(database) == 1
+        assert outdated.wait(timeout=5) is not None
+        assert (current.poll(), foreign.poll()) == (None, None)
+    finally:
+        for process in (outdated, current, foreign):
+            process.kill()
+            process.wait()
+
+
+def test_a_host_without_gpus_claims_one_run_and_says_why_the_next_waits(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.write() as session:
+        first, second = Run(name="a", config={}, priority=1), Run(name="b", config={})
+        session.add(second)
+        session.add(first)
+    started: list[tuple[str, int]] = []
+    claimer = Claimer(database, settings, worker_id="w", host="host", gpus=[])
+    monkeypatch.setattr(claimer, "_start_supervisor", lambda run_id, fence: started.append((run_id, fence)))
+    assert claimer.claim() == [first.id]
+    assert claimer.claim() == []
+    assert started == [(first.id, 1)]
+    with database.read() as session:
+        assert session.get_one(Run, second.id).phase == "queued: waiting for the run before it"
