@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from server.db.ids import new_id
 from services import python, wait_until
 from worker import processes
 
@@ -19,32 +20,40 @@ time.sleep(60)
 
 
 @pytest.fixture
-def family() -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A process of run `r1`, fence 2, and its child in a session of its own."""
-    environment = os.environ | {processes.RUN_ID_VARIABLE: "r1", processes.FENCE_VARIABLE: "2"}
+def run_id() -> str:
+    return new_id()
+
+
+@pytest.fixture
+def family(run_id: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process of the run under fence 2, and its child in a session of its own."""
+    environment = os.environ | {processes.RUN_ID_VARIABLE: run_id, processes.FENCE_VARIABLE: "2"}
     parent = subprocess.Popen(python("-c", FAMILY), env=environment, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     yield parent, int(parent.stdout.readline())
     parent.kill()
     parent.wait()
+    processes.kill_run(run_id, up_to_fence=2)
 
 
-def test_all_processes_of_a_run_die_whatever_their_session(family: tuple[subprocess.Popen[str], int]) -> None:
+def test_all_processes_of_a_run_die_whatever_their_session(
+    run_id: str, family: tuple[subprocess.Popen[str], int]
+) -> None:
     parent, child = family
-    assert {entry.process.pid for entry in processes.run_processes("r1")} == {parent.pid, child}
-    assert {entry.fence for entry in processes.run_processes("r1")} == {2}
-    assert processes.kill_run("r1", up_to_fence=1) == 0
-    assert processes.kill_run("r1", up_to_fence=2) == 2
+    assert {entry.process.pid for entry in processes.run_processes(run_id)} == {parent.pid, child}
+    assert {entry.fence for entry in processes.run_processes(run_id)} == {2}
+    assert processes.kill_run(run_id, up_to_fence=1) == 0
+    assert processes.kill_run(run_id, up_to_fence=2) == 2
     wait_until(lambda: processes.start_time(child) == 0.0, timeout_s=5, what="the child to be gone")
-    assert list(processes.run_processes("r1")) == []
+    assert list(processes.run_processes(run_id)) == []
 
 
-def test_an_orphaned_child_is_found(family: tuple[subprocess.Popen[str], int]) -> None:
+def test_an_orphaned_child_is_found(run_id: str, family: tuple[subprocess.Popen[str], int]) -> None:
     parent, child = family
     parent.kill()
     parent.wait()
-    assert [entry.process.pid for entry in processes.run_processes("r1")] == [child]
-    assert processes.kill_run("r1", up_to_fence=2) == 1
+    assert [entry.process.pid for entry in processes.run_processes(run_id)] == [child]
+    assert processes.kill_run(run_id, up_to_fence=2) == 1
 
 
 def test_a_process_is_known_by_id_and_start_time(family: tuple[subprocess.Popen[str], int]) -> None:
