@@ -20,6 +20,8 @@ TORCH_VERSION=2.13.0
 UV_VERSION=0.13.9
 NODE_VERSION=24.19.0
 NEEDED_MB=4000
+# Certificates of the system, so that set-up works where pip works; no interpreter but the one chosen here.
+export UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_SYSTEM_CERTS=true PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'set-up: %s\n' "$*" >&2; exit 1; }
@@ -81,7 +83,6 @@ install_packages() {
   [ "$KIND" = test ] && locks+=(-r requirements-test.lock)
   say "installing pinned packages"
   "$VENV/bin/pip" install -q "uv==$UV_VERSION"
-  export UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy
   "$VENV/bin/uv" pip install -q --python "$VENV/bin/python" --no-deps "${locks[@]}"
   "$VENV/bin/uv" pip install -q --python "$VENV/bin/python" --no-deps --no-build-isolation -e .
 }
