@@ -115,9 +115,7 @@ class TooManyRequestsError(AppError):
 
 def field_problems(errors: Sequence[Any]) -> list[FieldProblem]:
     """pydantic's errors as ours: no copy of the input, no `Value error, ` in front."""
-    return [
-        FieldProblem(tuple(e["loc"]), str(e["msg"]).removeprefix("Value error, "), str(e["type"])) for e in errors
-    ]
+    return [FieldProblem(tuple(e["loc"]), str(e["msg"]).removeprefix("Value error, "), str(e["type"])) for e in errors]
 
 
 def problem(error: Exception) -> AppError:
@@ -199,6 +197,8 @@ def _unavailable(error: OperationalError) -> AppError:
 
 def _unexpected(error: Exception) -> AppError:
     logger.error("unexpected error", exc_info=error)
-    answer = AppError("Something went wrong on our side; the server's log has it under the request id.", code="internal")
+    answer = AppError(
+        "Something went wrong on our side; the server's log has it under the request id.", code="internal"
+    )
     answer.status = 500
     return answer

@@ -38,7 +38,7 @@ def celery_client(broker_url: str) -> Celery:
     """A Celery application that can only send; the worker has its own with the tasks."""
     from celery import Celery
 
-    app = Celery("sparseboard", broker=broker_url)  # type: ignore[no-untyped-call]
+    app = Celery("sparseboard", broker=broker_url)
     app.conf.update(
         task_ignore_result=True,
         task_default_queue=QUEUE,
@@ -53,7 +53,7 @@ def wake_workers(broker_url: str) -> bool:
     from kombu.exceptions import OperationalError
 
     try:
-        celery_client(broker_url).send_task(CLAIM_TASK, queue=QUEUE, retry=False, expires=60)  # type: ignore[no-untyped-call]
+        celery_client(broker_url).send_task(CLAIM_TASK, queue=QUEUE, retry=False, expires=60)
     except (OperationalError, OSError) as error:
         log.warning("the broker did not take the wake-up (%s): the run stays queued and the next tick finds it", error)
         return False

@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 from server.db.runs import record
 from server.db.session import after_commit
 from server.db.tables import HubPush
-from server.errors import ConflictError, InvalidError
+from server.errors import ConflictError, InvalidError, NotFoundError
 from server.services.checkpoints import directory, get_checkpoint
 from server.settings import Settings
 
@@ -77,6 +77,14 @@ def list_pushes(session: Session, checkpoint_id: str | None = None) -> list[HubP
     if checkpoint_id is not None:
         statement = statement.where(HubPush.checkpoint_id == checkpoint_id)
     return list(session.exec(statement))
+
+
+def get_push(session: Session, push_id: str) -> HubPush:
+    """Raises NotFoundError."""
+    row = session.get(HubPush, push_id) if len(push_id) <= 26 and push_id.isalnum() else None
+    if row is None:
+        raise NotFoundError("There is no such push.")
+    return row
 
 
 def spawn(settings: Settings, push_id: str, token: SecretStr) -> None:

@@ -60,7 +60,13 @@ def spark(session: Session, run_id: str) -> list[float | None]:
 
 
 def cursor(session: Session, run_id: str) -> str:
-    """Where the event stream stands, as `attempt.seq`: it goes on behind that. `0.0` before the first event."""
+    """Where the run's event stream stands, as `attempt.seq`: it goes on behind that. Read it before the series."""
+    attempt, seq = position(session, run_id)
+    return f"{attempt}.{seq}"
+
+
+def position(session: Session, run_id: str) -> tuple[int, int]:
+    """The newest event of the run that is in the database, as (attempt, seq); (0, 0) before the first."""
     statement = (
         select(Attempt.attempt, Attempt.event_seq)
         .where(Attempt.run_id == run_id, Attempt.event_seq > 0)
@@ -68,7 +74,7 @@ def cursor(session: Session, run_id: str) -> str:
         .limit(1)
     )
     newest = session.exec(statement).first()
-    return f"{newest[0]}.{newest[1]}" if newest else "0.0"
+    return (newest[0], newest[1]) if newest else (0, 0)
 
 
 def _stride(total: Any, max_points: int) -> Any:

@@ -1,0 +1,14 @@
+"""The REST API, version 1. Thin: it reads through services and answers with its own models, never with tables."""
+
+from fastapi import APIRouter
+
+from server.api import checkpoints, config, pushes, runs, tokens, workers
+from server.api.models import ProblemDetail
+
+_PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
+
+router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
+for part in (runs, checkpoints, pushes, workers, tokens, config):
+    router.include_router(part.router)
+
+__all__ = ["router"]

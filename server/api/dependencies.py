@@ -1,0 +1,74 @@
+"""What endpoints share: strict JSON bodies, query parameters without repetition, database sessions."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel
+from sqlmodel import Session
+
+from server.db.session import Database
+from server.errors import FieldProblem, InvalidError, UnsupportedMediaError
+from server.settings import Settings
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Body(Generic[M]):
+    """A validated body and the fingerprint of its bytes."""
+
+    value: M
+    sha256: str
+
+
+def json_body(model: type[M]) -> Callable[[Request], Awaitable[Body[M]]]:
+    """A dependency that reads a JSON body strictly: `"10"`, `1.0` and `true` are no integers, NaN is no number."""
+
+    async def read(request: Request) -> Body[M]:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedMediaError("Send the body as application/json.")
+        raw = await request.body()
+        return Body(model.model_validate_json(raw, strict=True), hashlib.sha256(raw).hexdigest())
+
+    return read
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of an endpoint that reads its body through `json_body`."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _single(request: Request) -> None:
+    """A parameter given twice is refused: which one counts would be a guess."""
+    names = [name for name, _ in request.query_params.multi_items() if name not in ("key",)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        problems = [FieldProblem(("query", name), "given more than once", "repeated") for name in twice]
+        raise InvalidError(f"{', '.join(twice)}: given more than once.", errors=problems)
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def _read(request: Request) -> Iterator[Session]:
+    database: Database = request.app.state.db
+    with database.read() as session:
+        yield session
+
+
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.db
+    return database
+
+
+SingleQuery = Depends(_single)
+SettingsDep = Annotated[Settings, Depends(_settings)]
+DatabaseDep = Annotated[Database, Depends(_database)]
+ReadSession = Annotated[Session, Depends(_read, scope="function")]

@@ -1,0 +1,236 @@
+"""What the REST API answers with. Times are Unix seconds (UTC)."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.db.tables import Intent, RunState
+
+
+class Model(BaseModel):
+    """Read from rows by attribute; what is not named here never leaves the server."""
+
+    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
+
+
+Value = Annotated[float | str, Field(description="A number; non-finite ones as `nan`, `inf` or `-inf`.")]
+
+
+class FieldError(BaseModel):
+    loc: list[str | int]
+    msg: str
+    code: str
+
+
+class ProblemDetail(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[FieldError]
+    request_id: str
+
+
+class RunOut(Model):
+    """A run: what was asked for, where it is, and its newest numbers."""
+
+    id: str
+    name: str
+    state: RunState
+    intent: Intent
+    config: dict[str, Any]
+    config_version: int
+    num_processes: int
+    priority: int
+    created_at: float
+    queued_at: float
+    started_at: float | None
+    finished_at: float | None
+    attempt: Annotated[int, Field(validation_alias="fence")]
+    reason_code: str
+    """Why a failed run failed, stable and machine-readable."""
+    message: str
+    phase: str
+    step: int
+    total_steps: int
+    tokens_per_step: int
+    coders: list[str]
+    latest: dict[str, Value]
+
+
+class RunList(BaseModel):
+    items: list[RunOut]
+    next_cursor: str | None
+
+
+class StopOut(BaseModel):
+    """What became of a stop request: `stopping` when a worker must end the run, else the state that it is in."""
+
+    id: str
+    state: RunState
+
+
+class SeriesOut(BaseModel):
+    """One series, ordered by step."""
+
+    steps: list[int]
+    values: list[Value]
+    ts: list[float]
+
+
+class MetricsOut(BaseModel):
+    """Series by key (`fvu/layers.5`), and where the event stream goes on behind them."""
+
+    cursor: str
+    series: dict[str, SeriesOut]
+
+
+class EventOut(Model):
+    id: int
+    ts: float
+    actor: str
+    kind: str
+    detail: str
+
+
+class EventList(BaseModel):
+    items: list[EventOut]
+
+
+class LogOut(Model):
+    """A piece of an attempt's log; read on at `next_offset`."""
+
+    attempt: int
+    offset: int
+    next_offset: int
+    text: str
+
+
+class CheckpointOut(Model):
+    id: str
+    run_id: str
+    attempt: int
+    step: int
+    manifest_sha256: str
+    size_bytes: int
+    evaluation: dict[str, dict[str, Value]]
+    created_at: float
+
+
+class CheckpointList(BaseModel):
+    items: list[CheckpointOut]
+
+
+class FileOut(Model):
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class CheckpointDetail(CheckpointOut):
+    coders: list[str]
+    files: list[FileOut]
+
+
+class TokenActivation(BaseModel):
+    text: str
+    activation: float | None
+    is_peak: bool
+
+
+class SnippetOut(BaseModel):
+    """A firing of a latent with the text around it."""
+
+    activation: float
+    tokens: list[TokenActivation]
+
+
+class LatentOut(BaseModel):
+    """One latent on the held-out text."""
+
+    coder: str
+    latent: int
+    firing_frac: float
+    max_activation: Value
+    decoder_norm: Value
+    snippets: list[SnippetOut]
+
+
+class PushOut(Model):
+    id: str
+    checkpoint_id: str
+    run_id: str
+    repo_id: str
+    private: bool
+    state: str
+    """running, completed or failed."""
+    url: str
+    message: str
+    created_at: float
+    finished_at: float | None
+
+
+class PushList(BaseModel):
+    items: list[PushOut]
+
+
+class DeviceOut(BaseModel):
+    index: int
+    name: str
+    memory_bytes: int
+
+
+class WorkerOut(Model):
+    id: str
+    host: str
+    devices: list[DeviceOut]
+    cpu_count: int
+    started_at: float
+    seen_at: float
+
+
+class WorkerList(BaseModel):
+    items: list[WorkerOut]
+
+
+class TokenOut(Model):
+    id: str
+    name: str
+    prefix: str
+    created_at: float
+    last_used_at: float | None
+    revoked_at: float | None
+
+
+class TokenList(BaseModel):
+    items: list[TokenOut]
+
+
+class NewTokenOut(TokenOut):
+    token: str
+    """The secret: shown this once."""
+
+
+class ConfigField(Model):
+    """One field of a run's configuration."""
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    group: str
+    unit: str
+    basic: bool
+    nullable: bool
+    choices: list[str]
+    minimum: float | None
+    maximum: float | None
+
+
+class ConfigFields(BaseModel):
+    version: int
+    items: list[ConfigField]

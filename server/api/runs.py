@@ -1,0 +1,130 @@
+"""`/api/v1/runs`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from sqlalchemy.exc import IntegrityError
+
+from server.api.dependencies import Body, DatabaseDep, ReadSession, SettingsDep, SingleQuery, body_schema, json_body
+from server.api.models import (
+    CheckpointList,
+    CheckpointOut,
+    EventList,
+    EventOut,
+    LogOut,
+    MetricsOut,
+    RunList,
+    RunOut,
+    SeriesOut,
+    StopOut,
+)
+from server.auth import CurrentUser
+from server.db.session import Database
+from server.db.tables import Run, RunState
+from server.services import checkpoints, idempotency, logs, metrics, runs
+from server.services.requests import RunRequest
+from server.settings import Settings
+
+router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
+
+RunBody = Annotated[Body[RunRequest], Depends(json_body(RunRequest))]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
+
+
+@router.get("")
+def list_runs(
+    session: ReadSession,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    state: RunState | None = None,
+    q: Annotated[str | None, Query(max_length=200)] = None,
+) -> RunList:
+    """Runs, newest first."""
+    page = runs.list_runs(session, limit=limit, cursor=cursor, state=state, q=q)
+    return RunList(items=[RunOut.model_validate(row) for row in page.items], next_cursor=page.next_cursor)
+
+
+@router.post("", status_code=201, openapi_extra=body_schema(RunRequest))
+def create_run(
+    response: Response,
+    body: RunBody,
+    user: CurrentUser,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    idempotency_key: IdempotencyKey = None,
+) -> RunOut:
+    """Queue a run. With an `Idempotency-Key` a repeated request answers with the run of the first."""
+    try:
+        run = _create(database, settings, body, user.name, idempotency_key)
+    except IntegrityError:  # the same key at the same moment: the other request has made the run
+        run = _create(database, settings, body, user.name, idempotency_key)
+    response.headers["Location"] = f"/api/v1/runs/{run.id}"
+    return RunOut.model_validate(run)
+
+
+def _create(database: Database, settings: Settings, body: Body[RunRequest], actor: str, key: str | None) -> Run:
+    with database.write() as session:
+        known = idempotency.find(session, key, body.sha256) if key else None
+        if known is not None:
+            return runs.get_run(session, known)
+        run = runs.create_run(session, body.value, settings=settings, actor=actor)
+        if key:
+            idempotency.remember(session, key, body.sha256, run.id)
+        return run
+
+
+@router.get("/{run_id}")
+def get_run(session: ReadSession, run_id: str) -> RunOut:
+    """One run."""
+    return RunOut.model_validate(runs.get_run(session, run_id))
+
+
+@router.post("/{run_id}/stop")
+def stop_run(run_id: str, user: CurrentUser, database: DatabaseDep, settings: SettingsDep) -> StopOut:
+    """Ask for the end of a run. Idempotent: the answer is the state that it is in."""
+    with database.write() as session:
+        state = runs.stop_run(session, run_id, settings=settings, actor=user.name)
+    return StopOut(id=run_id, state=state)
+
+
+@router.get("/{run_id}/metrics")
+def get_metrics(
+    session: ReadSession,
+    run_id: str,
+    key: Annotated[list[str] | None, Query(max_length=200)] = None,
+    max_points: Annotated[int, Query(ge=2, le=20_000)] = metrics.MAX_POINTS,
+) -> MetricsOut:
+    """All series of a run, or those named by `key` (repeatable), thinned to at most about `max_points` each."""
+    runs.get_run(session, run_id)
+    cursor = metrics.cursor(session, run_id)
+    found = metrics.series(session, run_id, key, max_points=max_points)
+    return MetricsOut(cursor=cursor, series={name: SeriesOut(**one) for name, one in found.items()})
+
+
+@router.get("/{run_id}/events")
+def list_events(session: ReadSession, run_id: str) -> EventList:
+    """The run's history, oldest first."""
+    runs.get_run(session, run_id)
+    return EventList(items=[EventOut.model_validate(row) for row in runs.history(session, run_id)])
+
+
+@router.get("/{run_id}/log")
+def get_log(
+    session: ReadSession,
+    settings: SettingsDep,
+    run_id: str,
+    attempt: Annotated[int | None, Query(ge=1, le=10**9)] = None,
+    offset: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    limit: Annotated[int, Query(ge=1000, le=1_000_000)] = logs.LIMIT_BYTES,
+) -> LogOut:
+    """The end of the newest attempt's log; or on from `offset`, or of another `attempt`."""
+    run = runs.get_run(session, run_id)
+    return LogOut.model_validate(logs.tail(settings, run, attempt=attempt, offset=offset, limit=limit))
+
+
+@router.get("/{run_id}/checkpoints")
+def list_checkpoints(session: ReadSession, run_id: str) -> CheckpointList:
+    """The run's checkpoints, the newest step first."""
+    runs.get_run(session, run_id)
+    rows = checkpoints.list_checkpoints(session, run_id)
+    return CheckpointList(items=[CheckpointOut.model_validate(row) for row in rows])

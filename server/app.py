@@ -1,0 +1,115 @@
+"""The application: `create_app` builds it, `uvicorn --factory server.app:create_app` runs it."""
+
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, FileSystemLoader
+from sqlalchemy import text
+from starlette.types import Scope
+
+from server import api, errors, pages, stream
+from server.auth import Guard
+from server.db.session import Database
+from server.hints import watch
+from server.middleware import Envelope
+from server.services import hub
+from server.settings import Settings, get_settings
+
+_WEB = Path(__file__).resolve().parents[1] / "web"
+VERSION = "0.1.0"
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application for `settings`, or for the environment's."""
+    app = FastAPI(
+        title="Sparseboard",
+        version=VERSION,
+        lifespan=_lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.settings = settings or get_settings()
+    app.state.failed_logins = deque[float]()
+    app.state.open_streams = Counter[str]()
+    app.state.templates = _templates()
+    errors.install(app)
+    app.add_middleware(Guard)
+    app.add_middleware(Envelope, allowed_hosts=app.state.settings.allowed_hosts)
+    app.include_router(api.router, prefix="/api/v1")
+    app.include_router(stream.router)
+    app.include_router(pages.router)
+    _add_plain_routes(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    app.state.db = Database(settings)
+    await run_in_threadpool(_clean_up, app.state.db)
+    async with watch(settings.redis_url) as app.state.hints:
+        yield
+    app.state.db.engine.dispose()
+
+
+def _clean_up(database: Database) -> None:
+    with database.write() as session:
+        hub.fail_interrupted(session)
+
+
+def _operation_id(route: APIRoute) -> str:
+    return f"{route.tags[0]}-{route.name}" if route.tags else route.name
+
+
+def _templates() -> Jinja2Templates:
+    """Everything is escaped, whatever the file's name ends with."""
+    environment = Environment(loader=FileSystemLoader(_WEB / "templates"), autoescape=True)
+    return Jinja2Templates(env=environment)
+
+
+class _Static(StaticFiles):
+    """Our own files are revalidated at every use; those of others change with the lock file only."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "max-age=86400" if path.startswith("vendor/") else "no-cache"
+        return response
+
+
+def _add_plain_routes(app: FastAPI) -> None:
+    app.mount("/static", _Static(directory=_WEB / "static", check_dir=False), name="static")
+
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", include_in_schema=False)
+    def readyz(request: Request) -> dict[str, str]:
+        """Whether the database answers too."""
+        database: Database = request.app.state.db
+        with database.read() as session:
+            session.execute(text("SELECT 1"))
+        return {"status": "ready"}
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def favicon() -> FileResponse:
+        return FileResponse(_WEB / "static" / "img" / "logo.svg", media_type="image/svg+xml")
+
+    @app.get("/api/v1/openapi.json", include_in_schema=False)
+    def openapi() -> JSONResponse:
+        """The description of the REST API."""
+        schema: dict[str, Any] = app.openapi()
+        return JSONResponse(schema)

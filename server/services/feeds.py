@@ -1,0 +1,185 @@
+"""What changed since a cursor: the events of one run, and of the list of runs. The database and the log are the source.
+
+A run's cursor is `attempt.seq.log attempt.log offset`: everything up to event `seq` of `attempt` and up to that byte of
+the log has been seen. The last two may be missing; the feed then begins at the log's present end.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, or_, tuple_
+from sqlalchemy import select as core_select
+from sqlmodel import Session, col, select
+
+from server.db.session import Database
+from server.db.tables import ACTIVE, TERMINAL, Checkpoint, MetricPoint, Run, RunEvent
+from server.services import logs, metrics
+from server.settings import Settings
+
+MAX_ROWS = 4000
+LISTED_RUNS = 200
+_CURSOR = re.compile(r"(\d{1,9})\.(\d{1,15})(?:\.(\d{1,9})\.(\d{1,15}))?", re.ASCII)
+
+
+class Change(NamedTuple):
+    """One event for the browser; `cursor` is where the feed stands behind it, empty when it cannot be resumed."""
+
+    name: str
+    data: dict[str, Any]
+    cursor: str = ""
+
+
+@dataclass
+class RunFeed:
+    """Follows one run. `has_more` says that the next poll has something at once, `is_active` that soon it may."""
+
+    settings: Settings
+    database: Database
+    run_id: str
+    after: str = ""
+    has_more: bool = False
+    is_active: bool = True
+    _position: tuple[int, int] | None = None
+    _log: tuple[int, int] | None = None
+    _seen: tuple[Any, ...] = ()
+
+    def poll(self) -> list[Change]:
+        """All changes since the last poll, oldest first."""
+        with self.database.read() as session:
+            run = session.get(Run, self.run_id)
+            if run is None:
+                return []
+            newest = metrics.position(session, self.run_id)
+            changes = [] if self._start(run, newest) else [Change("resync", {"run_id": self.run_id})]
+            points = self._points(session, newest)
+            status = _status(session, run)
+        self.is_active = run.state in ACTIVE
+        if points:
+            changes.append(Change("metrics", {"run_id": self.run_id, "points": points}, self._cursor()))
+        changes += self._log_changes(run)
+        if tuple(status.values()) != self._seen:
+            self._seen = tuple(status.values())
+            changes.append(Change("run", status | {"step": run.step}))
+        return [change._replace(cursor=change.cursor or self._cursor()) for change in changes]
+
+    def _start(self, run: Run, newest: tuple[int, int]) -> bool:
+        """Place the feed. False when what the browser shows must be loaded anew: its cursor is not one of ours, or a
+        newer attempt has taken points of an older one back.
+        """
+        asked = self._asked(run, newest) if self._position is None else self._position
+        if asked is None or (asked[0] != newest[0] and asked[0] > 0):
+            self._position = newest
+            return False
+        self._position = asked
+        return True
+
+    def _asked(self, run: Run, newest: tuple[int, int]) -> tuple[int, int] | None:
+        """Where the browser's cursor stands; the beginning when it has none, None when it cannot be."""
+        match = _CURSOR.fullmatch(self.after or "0.0")
+        if match is None:
+            return None
+        attempt, seq, log_attempt, log_offset = (int(number or 0) for number in match.groups())
+        if match[3] and log_attempt <= run.fence:
+            self._log = (log_attempt, log_offset)
+        return (attempt, seq) if (attempt, seq) <= newest else None
+
+    def _points(self, session: Session, newest: tuple[int, int]) -> list[list[Any]]:
+        """Points behind the position, which moves on; never a part of an event."""
+        place = tuple_(col(MetricPoint.attempt), col(MetricPoint.seq))
+        of_run = select(MetricPoint).where(MetricPoint.run_id == self.run_id)
+        behind = of_run.where(place > self._position, place <= newest)
+        rows = list(session.exec(behind.order_by(col(MetricPoint.attempt), col(MetricPoint.seq)).limit(MAX_ROWS)))
+        self.has_more = len(rows) == MAX_ROWS
+        self._position = newest
+        if self.has_more:
+            cut = (rows[-1].attempt, rows[-1].seq)
+            whole = [row for row in rows if (row.attempt, row.seq) != cut]
+            rows = whole or list(session.exec(of_run.where(MetricPoint.attempt == cut[0], MetricPoint.seq == cut[1])))
+            self._position = (rows[-1].attempt, rows[-1].seq)
+        return [[row.key, row.step, row.value if row.kind == "finite" else row.kind, row.ts] for row in rows]
+
+    def _log_changes(self, run: Run) -> list[Change]:
+        """New lines of the log. A feed without a place in it says where the end is, so that the browser sees a gap."""
+        if self._log is None:
+            chunk = logs.tail(self.settings, run)
+            self._log = (chunk.attempt, chunk.next_offset)
+            return [self._log_change(logs.LogChunk(chunk.attempt, chunk.next_offset, chunk.next_offset, ""))]
+        attempt, offset = self._log if self._log[0] == run.fence else (run.fence, 0)
+        chunk = logs.tail(self.settings, run, attempt=attempt, offset=offset)
+        if chunk.next_offset <= offset:
+            return []
+        self._log = (attempt, chunk.next_offset)
+        self.has_more = self.has_more or chunk.next_offset - chunk.offset >= logs.LIMIT_BYTES // 2
+        return [self._log_change(chunk)]
+
+    def _log_change(self, chunk: logs.LogChunk) -> Change:
+        return Change("log", {"run_id": self.run_id, **vars(chunk)}, self._cursor())
+
+    def _cursor(self) -> str:
+        return ".".join(str(number) for number in (*(self._position or (0, 0)), *(self._log or ())))
+
+
+@dataclass
+class ListFeed:
+    """Follows the list of runs; its cursor is a digest of what the list shows."""
+
+    database: Database
+    after: str = ""
+    has_more: bool = False
+    is_active: bool = False
+    _seen: dict[str, tuple[Any, ...]] | None = field(default=None)
+
+    def poll(self) -> list[Change]:
+        """Runs that are new or look different now."""
+        with self.database.read() as session:
+            rows = {row[0]: tuple(row) for row in _listed(session, tuple(self._seen or ()))}
+        cursor = _digest(rows)
+        before, self._seen = self._seen, rows
+        self.is_active = any(row[1] in ACTIVE for row in rows.values())
+        if before is None:
+            return [Change("resync", {}, cursor)] if self.after and self.after != cursor else []
+        changed = [row for run_id, row in rows.items() if before.get(run_id) != row]
+        changes = [Change("run", dict(zip(_COLUMNS, row, strict=True)), cursor) for row in changed]
+        return changes + ([Change("runs", {}, cursor)] if any(row[0] not in before for row in changed) else [])
+
+
+_COLUMNS = ("run_id", "state", "intent", "phase", "step", "total_steps", "name")
+
+
+def list_cursor(session: Session) -> str:
+    """Where the feed of the list stands: hand it to the page with the list."""
+    return _digest({row[0]: tuple(row) for row in _listed(session, ())})
+
+
+def _listed(session: Session, known: tuple[str, ...]) -> Any:
+    """The newest runs, all that are not over, and those that were listed before."""
+    newest = select(Run.id).order_by(col(Run.created_at).desc()).limit(LISTED_RUNS).subquery()
+    wanted = or_(col(Run.id).in_(core_select(newest)), col(Run.state).not_in(TERMINAL), col(Run.id).in_(known))
+    columns = (Run.id, Run.state, Run.intent, Run.phase, Run.step, Run.total_steps, Run.name)
+    return session.execute(core_select(*(col(c) for c in columns)).where(wanted).order_by(col(Run.id)))
+
+
+def _digest(rows: dict[str, tuple[Any, ...]]) -> str:
+    return "list-" + hashlib.sha256(json.dumps(sorted(rows.items())).encode()).hexdigest()[:16]
+
+
+def _status(session: Session, run: Run) -> dict[str, Any]:
+    """What a run's page shows besides its series and its log; the step comes with the metrics."""
+    saved = select(func.count(), func.max(Checkpoint.created_at)).where(Checkpoint.run_id == run.id)
+    num_checkpoints, last_saved = session.exec(saved).one()
+    last_event = session.exec(select(func.max(RunEvent.id)).where(RunEvent.run_id == run.id)).one()
+    return {
+        "run_id": run.id,
+        "state": run.state,
+        "intent": run.intent,
+        "phase": run.phase,
+        "total_steps": run.total_steps,
+        "attempt": run.fence,
+        "message": run.message,
+        "num_checkpoints": num_checkpoints,
+        "last_saved_at": last_saved,
+        "last_event_id": last_event,
+    }

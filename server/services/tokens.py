@@ -1,0 +1,56 @@
+"""REST tokens: shown once, stored as a fingerprint, revocable."""
+
+import hmac
+import secrets
+import time
+
+from sqlmodel import Session, col, select
+
+from server.db.tables import ApiToken
+from server.errors import InvalidError, NotFoundError
+from server.services.sessions import fingerprint
+from server.services.text import unwanted_character
+
+PREFIX = "sb_"
+_SHOWN = 8
+
+
+def create_token(session: Session, name: str) -> tuple[ApiToken, str]:
+    """A new token and its secret, which is never shown again. Raises InvalidError for an empty or odd name."""
+    name = name.strip()
+    if not name or len(name) > 100 or unwanted_character(name):
+        raise InvalidError.field(("body", "name"), "Give the token a name of 1 to 100 visible characters.", "name")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    token = ApiToken(name=name, prefix=secret[:_SHOWN], token_sha256=fingerprint(secret))
+    session.add(token)
+    return token, secret
+
+
+def list_tokens(session: Session) -> list[ApiToken]:
+    """All tokens, revoked ones too, newest first."""
+    return list(session.exec(select(ApiToken).order_by(col(ApiToken.created_at).desc(), col(ApiToken.id).desc())))
+
+
+def revoke_token(session: Session, token_id: str) -> ApiToken:
+    """Idempotent. Raises NotFoundError."""
+    token = session.get(ApiToken, token_id) if len(token_id) <= 26 and token_id.isalnum() else None
+    if token is None:
+        raise NotFoundError("There is no such token.")
+    token.revoked_at = token.revoked_at or time.time()
+    session.add(token)
+    return token
+
+
+def is_valid(session: Session, token_id: str) -> bool:
+    """Whether a token exists and is not revoked."""
+    token = session.get(ApiToken, token_id)
+    return token is not None and token.revoked_at is None
+
+
+def find(session: Session, secret: str) -> ApiToken | None:
+    """The token with this secret, if it is not revoked."""
+    wanted = fingerprint(secret)
+    token = session.exec(select(ApiToken).where(ApiToken.token_sha256 == wanted)).first()
+    if token is None or token.revoked_at is not None or not hmac.compare_digest(token.token_sha256, wanted):
+        return None
+    return token

@@ -1,0 +1,121 @@
+"""The event stream: one per browser tab, resumable at every event, woken by hints and fed from the database.
+
+No stream holds a database connection: each look is a short session of its own.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from server.auth import CurrentUser, User, is_still_welcome
+from server.db.session import Database
+from server.errors import InvalidError, TooManyRequestsError
+from server.hints import Hints
+from server.services.feeds import ListFeed, RunFeed
+from server.services.runs import get_run
+
+router = APIRouter(tags=["events"])
+
+MAX_STREAMS = 8
+"""Per login."""
+MIN_INTERVAL_S = 0.25
+POLL_ACTIVE_S = 2.0
+POLL_IDLE_S = 5.0
+POLL_HINTED_S = 15.0
+"""How often to look without a hint: while something runs, while nothing does, and then if a broker would tell."""
+WELCOME_EVERY_S = 5.0
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """What a stream follows. `run_id` is empty when it follows the list alone."""
+
+    user: User
+    feeds: list[RunFeed | ListFeed]
+    run_id: str
+
+
+async def _subscribe(
+    request: Request,
+    user: CurrentUser,
+    topics: Annotated[str, Query(max_length=200)],
+    after: Annotated[str, Query(max_length=200)] = "",
+    last_event_id: Annotated[str, Header()] = "",
+) -> AsyncIterator[Subscription]:
+    """Take one of the login's streams; it is given back when the stream ends."""
+    open_streams: Counter[str] = request.app.state.open_streams
+    key = user.session_id or user.token_id
+    if open_streams[key] >= MAX_STREAMS:
+        raise TooManyRequestsError(f"At most {MAX_STREAMS} streams may be open: close a tab.", retry_after_s=15)
+    subscription = await run_in_threadpool(_parse, request, user, topics, last_event_id or after)
+    open_streams[key] += 1
+    try:
+        yield subscription
+    finally:
+        open_streams[key] -= 1
+
+
+def _parse(request: Request, user: User, topics: str, cursor: str) -> Subscription:
+    database: Database = request.app.state.db
+    names = topics.split(",")
+    run_ids = [name.removeprefix("run:") for name in names if name.startswith("run:")]
+    if len(names) != len(set(names)) or len(run_ids) > 1 or len(names) > len(run_ids) + ("runs" in names):
+        raise InvalidError.field(("query", "topics"), "Topics are `runs` and one `run:<id>`.", "topics")
+    feeds: list[RunFeed | ListFeed] = []
+    for run_id in run_ids:
+        with database.read() as session:
+            get_run(session, run_id)
+        feeds.append(RunFeed(request.app.state.settings, database, run_id, after=cursor))
+    if "runs" in names:
+        feeds.append(ListFeed(database, after="" if run_ids else cursor))
+    return Subscription(user, feeds, run_ids[0] if run_ids else "")
+
+
+@router.get("/events", response_class=EventSourceResponse, include_in_schema=False)
+async def events(
+    request: Request, subscription: Annotated[Subscription, Depends(_subscribe)]
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow `topics`: named events `metrics`, `log`, `run`, `runs`, and `resync` when everything must be reloaded."""
+    hints: Hints = request.app.state.hints
+    welcome_until = time.monotonic() + WELCOME_EVERY_S
+    with ExitStack() as stack:
+        follows_list = any(isinstance(feed, ListFeed) for feed in subscription.feeds)
+        woken = stack.enter_context(hints.listen(None if follows_list else subscription.run_id))
+        while not hints.is_closing:
+            looked_at = time.monotonic()
+            woken.clear()
+            for feed in subscription.feeds:
+                resumable = isinstance(feed, RunFeed) or not subscription.run_id
+                for change in await run_in_threadpool(feed.poll):
+                    cursor = change.cursor if resumable else None
+                    yield ServerSentEvent(data=change.data, event=change.name, id=cursor)
+            if time.monotonic() > welcome_until:
+                welcome_until = time.monotonic() + WELCOME_EVERY_S
+                if not await run_in_threadpool(is_still_welcome, request.app.state.db, subscription.user):
+                    return
+            if not any(feed.has_more for feed in subscription.feeds):
+                await _wait(woken, looked_at, _patience_s(subscription, hints))
+
+
+def _patience_s(subscription: Subscription, hints: Hints) -> float:
+    if any(feed.is_active for feed in subscription.feeds):
+        return POLL_ACTIVE_S
+    return POLL_HINTED_S if hints.is_connected else POLL_IDLE_S
+
+
+async def _wait(woken: asyncio.Event, looked_at: float, patience_s: float) -> None:
+    """Until a hint or the end of patience, but never so short that more than four looks a second come about."""
+    try:
+        async with asyncio.timeout(patience_s):
+            await woken.wait()
+    except TimeoutError:
+        return
+    await asyncio.sleep(max(0.0, MIN_INTERVAL_S - (time.monotonic() - looked_at)))
