@@ -11,7 +11,7 @@ from server.db.tables import RunState
 from server.pages.svg import sparkline
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView
-from server.services import metrics, presets, runs
+from server.services import feeds, metrics, presets, runs
 
 router = APIRouter()
 PAGE_ROWS = 30
@@ -38,6 +38,7 @@ def list_runs(
         )
         context: dict[str, Any] = {
             "nav": "runs",
+            "cursor": feeds.list_cursor(session),
             "runs": [RunView(row, sparkline(metrics.spark(session, row.id))) for row in rows],
         }
     filters = {"q": q.strip(), "state": wanted}

@@ -50,7 +50,7 @@ def density_histogram(firing_frac: Sequence[float], mark: float | None = None) -
     """Histogram of log10 of the firing fraction, with the latents that never fired as a bar of their own."""
     fired = [math.log10(v) for v in firing_frac if v > 0]
     never = len(firing_frac) - len(fired)
-    low = math.floor(min(fired)) if fired else -4
+    low = min(math.floor(min(fired)), -1) if fired else -4
     edges = _edges(low, 0, 40)
     ticks = [(float(e), f"1e{e}" if e else "1") for e in range(low, 1)]
     summary = f"{len(firing_frac):,} latents: {never:,} never fired"

@@ -32,11 +32,22 @@ function tick(form, value) {
   return String(Number(value.toPrecision(4)));
 }
 
-/** Whether a value on a log axis is a whole number of its decade: only those are worth a label. */
-function isRound(value) {
-  if (value === null) return false;
-  const mantissa = value / 10 ** Math.floor(Math.log10(value) + 1e-9);
-  return Math.abs(mantissa - Math.round(mantissa)) < 1e-6;
+const LOG_LABELS = new Set([1, 2, 3, 5, 7]);
+
+/** Every whole number of every decade between `min` and `max`. */
+function logSplits(min, max) {
+  const splits = [];
+  for (let exponent = Math.floor(Math.log10(min)); exponent <= Math.ceil(Math.log10(max)); exponent++) {
+    for (let digit = 1; digit < 10; digit++) {
+      const value = Number(`${digit}e${exponent}`);
+      if (value >= min && value <= max) splits.push(value);
+    }
+  }
+  return splits;
+}
+
+function logLabel(form, value) {
+  return LOG_LABELS.has(Number(value.toExponential(0)[0])) ? tick(form, value) : "";
 }
 
 export class Chart {
@@ -103,7 +114,9 @@ export class Chart {
       scales: { x: { time: false }, y: this.logScale ? { distr: 3, log: 10, range: (u, min, max) => logRange(min, max) } : { range: (u, min, max) => this.range(min, max) } },
       axes: [
         { ...axis, size: 28, gap: 4, values: (u, ticks) => ticks.map((v) => (Number.isInteger(v) ? tick("plain", v) : "")) },
-        { ...axis, size: 52, gap: 6, values: (u, ticks) => ticks.map((v) => (this.logScale && !isRound(v) ? "" : tick(this.form, v))) },
+        this.logScale
+          ? { ...axis, size: 52, gap: 6, splits: (u, i, min, max) => logSplits(min, max), filter: (u, splits) => splits, values: (u, ticks) => ticks.map((v) => logLabel(this.form, v)) }
+          : { ...axis, size: 52, gap: 6, values: (u, ticks) => ticks.map((v) => tick(this.form, v)) },
       ],
       series: [{}, ...this.keys.map((key, i) => this.line(key, i))],
       hooks: { setCursor: [() => this.fillLegend()] },

@@ -45,7 +45,6 @@ document.body.addEventListener("sb-run", () => {
   refreshHead();
   refreshLists();
 });
-document.body.addEventListener("sb-checkpoint", refreshLists);
 document.body.addEventListener("sb-log", ({ detail }) => {
   if (!log.take(detail)) fire("sb-log-gap");
 });

@@ -1,0 +1,104 @@
+"""What changes in the database reaches an open page: every point once, through reconnects and reloads."""
+
+import time
+from typing import Any
+
+import pytest
+from conftest import OpenPage, Site, soon
+from seed import points_at
+from sqlmodel import col, select
+
+from server.db.runs import transition
+from server.db.tables import Attempt, MetricPoint, Run, RunState
+from server.queue import publish_hint
+
+pytestmark = [pytest.mark.e2e, pytest.mark.integration]
+
+CHARTS = {"chart-fvu": ("fvu", "eval_fvu"), "chart-dead_frac": ("dead_frac",), "chart-lr": ("lr",)}
+
+
+def push(site: Site, run_id: str, steps: range) -> None:
+    """Add points as the worker's ingest does, and hint."""
+    with site.database.write() as session:
+        run = session.get_one(Run, run_id)
+        attempt = session.get_one(Attempt, (run_id, 1))
+        for step in steps:
+            points = points_at(run_id, ["layers.5"], step, time.time(), step + 3)
+            session.add_all(points)
+            run.latest = run.latest | {p.key: p.value for p in points}
+            run.step, attempt.event_seq = step, step + 3
+    publish_hint(site.settings.redis_url, run_id)
+
+
+def stored(site: Site, run_id: str) -> dict[str, int]:
+    """Number of points per chart as the database has them."""
+    with site.database.read() as session:
+        keys = session.exec(select(MetricPoint.key).where(col(MetricPoint.run_id) == run_id)).all()
+    return {chart: sum(key.partition("/")[0] in names for key in keys) for chart, names in CHARTS.items()}
+
+
+def drawn(page: Any) -> dict[str, int]:
+    return {chart: int(page.locator(f"#{chart}").get_attribute("data-points") or 0) for chart in CHARTS}
+
+
+@pytest.fixture
+def run_id(site: Site) -> str:
+    return site.ids[RunState.RUNNING]
+
+
+def test_points_arrive_once_through_reconnects_and_reload(site: Site, open_page: OpenPage, run_id: str) -> None:
+    page = open_page(f"/runs/{run_id}")
+    soon(lambda: drawn(page), stored(site, run_id))
+    page.evaluate("window.sameDocument = true")
+    push(site, run_id, range(121, 124))
+    soon(lambda: drawn(page), stored(site, run_id))
+    for start in (124, 130, 136):  # each time some points come while the stream is down
+        page.evaluate("document.dispatchEvent(new CustomEvent('sb-test-drop'))")
+        push(site, run_id, range(start, start + 6))
+        soon(lambda: drawn(page), stored(site, run_id))
+    page.get_by_text("Step 141").wait_for()
+    assert page.evaluate("window.sameDocument") is True
+    live = page.locator("#chart-fvu tbody").inner_text()
+    page.reload()
+    soon(lambda: drawn(page), stored(site, run_id))
+    assert page.locator("#chart-fvu tbody").inner_text() == live
+
+
+def test_a_point_is_drawn_within_a_second(site: Site, open_page: OpenPage, run_id: str) -> None:
+    page = open_page(f"/runs/{run_id}")
+    soon(lambda: drawn(page), stored(site, run_id))
+    page.wait_for_timeout(500)
+    delays = []
+    with site.database.read() as session:
+        step = session.get_one(Run, run_id).step
+    for number in range(1, 11):
+        push(site, run_id, range(step + number, step + number + 1))
+        start = time.monotonic()
+        soon(lambda: drawn(page), stored(site, run_id))
+        delays.append(time.monotonic() - start)
+        time.sleep(0.05)
+    assert sorted(delays)[-1] < 1.0, delays
+
+
+def test_the_log_follows_and_state_changes_show(site: Site, open_page: OpenPage, run_id: str) -> None:
+    page = open_page(f"/runs/{run_id}")
+    soon(lambda: drawn(page), stored(site, run_id))
+    log = site.settings.run_dir(run_id).log(1)
+    with log.open("a") as file:
+        file.write("a new line <b>with markup</b>\n")
+    publish_hint(site.settings.redis_url, run_id)
+    page.locator("#log", has_text="a new line <b>with markup</b>").wait_for(timeout=6000)
+    assert page.locator("#log").inner_text().count("a new line") == 1
+    assert page.locator("#log").evaluate("e => e.scrollHeight - e.scrollTop - e.clientHeight") < 40
+
+    listed = open_page("/runs")
+    listed.locator(f"#run-{run_id}", has_text="Running").wait_for()
+    listed.wait_for_timeout(500)
+    with site.database.write() as session:
+        assert transition(
+            session, run_id, RunState.FAILED, actor="test", message="The disk is full.", reason_code="disk_full"
+        )
+    publish_hint(site.settings.redis_url, run_id)
+    page.locator("#head [role=alert]", has_text="The disk is full.").wait_for(timeout=6000)
+    page.locator(".timeline", has_text="Failed").wait_for(timeout=6000)
+    listed.locator(f"#run-{run_id}", has_text="Failed").wait_for(timeout=6000)

@@ -1,0 +1,192 @@
+"""Every page in headless Chromium: strict CSP, readable without script, narrow screens, errors, screenshots."""
+
+import os
+import re
+
+import pytest
+from conftest import SCREENSHOTS, OpenPage, Site
+
+from server.db.tables import Run, RunState
+
+pytestmark = [pytest.mark.e2e, pytest.mark.integration]
+
+
+NAMELESS = """[...document.querySelectorAll('input:not([type=hidden]), select, textarea, button')]
+  .filter(e => !e.labels?.length && !e.getAttribute('aria-label') && !e.textContent.trim())
+  .map(e => e.outerHTML)"""
+"""Controls that a screen reader could not name."""
+
+
+def paths(site: Site) -> dict[str, str]:
+    ids = site.ids
+    return {
+        "runs": "/runs",
+        "runs-none": "/runs?q=nothing-has-this-name",
+        "new": "/runs/new",
+        "new-blank": "/runs/new?preset=blank",
+        "run-running": f"/runs/{ids[RunState.RUNNING]}",
+        "run-queued": f"/runs/{ids[RunState.QUEUED]}",
+        "run-failed": f"/runs/{ids[RunState.FAILED]}",
+        "run-many": f"/runs/{ids['many']}",
+        "checkpoint": f"/checkpoints/{ids['checkpoint']}",
+        "latent": f"/checkpoints/{ids['checkpoint_many']}?coder=layers.5&latent=17",
+        "workers": "/workers",
+        "settings": "/settings",
+    }
+
+
+def test_pages_fit_and_raise_no_error(site: Site, open_page: OpenPage) -> None:
+    """Set SCREENSHOTS to also keep pictures of every page, both themes, wide and narrow."""
+    pictures = bool(os.environ.get("SCREENSHOTS"))
+    SCREENSHOTS.mkdir(exist_ok=True)
+    for width, theme in [(1440, "light"), (360, "dark"), *([(1440, "dark"), (390, "light")] if pictures else [])]:
+        page = open_page("/login", width=width, theme=theme, anonymous=True)
+        if pictures:
+            page.screenshot(path=SCREENSHOTS / f"login-{theme}-{width}.png", full_page=True)
+        page = open_page("/runs", width=width, theme=theme)
+        for name, path in paths(site).items():
+            page.goto(path)
+            assert page.locator("h1").count() == 1, path
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            assert page.evaluate(NAMELESS) == [], path
+            if pictures:
+                page.wait_for_timeout(400)
+                page.screenshot(path=SCREENSHOTS / f"{name}-{theme}-{width}.png", full_page=True)
+
+
+def test_pages_hold_no_inline_script_or_style(site: Site, open_page: OpenPage) -> None:
+    page = open_page("/runs", script=False)
+    for path in paths(site).values():
+        source = page.request.get(path).text()
+        assert not re.search(r"\sstyle=|\son[a-z]+=|javascript:|hx-on|<style", source), path
+        assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", source)), path
+
+
+def test_a_stranger_is_led_to_the_login_and_back(site: Site, open_page: OpenPage) -> None:
+    page = open_page("/workers", anonymous=True)
+    assert page.url.endswith("/login?next=%2Fworkers")
+    code = site.login_path().partition("=")[2]
+    page.get_by_label("One-time code").fill(code)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/workers")
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login")
+
+
+def test_wrong_fields_show_their_errors_and_keep_the_input(open_page: OpenPage) -> None:
+    page = open_page("/runs/new?preset=blank", script=False)
+    page.locator("[name='config.model']").fill("<b>owner</b>/model")
+    page.locator("[name='config.sae.k']").fill("many")
+    page.locator("[name='config.hookpoints']").fill("layers.1\nlayers.2")
+    page.get_by_role("button", name="Queue run").click()
+    field = page.locator("[name='config.sae.k']")
+    assert field.input_value() == "many"
+    assert field.get_attribute("aria-invalid") == "true"
+    described = (field.get_attribute("aria-describedby") or "").split()
+    assert any("valid integer" in page.locator(f"#{i}").inner_text() for i in described)
+    assert page.locator("[name='config.model']").input_value() == "<b>owner</b>/model"
+    assert page.locator("[name='config.hookpoints']").input_value() == "layers.1\nlayers.2"
+    page.locator("#errors a").first.click()
+    assert page.url.endswith("#f-config-sae-k")
+
+
+def test_a_run_is_queued_cloned_and_stopped_without_javascript(site: Site, open_page: OpenPage) -> None:
+    page = open_page("/runs/new?preset=demo", script=False)
+    page.locator("[name=name]").fill("no script")
+    page.get_by_role("button", name="Queue run").click()
+    assert re.search(r"/runs/[0-9a-z]{26}$", page.url), page.locator("main").inner_text()[:600]
+    run_id = page.url.rsplit("/", 1)[1]
+    with site.database.read() as session:
+        run = session.get_one(Run, run_id)
+        assert (run.name, run.state, run.config["hookpoints"]) == ("no script", "queued", ["layers.5"])
+    page.get_by_role("link", name="Clone").click()
+    assert page.locator("[name=name]").input_value() == "no script copy"
+    assert page.locator("[name='config.hookpoints']").input_value() == "layers.5"
+    page.goto(f"/runs/{run_id}")
+    page.locator("summary", has_text="Stop").click()
+    page.get_by_role("button", name="Yes, stop this run").click()
+    with site.database.read() as session:
+        assert session.get_one(Run, run_id).state == "cancelled"
+
+
+def test_runs_are_filtered_in_the_address(site: Site, open_page: OpenPage) -> None:
+    page = open_page("/runs")
+    page.keyboard.press("/")
+    page.keyboard.type("transcoder")
+    page.wait_for_url("**/runs?q=transcoder*")
+    rows = page.locator("#runs tbody tr")
+    page.wait_for_function("document.querySelectorAll('#runs tbody tr').length === 1")
+    page.reload()
+    assert rows.count() == 1
+    assert open_page("/runs?state=failed").locator("#runs tbody tr").count() == 1
+
+
+def test_keyboard_opens_help_and_the_form(open_page: OpenPage) -> None:
+    page = open_page("/runs")
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("n")
+    page.wait_for_url("**/runs/new")
+
+
+def test_the_theme_is_kept(open_page: OpenPage) -> None:
+    page = open_page("/runs")
+    background = "getComputedStyle(document.body.parentElement).backgroundColor"
+    light = page.evaluate(background)
+    page.locator("#theme").click()
+    page.locator("#theme").click()
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.evaluate(background) != light
+
+
+def test_latents_are_sorted_paged_and_linked(site: Site, open_page: OpenPage) -> None:
+    page = open_page(f"/checkpoints/{site.ids['checkpoint']}")
+    page.get_by_role("link", name="Density").click()
+    page.wait_for_url("**sort=density*")
+    page.get_by_role("link", name="Next").click()
+    page.wait_for_url("**page=1*")
+    page.locator(".latents tbody a").first.click()
+    page.wait_for_url("**latent=*")
+    page.locator(".snippets .peak").first.wait_for()
+    shown = page.locator("#latents h2").nth(1).inner_text()
+    page.reload()
+    assert page.locator("#latents h2").nth(1).inner_text() == shown
+    page.keyboard.press("]")
+    page.wait_for_function(f"document.querySelectorAll('#latents h2')[1].textContent !== {shown!r}")
+
+
+def test_a_refused_push_keeps_the_repository_and_never_shows_the_token(site: Site, open_page: OpenPage) -> None:
+    page = open_page(f"/checkpoints/{site.ids['checkpoint']}", script=False)
+    response = page.request.post(
+        f"/checkpoints/{site.ids['checkpoint']}/push",
+        form={
+            "csrf_token": page.locator("#push-form [name=csrf_token]").get_attribute("value") or "",
+            "repo_id": "no-owner",
+            "token": "hf_secret",
+            "private": "true",
+        },
+    )
+    assert response.status == 422
+    assert "no-owner" in response.text()
+    assert "hf_secret" not in response.text()
+
+
+def test_a_token_is_shown_once_and_can_be_revoked(open_page: OpenPage) -> None:
+    page = open_page("/settings", script=False)
+    page.get_by_label("Name of a new token").fill("notebook")
+    page.get_by_role("button", name="Create token").click()
+    assert page.locator("#new-token").inner_text().startswith("sb_")
+    page.goto("/settings")
+    assert page.locator("#new-token").count() == 0
+    page.get_by_role("button", name="Revoke notebook").click()
+    assert "revoked" in page.locator("tbody").inner_text()
+
+
+def test_what_does_not_exist_is_said_in_a_page(site: Site, open_page: OpenPage) -> None:
+    page = open_page("/runs", script=False)
+    for path in ("/runs/nothing", "/checkpoints/nothing", "/no-such-page"):
+        response = page.request.get(path)
+        assert response.status == 404
+        assert "<h1>" in response.text()
