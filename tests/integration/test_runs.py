@@ -1,0 +1,243 @@
+"""Real runs: a Celery worker process, its supervisors, torchrun, and what becomes of them under faults."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+from sqlmodel import col, select
+
+from server.db.runs import request_cancel
+from server.db.session import Database
+from server.db.tables import ACTIVE, TERMINAL, Attempt, Checkpoint, MetricPoint, Run, RunEvent, RunState
+from server.queue import CLAIM_TASK, QUEUE, redis_client_url
+from server.settings import Settings
+from services import python, wait_until
+from sparsify_core.config import RunConfig
+from worker import processes
+from worker.app import make_app
+
+pytestmark = pytest.mark.integration
+
+START_S = 90.0
+"""Importing torch three times on a busy machine takes a while."""
+
+
+class Bench:
+    """A worker process on a database and a broker, and runs of the tiny model."""
+
+    def __init__(self, settings: Settings, model: Path, text: Path) -> None:
+        self.settings = settings
+        self.database = Database(settings)
+        self._model = model
+        self._text = text
+        self.worker: subprocess.Popen[bytes] | None = None
+
+    def start_worker(self) -> None:
+        environment = os.environ | {
+            "SPARSEBOARD_DATA_DIR": str(self.settings.data_dir),
+            "DATABASE_URL": self.settings.database_url,
+            "REDIS_URL": self.settings.redis_url,
+        }
+        self.worker = subprocess.Popen(python("-m", "worker"), env=environment)
+
+    def kill_worker(self) -> None:
+        assert self.worker is not None
+        self.worker.kill()
+        self.worker.wait()
+
+    def queue(self, **values: Any) -> str:
+        num_processes = values.pop("num_processes", 1)
+        config = RunConfig.model_validate(
+            {
+                "model": str(self._model),
+                "dataset": str(self._text),
+                "ctx_len": 64,
+                "batch_size": 4,
+                "hookpoints": ["layers.0"],
+                "sae": {"expansion_factor": 2, "k": 4},
+                "optimizer": "adam",
+                "lr_warmup_steps": 1,
+                "eval_tokens": 256,
+                "max_tokens": 64 * 4 * 8,
+                **values,
+            }
+        )
+        with self.database.write() as session:
+            run = Run(name="test", config=config.model_dump(mode="json"), num_processes=num_processes)
+            session.add(run)
+            return run.id
+
+    def queue_long(self, **values: Any) -> str:
+        return self.queue(max_tokens=None, ctx_len=8, batch_size=1, **values)
+
+    def run(self, run_id: str) -> Run:
+        with self.database.read() as session:
+            return session.get_one(Run, run_id)
+
+    def attempt(self, run_id: str) -> Attempt:
+        with self.database.read() as session:
+            return session.get_one(Attempt, (run_id, session.get_one(Run, run_id).fence))
+
+    def wait_end(self, run_id: str) -> Run:
+        wait_until(lambda: self.run(run_id).state in TERMINAL, timeout_s=START_S, what="the run to end")
+        return self.run(run_id)
+
+    def wait_training(self, run_id: str, *, attempt: int = 1) -> None:
+        def trains() -> bool:
+            run = self.run(run_id)
+            assert run.state not in TERMINAL, (run.message, run.log_tail)
+            return (run.state, run.fence) == (RunState.RUNNING, attempt) and run.step > 2
+
+        wait_until(trains, timeout_s=START_S, what=f"attempt {attempt} to train")
+
+    def processes(self, run_id: str) -> list[psutil.Process]:
+        return [entry.process for entry in processes.run_processes(run_id)]
+
+    def history(self, run_id: str) -> list[str]:
+        with self.database.read() as session:
+            statement = select(RunEvent.kind).where(RunEvent.run_id == run_id).order_by(col(RunEvent.id))
+            return list(session.exec(statement))
+
+    def close(self) -> None:
+        if self.worker is not None:
+            self.worker.terminate()
+            self.worker.wait(timeout=20)
+        with self.database.read() as session:
+            for run_id in session.exec(select(Run.id)):
+                processes.kill_run(run_id, up_to_fence=1000)
+        self.database.engine.dispose()
+
+
+def make_bench(settings: Settings, broker_url: str, tiny_model: Path, tiny_text: Path) -> Iterator[Bench]:
+    redis.Redis.from_url(redis_client_url(broker_url)).flushall()
+    bench = Bench(settings.model_copy(update={"redis_url": broker_url}), tiny_model, tiny_text)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def bench(sqlite_settings: Settings, broker_url: str, tiny_model: Path, tiny_text: Path) -> Iterator[Bench]:
+    """On SQLite."""
+    yield from make_bench(sqlite_settings, broker_url, tiny_model, tiny_text)
+
+
+@pytest.fixture
+def both(settings: Settings, broker_url: str, tiny_model: Path, tiny_text: Path) -> Iterator[Bench]:
+    """Once on SQLite and once on PostgreSQL."""
+    yield from make_bench(settings, broker_url, tiny_model, tiny_text)
+
+
+def test_a_run_completes_once_although_wake_ups_are_lost_and_doubled(both: Bench) -> None:
+    lost = both.queue()  # nobody is told
+    redis.Redis.from_url(redis_client_url(both.settings.redis_url)).flushall()
+    both.start_worker()
+    app = make_app(both.settings)
+    for _ in range(10):
+        app.send_task(CLAIM_TASK, queue=QUEUE)
+
+    run = both.wait_end(lost)
+    assert (run.state, run.message, run.step, run.total_steps) == (RunState.COMPLETED, "", 8, 8)
+    assert both.history(lost) == [RunState.STARTING, RunState.RUNNING, RunState.COMPLETED]
+    with both.database.read() as session:
+        assert len(session.exec(select(Attempt)).all()) == 1
+        (checkpoint,) = session.exec(select(Checkpoint))
+        steps = session.exec(select(MetricPoint.step).where(col(MetricPoint.key) == "fvu/layers.0")).all()
+    run_dir = both.settings.run_dir(lost)
+    assert (run_dir.root / checkpoint.path / "manifest.json").is_file()
+    assert sorted(steps) == list(range(1, 9))
+    assert run_dir.config.stat().st_mode & 0o777 == 0o600
+    wait_until(lambda: not both.processes(lost), timeout_s=5, what="the supervisor to end")
+
+
+def test_training_survives_its_worker_and_a_cancel_ends_every_process_within_ten_seconds(bench: Bench) -> None:
+    bench.start_worker()
+    run_id = bench.queue_long(num_processes=2)
+    bench.wait_training(run_id)
+    supervisor = bench.attempt(run_id).supervisor_pid
+    assert len(bench.processes(run_id)) >= 4  # supervisor, torchrun, two ranks
+    environment = psutil.Process(supervisor).children()[0].environ()
+    assert not {"DATABASE_URL", "REDIS_URL", "SPARSEBOARD_DATABASE_URL"} & environment.keys()
+
+    bench.kill_worker()
+    redis.Redis.from_url(redis_client_url(bench.settings.redis_url)).flushall()
+    step = bench.run(run_id).step
+    bench.start_worker()
+    wait_until(lambda: bench.run(run_id).step > step, timeout_s=20, what="training to go on")
+    time.sleep(6)  # the new worker has looked at least once
+    assert (bench.run(run_id).state, bench.run(run_id).fence) == (RunState.RUNNING, 1)
+    assert bench.attempt(run_id).supervisor_pid == supervisor
+
+    asked_at = time.monotonic()
+    with bench.database.write() as session:
+        assert request_cancel(session, run_id, actor="test") == RunState.STOPPING
+    run = bench.wait_end(run_id)
+    wait_until(lambda: not bench.processes(run_id), timeout_s=10, what="all processes to end")
+    assert time.monotonic() - asked_at < 10
+    assert run.state == RunState.CANCELLED
+    assert bench.settings.run_dir(run_id).published()  # saved before it stopped
+
+
+def test_a_run_whose_supervisor_is_killed_starts_again_once_and_then_fails(bench: Bench) -> None:
+    bench.start_worker()
+    run_id = bench.queue_long()
+    bench.wait_training(run_id)
+    first = bench.processes(run_id)
+    os.kill(bench.attempt(run_id).supervisor_pid, signal.SIGKILL)
+    gone, alive = psutil.wait_procs(first, timeout=10)
+    assert (len(gone), alive) == (len(first), [])
+
+    wait_until(
+        lambda: bench.run(run_id).fence == 2 and bench.attempt(run_id).supervisor_pid,
+        timeout_s=20,
+        what="the second attempt",
+    )
+    assert bench.run(run_id).failures == 1
+    bench.wait_training(run_id, attempt=2)
+    os.kill(bench.attempt(run_id).supervisor_pid, signal.SIGKILL)
+    run = bench.wait_end(run_id)
+    assert (run.state, run.reason_code) == (RunState.FAILED, "worker_lost")
+    assert "vanished 2 times" in run.message
+    wait_until(lambda: not bench.processes(run_id), timeout_s=5, what="all processes to end")
+    with bench.database.read() as session:  # the curve of the second attempt replaced the first
+        attempts = set(session.exec(select(MetricPoint.attempt).where(MetricPoint.run_id == run_id)))
+    assert attempts == {2}
+
+
+def test_failures_say_why_on_the_row(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "no-model").mkdir()
+    bench.start_worker()
+    run_id = bench.queue(model=str(tmp_path / "no-model"))
+    run = bench.wait_end(run_id)
+    assert (run.state, run.reason_code) == (RunState.FAILED, "model_error")
+    assert str(tmp_path / "no-model") in run.message
+    assert run.log_tail
+
+    killed_id = bench.queue_long()
+    bench.wait_training(killed_id)
+    torchrun = psutil.Process(bench.attempt(killed_id).supervisor_pid).children()[0]
+    torchrun.children()[0].kill()
+    killed = bench.wait_end(killed_id)
+    assert (killed.state, killed.reason_code) == (RunState.FAILED, "trainer_crashed")
+    assert "killed by signal 9" in killed.message
+
+
+def test_a_drained_run_goes_back_to_the_queue_and_spends_nothing(bench: Bench) -> None:
+    bench.start_worker()
+    run_id = bench.queue_long()
+    bench.wait_training(run_id)
+    bench.worker.terminate()  # type: ignore[union-attr]
+    bench.worker.wait(timeout=20)  # type: ignore[union-attr]
+    assert bench.run(run_id).state in ACTIVE
+    os.kill(bench.attempt(run_id).supervisor_pid, signal.SIGTERM)
+    wait_until(lambda: bench.run(run_id).state == RunState.QUEUED, timeout_s=20, what="the run to be queued")
+    run = bench.run(run_id)
+    assert (run.failures, run.worker_id) == (0, None)
+    assert bench.settings.run_dir(run_id).published()
+    wait_until(lambda: not bench.processes(run_id), timeout_s=5, what="all processes to end")
