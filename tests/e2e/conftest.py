@@ -2,40 +2,20 @@
 
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 import uvicorn
 from browser import chromium_or_skip
 from seed import seed
+from webpage import OpenPage, Site
 
 from server.app import create_app
-from server.auth import issue_login_code
 from server.db.session import Database
 from server.settings import Settings
 from services import broker, wait_until
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-SCREENSHOTS = Path(__file__).parent / "screenshots"
-
-
-@dataclass
-class Site:
-    """A running server and what is in its database."""
-
-    url: str
-    settings: Settings
-    database: Database
-    ids: dict[str, str]
-    problems: list[str] = field(default_factory=list)
-
-    def login_path(self) -> str:
-        with self.database.write() as session:
-            return f"/login#code={issue_login_code(session)}"
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +45,6 @@ def chromium() -> Iterator["playwright_api.Browser"]:
         browser = chromium_or_skip(playwright)
         yield browser
         browser.close()
-
-
-OpenPage = Callable[..., "playwright_api.Page"]
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +93,3 @@ def open_page(site: Site, chromium: "playwright_api.Browser", cookies: list[dict
 def _is_problem(message: "playwright_api.ConsoleMessage") -> bool:
     """An answer 422 is logged by the browser too, and is what a refused form should get."""
     return message.type in ("error", "warning") and "status of 422" not in message.text
-
-
-def soon(read: Callable[[], object], wanted: object, timeout_s: float = 5) -> None:
-    """Wait until `read()` equals `wanted`."""
-    end = time.monotonic() + timeout_s
-    while (found := read()) != wanted:
-        assert time.monotonic() < end, f"still {found!r}, wanted {wanted!r}"
-        time.sleep(0.02)

@@ -4,9 +4,9 @@ import time
 from typing import Any
 
 import pytest
-from conftest import OpenPage, Site, soon
 from seed import points_at
 from sqlmodel import col, select
+from webpage import OpenPage, Site, soon
 
 from server.db.runs import transition
 from server.db.tables import Attempt, MetricPoint, Run, RunState

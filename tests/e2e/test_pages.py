@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from conftest import SCREENSHOTS, OpenPage, Site
+from webpage import SCREENSHOTS, OpenPage, Site
 
 from server.db.tables import Run, RunState
 

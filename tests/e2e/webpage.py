@@ -1,0 +1,41 @@
+"""What the page tests share: the running server's facts and waiting for a value."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server.auth import issue_login_code
+from server.db.session import Database
+from server.settings import Settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+
+
+@dataclass
+class Site:
+    """A running server and what is in its database."""
+
+    url: str
+    settings: Settings
+    database: Database
+    ids: dict[str, str]
+
+    def login_path(self) -> str:
+        with self.database.write() as session:
+            return f"/login#code={issue_login_code(session)}"
+
+
+OpenPage = Callable[..., "Page"]
+
+
+def soon(read: Callable[[], object], wanted: object, timeout_s: float = 5) -> None:
+    """Wait until `read()` equals `wanted`."""
+    end = time.monotonic() + timeout_s
+    while (found := read()) != wanted:
+        assert time.monotonic() < end, f"still {found!r}, wanted {wanted!r}"
+        time.sleep(0.02)
