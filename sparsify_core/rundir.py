@@ -12,6 +12,7 @@
     config.json                        the RunConfig
     eval.json                          held-out evaluation (sparsify_core.evaluate)
     <hookpoint>/cfg.json, sae.safetensors, inspect.safetensors
+    training.json, training.safetensors  optimizer state and counters, to resume from (sparsify_core.train.state)
     tokens.json                        token strings of the text that inspect.safetensors points into
 ```
 """
@@ -96,6 +97,14 @@ class CheckpointDir:
     @property
     def tokens(self) -> Path:
         return self.root / "tokens.json"
+
+    @property
+    def training_state(self) -> Path:
+        return self.root / "training.json"
+
+    @property
+    def training_tensors(self) -> Path:
+        return self.root / "training.safetensors"
 
     def coder(self, name: str) -> "CoderDir":
         """Directory of one sparse coder; `name` is its hookpoint, or `hookpoint/seedN`."""

@@ -12,13 +12,9 @@ if TYPE_CHECKING:
 _BUILT: dict[str, tuple[Any, ...]] = {
     "loss_fn": ("fvu",),
     "optimizer": ("adam", "signum"),
-    "k_decay_steps": (0,),
     "distribute_modules": (False,),
     "load_in_8bit": (False,),
     "log_to_wandb": (False,),
-    "resume": (False,),
-    "save_best": (False,),
-    "finetune": (None,),
 }
 """Dotted field name -> the values that the trainer carries out."""
 

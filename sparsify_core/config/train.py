@@ -112,6 +112,10 @@ class TrainConfig(Config):
             raise ValueError(f"init_seeds must differ from each other, got {self.init_seeds}")
         if any(not pattern.strip() for pattern in self.hookpoints):
             raise ValueError("a hookpoint pattern is empty: remove it or write a module name")
+        if self.save_best and not self.eval_tokens:
+            raise ValueError("save_best compares held-out FVU: set eval_tokens to more than 0")
+        if self.k_decay_steps and self.sae.activation == "groupmax":
+            raise ValueError("k_decay_steps changes k step by step, which groupmax cannot: use activation topk")
         if self.loss_fn != "fvu" and self.distribute_modules:
             raise ValueError(f"distribute_modules works with loss_fn fvu, not {self.loss_fn}")
         if self.loss_fn != "fvu" and self.micro_acc_steps > 1:

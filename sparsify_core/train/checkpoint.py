@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.units import Unit
 
 _SPACE_MARGIN = 1.2
+_COPIES = 3
+"""Tensors as large as the weights: themselves and at most two of the optimizer's."""
 _INSPECTION_BYTES_PER_LATENT = 8 + 4 + 8 * 8 + 4
 
 
@@ -29,6 +31,7 @@ def save_checkpoint(
     *,
     step: int,
     tokens_seen: int,
+    save_training_state: Callable[[CheckpointDir], None],
     evaluation: Evaluation | None,
     held_out: HeldOut | None,
     token_strings: Sequence[str],
@@ -50,6 +53,7 @@ def save_checkpoint(
         if evaluation is not None:
             latents = evaluation.latents[unit.name].tensors(unit.coder.W_dec.norm(dim=1))
             save_file(latents, coder_dir.inspection, {"num_tokens": str(evaluation.num_tokens)})
+    save_training_state(staging)
     if evaluation is not None and held_out is not None:
         _write_json(staging.evaluation, evaluation.to_json(held_out))
         text = {"ctx_len": held_out.tokens.shape[1], "tokens": list(token_strings), "sha256": held_out.sha256}
@@ -57,7 +61,7 @@ def save_checkpoint(
     config_sha256 = hashlib.sha256(config_text.encode()).hexdigest()
     write_manifest(staging, step=step, tokens_seen=tokens_seen, config_sha256=config_sha256)
     publish(staging, target)
-    _delete_old(run_dir, config.keep_last, newest=target)
+    _delete_old(run_dir, config, newest=target)
     return CheckpointSaved(
         step=step,
         path=target.root.relative_to(run_dir.root).as_posix(),
@@ -70,7 +74,7 @@ def save_checkpoint(
 def check_space(directory: Path, units: Sequence[Unit]) -> None:
     """Raise DiskFullError unless the disk of `directory` has room for a checkpoint and some more."""
     needed = sum(
-        sum(p.numel() * p.element_size() for p in unit.coder.parameters())
+        sum(p.numel() * p.element_size() for p in unit.coder.parameters()) * _COPIES
         + unit.coder.num_latents * _INSPECTION_BYTES_PER_LATENT
         for unit in units
     )
@@ -82,10 +86,22 @@ def check_space(directory: Path, units: Sequence[Unit]) -> None:
         )
 
 
-def _delete_old(run_dir: RunDir, keep_last: int, newest: CheckpointDir) -> None:
+def _delete_old(run_dir: RunDir, config: RunConfig, newest: CheckpointDir) -> None:
     older = [checkpoint for checkpoint in run_dir.published() if checkpoint.root != newest.root]
-    for checkpoint in older[: max(len(older) - keep_last + 1, 0)]:
-        delete_checkpoint(checkpoint)
+    best = _best([*older, newest]) if config.save_best else None
+    for checkpoint in older[: max(len(older) - config.keep_last + 1, 0)]:
+        if best is None or checkpoint.root != best.root:
+            delete_checkpoint(checkpoint)
+
+
+def _best(checkpoints: Sequence[CheckpointDir]) -> CheckpointDir | None:
+    """The checkpoint with the lowest held-out FVU, averaged over the coders; None when none was evaluated."""
+    losses = {}
+    for checkpoint in checkpoints:
+        if checkpoint.evaluation.is_file():
+            coders = json.loads(checkpoint.evaluation.read_text(encoding="utf-8"))["coders"].values()
+            losses[checkpoint] = sum(values["eval_fvu"] for values in coders) / len(coders)
+    return min(losses, key=lambda checkpoint: losses[checkpoint], default=None)
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

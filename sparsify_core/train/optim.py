@@ -1,7 +1,7 @@
 """Optimizers of the sparse coders, with upstream's learning rates."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from sparsify_core.config import RunConfig
 from sparsify_core.model.coder import SparseCoder
+from sparsify_core.train.schedule import lr_factor
 
 _BASE_LR = {"adam": 2e-4, "signum": 5e-3}
 _BASE_NUM_LATENTS = 2**14
 _SIGNUM_MOMENTUM = 0.95
+_GROUP_SCALARS = ("lr", "lr_max", "weight_sum", "k")
 
 
 class SignSGD(torch.optim.Optimizer):
@@ -35,16 +37,20 @@ class CoderOptimizer:
     """One optimizer over all coders, one parameter group per coder.
 
     Args:
+        coders: by name.
         num_steps: length of the run; adam's rate falls to 0 over it.
     """
 
-    def __init__(self, config: RunConfig, coders: Sequence[SparseCoder], num_steps: int) -> None:
+    def __init__(self, config: RunConfig, coders: Mapping[str, SparseCoder], num_steps: int) -> None:
         self._coders = coders
-        self._params = [list(coder.parameters()) for coder in coders]
-        self._peak_lrs = [config.lr or default_lr(config.optimizer, coder.num_latents) for coder in coders]
+        self._params = {f"{name}/{key}": p for name, coder in coders.items() for key, p in coder.named_parameters()}
+        self._peak_lrs = [config.lr or default_lr(config.optimizer, coder.num_latents) for coder in coders.values()]
         self._num_steps = num_steps
         self._warmup_steps = config.lr_warmup_steps
-        groups = [{"params": params, "lr": lr} for params, lr in zip(self._params, self._peak_lrs, strict=True)]
+        groups = [
+            {"params": list(coder.parameters()), "lr": lr}
+            for coder, lr in zip(coders.values(), self._peak_lrs, strict=True)
+        ]
         self._schedule_free: Any = None
         self._base: torch.optim.Optimizer
         if config.optimizer == "signum":
@@ -72,40 +78,60 @@ class CoderOptimizer:
 
     @contextmanager
     @torch.no_grad()
-    def deployed_weights(self) -> Iterator[None]:
+    def deployed_weights(self) -> Iterator[dict[str, Tensor]]:
         """Inside, the coders hold the weights to evaluate and save; afterwards, bit for bit, those to train on.
 
         They differ for schedule-free optimizers only, which train at one point and answer with a running average.
         Averaging leaves decoder rows a little short of unit norm; what is evaluated and saved has it.
+        Yields the weights to train on, where they differ.
         """
         if self._schedule_free is None:
-            yield
+            yield {}
             return
-        backup = [[p.clone() for p in params] for params in self._params]
+        backup = {name: p.clone() for name, p in self._params.items()}
         self._schedule_free.eval()
-        for coder in self._coders:
+        for coder in self._coders.values():
             if coder.normalizes_decoder:
                 coder.normalize_decoder()
         try:
-            yield
+            yield backup
         finally:
             self._schedule_free.train()
             # train() only recomputes the training point up to rounding.
-            for params, saved in zip(self._params, backup, strict=True):
-                for p, value in zip(params, saved, strict=True):
-                    p.copy_(value)
+            for name, p in self._params.items():
+                p.copy_(backup[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State by `coder/parameter/key`."""
+        return {
+            f"{name}/{key}": value for name, p in self._params.items() for key, value in self._base.state[p].items()
+        }
+
+    def scalars(self) -> list[dict[str, float]]:
+        """Numbers of each parameter group."""
+        return [
+            {key: value for key, value in group.items() if key in _GROUP_SCALARS} for group in self._base.param_groups
+        ]
+
+    @torch.no_grad()
+    def restore(
+        self, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor], scalars: Sequence[Mapping[str, float]]
+    ) -> None:
+        """Put back what `tensors`, `deployed_weights` and `scalars` gave."""
+        for name, p in self._params.items():
+            if name in weights:
+                p.copy_(weights[name])
+            prefix = f"{name}/"
+            self._base.state[p] = {
+                key.removeprefix(prefix): value.to(p.device) for key, value in tensors.items() if key.startswith(prefix)
+            }
+        for group, numbers in zip(self._base.param_groups, scalars, strict=True):
+            group.update(numbers)
 
 
 def default_lr(optimizer: str, num_latents: int) -> float:
     """Upstream's scaling law: the rate falls with the square root of the number of latents."""
     return _BASE_LR[optimizer] / math.sqrt(num_latents / _BASE_NUM_LATENTS)
-
-
-def lr_factor(step: int, num_steps: int, warmup_steps: int) -> float:
-    """Linear warmup, then linear decay; `step` counts optimizer steps from 0 and no step has the factor 0."""
-    warm = (step + 1) / warmup_steps if warmup_steps else 1.0
-    decay = (num_steps - step) / max(num_steps - warmup_steps, 1)
-    return min(warm, decay, 1.0)
 
 
 def scale_gradients(coder: nn.Module, factor: Tensor) -> None:

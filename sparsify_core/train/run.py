@@ -22,9 +22,10 @@ from sparsify_core.rundir import RunDir
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.process import die_with_parent, use_all_cores
 from sparsify_core.train.report import Reporter
+from sparsify_core.train.state import newest_intact, refuse_changes
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.trainer import Trainer
-from sparsify_core.train.units import build_units
+from sparsify_core.train.units import build_units, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,19 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int) -> None:
 
 def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter) -> bool:
     """Load everything and train. Returns whether the run is complete (False: stopped on request)."""
-    reporter.event(AttemptStarted(world_size=group.world_size, device=_device_name(group.device), versions=_versions()))
+    checkpoint, problems = newest_intact(run_dir) if config.resume else (None, [])
+    reporter.event(
+        AttemptStarted(
+            resumed_step=checkpoint.step if checkpoint else 0,
+            world_size=group.world_size,
+            device=_device_name(group.device),
+            versions=_versions(),
+        )
+    )
+    for problem in problems:
+        reporter.warn(problem)
+    if checkpoint is not None:
+        refuse_changes(checkpoint, config)
     group.join()
     if group.is_main and not run_dir.config.exists():
         run_dir.config.write_text(config.model_dump_json(), encoding="utf-8")
@@ -68,6 +81,8 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     hookpoints = resolve_hookpoints(model, config)
     tap = ActivationTap(model, hookpoints, needs_inputs=config.sae.transcode)
     units = build_units(config, tap.widths(group.device), hookpoints, group.device)
+    if config.finetune is not None:
+        load_weights(units, Path(config.finetune).expanduser())
 
     reporter.phase("tokenizing", detail=config.dataset)
     sequences = _in_turn(group, lambda: load_sequences(config))
@@ -95,6 +110,8 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
             num_latents={unit.name: unit.coder.num_latents for unit in units},
         )
     )
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
     with stop.listening():
         return trainer.run()
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,12 +16,14 @@ from sparsify_core.data.sequences import Sequences
 from sparsify_core.errors import DataError, NonFiniteLossError
 from sparsify_core.evaluate.held_out import Evaluation, HeldOut, evaluate
 from sparsify_core.metrics import series_key
-from sparsify_core.rundir import RunDir
+from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.checkpoint import save_checkpoint
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.report import Reporter
+from sparsify_core.train.schedule import decayed_k
 from sparsify_core.train.start import initialize_biases
+from sparsify_core.train.state import load_state, save_state
 from sparsify_core.train.step import StepStats, StepSums, finish_step
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit
@@ -66,17 +69,23 @@ class Trainer:
         self._sequences_per_step = config.batch_size * config.grad_acc_steps * group.world_size
         self.num_steps = sequences.num_steps(self._sequences_per_step)
         self.tokens_per_step = self._sequences_per_step * sequences.rows.length
-        self._optimizer = CoderOptimizer(config, [unit.coder for unit in units], self.num_steps)
+        self._optimizer = CoderOptimizer(config, {unit.name: unit.coder for unit in units}, self.num_steps)
         self._logged = ["fvu", "dead_frac", "l0"]
         if config.auxk_alpha:
             self._logged.append("auxk")
         if config.sae.multi_topk:
             self._logged.append("multi_topk_fvu")
+        self._first_step = 0
         self._token_strings = token_strings
         self._held_out: HeldOut | None = None
         if len(sequences.held_out):
             tokens = sequences.held_out_tokens()
             self._held_out = HeldOut(tokens, tuple(config.exclude_tokens), config.exclude_first)
+
+    def resume(self, checkpoint: CheckpointDir) -> None:
+        """Go on behind `checkpoint` instead of starting."""
+        load_state(checkpoint, self._units, self._optimizer, sequences_per_step=self._sequences_per_step)
+        self._first_step = checkpoint.step
 
     def run(self) -> bool:
         """Train to the end, or until a stop is asked for; both end with a checkpoint.
@@ -84,11 +93,12 @@ class Trainer:
         Returns:
             True when the run is complete. Raises NonFiniteLossError without saving.
         """
-        self._reporter.phase("training")
-        initialize_biases(self._units, self._tap, self._batches(0), self._group)
+        self._reporter.phase("training", self._first_step)
+        if self._config.finetune is None and self._first_step == 0:
+            initialize_biases(self._units, self._tap, self._batches(0), self._group)
         started = time.monotonic()
         pause_s = 0.0
-        for step in range(self.num_steps):
+        for step in range(self._first_step, self.num_steps):
             stats = self._train_step(step)
             done = step + 1
             last = done == self.num_steps
@@ -104,11 +114,25 @@ class Trainer:
         return True
 
     def _train_step(self, step: int) -> Tensor:
+        self._set_k(step)
         sums = {unit.name: StepSums(unit, self._config) for unit in self._units}
         for input_ids, kept in self._batches(step):
             if kept is None or len(kept):
                 self._forward_backward(sums, input_ids, kept)
         return finish_step(sums, self._units, self._optimizer, self._group, step)
+
+    def _set_k(self, step: int) -> None:
+        """One k per optimizer step, so that accumulation stays equal to one big batch."""
+        config = self._config
+        if config.k_decay_steps:
+            for unit in self._units:
+                unit.coder.k = decayed_k(
+                    step * config.grad_acc_steps,
+                    k=config.sae.k,
+                    width=unit.coder.d_in,
+                    num_latents=unit.coder.num_latents,
+                    decay_batches=config.k_decay_steps,
+                )
 
     def _forward_backward(self, sums: dict[str, StepSums], input_ids: Tensor, kept: Tensor | None) -> None:
         def train(hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
@@ -158,7 +182,10 @@ class Trainer:
             for name in self._logged:
                 values[series_key(name, unit.name)] = getattr(numbers, name)
         tokens = step * self.tokens_per_step
-        values |= {"lr": self._optimizer.lr, "tokens_per_s": tokens / elapsed_s, "tokens": float(tokens)}
+        since_start = (step - self._first_step) * self.tokens_per_step
+        values |= {"lr": self._optimizer.lr, "tokens_per_s": since_start / elapsed_s, "tokens": float(tokens)}
+        if self._config.k_decay_steps:
+            values["k"] = float(self._units[0].coder.k)
         if step % self._config.log_every == 0 or step == self.num_steps:
             self._reporter.metrics(step, values)
             self._reporter.progress(step, self.num_steps, values)
@@ -166,7 +193,9 @@ class Trainer:
     def _save(self, step: int, *, with_evaluation: bool) -> None:
         """Rank 0 evaluates and writes while the others wait."""
         if self._group.is_main:
-            with self._optimizer.deployed_weights():
+            with self._optimizer.deployed_weights() as training_weights:
+                for unit in self._units:
+                    unit.coder.k = self._config.sae.k  # what cfg.json says; the next step sets its own
                 evaluation = self._evaluate(step) if with_evaluation else None
                 self._reporter.phase("saving", step)
                 event = save_checkpoint(
@@ -175,6 +204,14 @@ class Trainer:
                     self._units,
                     step=step,
                     tokens_seen=step * self.tokens_per_step,
+                    save_training_state=partial(
+                        save_state,
+                        units=self._units,
+                        optimizer=self._optimizer,
+                        training_weights=training_weights,
+                        step=step,
+                        sequences_per_step=self._sequences_per_step,
+                    ),
                     evaluation=evaluation,
                     held_out=self._held_out,
                     token_strings=self._token_strings,

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sparsify_core.config import RunConfig
-from sparsify_core.errors import ConfigError
+from sparsify_core.errors import CheckpointError, ConfigError
+from sparsify_core.formats.sparsify import load_coder
 from sparsify_core.model.coder import SparseCoder
 
 
@@ -38,6 +40,22 @@ def build_units(
             counts = torch.zeros(coder.num_latents, dtype=torch.int64, device=device)
             units.append(Unit(name, hookpoint, coder, counts))
     return units
+
+
+def load_weights(units: Sequence[Unit], checkpoint: Path) -> None:
+    """Take the weights from the coders of a checkpoint directory. Raises CheckpointError when they do not fit."""
+    for unit in units:
+        directory = checkpoint / unit.name
+        if not directory.is_dir():
+            raise CheckpointError(f"finetune = {checkpoint} has no coder {unit.name}: give a folder that has one")
+        weights = load_coder(directory).state_dict()
+        own = unit.coder.state_dict()
+        for name in sorted(own.keys() | weights.keys()):
+            have = list(weights[name].shape) if name in weights else "nothing"
+            want = list(own[name].shape) if name in own else "nothing"
+            if have != want:
+                raise CheckpointError(f"{directory} does not fit the configuration: {name} is {have}, expected {want}")
+        unit.coder.load_state_dict(weights)
 
 
 def check_latents(config: RunConfig, d_in: int, hookpoint: str) -> None:

@@ -1,5 +1,6 @@
 """Options of upstream, in whole runs."""
 
+import json
 
 import numpy as np
 import pytest
@@ -60,4 +61,46 @@ def test_groupmax_run(train: TrainFunction) -> None:
 def test_widths_that_do_not_fit(train: TrainFunction, changes: dict[str, object], sentence: str) -> None:
     last = train(**changes).events()[-1]
     assert last.reason_code == "config_error"
+    assert sentence in last.message
+
+
+def test_best_checkpoint_is_kept(train: TrainFunction, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparsify_core.train import trainer
+
+    original = trainer.evaluate
+    fvus = iter([0.9, 0.1, 0.5, 0.4, 0.3])
+
+    def scripted(*args: object, **kwargs: object):
+        evaluation = original(*args, **kwargs)
+        evaluation.values["layers.0"]["eval_fvu"] = next(fvus)
+        return evaluation
+
+    monkeypatch.setattr(trainer, "evaluate", scripted)
+    done = train(save_every=2, keep_last=1, save_best=True)
+    assert [c.step for c in done.run_dir.published()] == [4, 10]
+
+
+def test_k_decays_and_the_saved_k_is_the_target(train: TrainFunction) -> None:
+    done = train(k_decay_steps=4, save_every=2)
+    assert done.series("k")[:6] == [128, 97, 66, 35, 4, 4]
+    for step in (8, 10):
+        assert json.loads(done.run_dir.checkpoint(step).coder("layers.0").config.read_text())["k"] == 4
+    assert done.series("eval_l0/layers.0")[0] <= 4
+
+
+def test_finetune_starts_from_given_weights(train: TrainFunction) -> None:
+    first = train("first", max_tokens=2560)
+    second = train("second", max_tokens=64, finetune=str(first.run_dir.checkpoint(40).root), lr=1e-9)
+    assert second.series("fvu/layers.0")[0] < 0.8 * first.series("fvu/layers.0")[0]
+    torch.testing.assert_close(second.weights(1)["b_dec"], first.weights(40)["b_dec"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [({"num_latents": 64}, "W_dec is [128, 32], expected [64, 32]"), ({"layers": [1]}, "layers.1")],
+)
+def test_finetune_that_does_not_fit(train: TrainFunction, changes: dict[str, object], sentence: str) -> None:
+    first = train("first", max_tokens=64)
+    last = train("second", finetune=str(first.run_dir.checkpoint(1).root), **changes).events()[-1]
+    assert last.reason_code == "checkpoint_error"
     assert sentence in last.message
