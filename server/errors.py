@@ -118,8 +118,8 @@ def field_problems(errors: Sequence[Any]) -> list[FieldProblem]:
     return [FieldProblem(tuple(e["loc"]), str(e["msg"]).removeprefix("Value error, "), str(e["type"])) for e in errors]
 
 
-def problem(error: Exception) -> AppError:
-    """The answer to any exception that input, state or a missing service can cause."""
+def problem(error: Exception, request_id: str = "") -> AppError:
+    """The answer to any exception; `request_id` is logged with those that are defects."""
     match error:
         case AppError():
             return error
@@ -135,7 +135,7 @@ def problem(error: Exception) -> AppError:
         case HTTPException():
             return _http(error)
         case _:
-            return _unexpected(error)
+            return _unexpected(error, request_id)
 
 
 def render(request: Request, error: AppError) -> Response:
@@ -169,14 +169,13 @@ def is_for_programs(path: str) -> bool:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception of `app` through `problem` and `render`."""
+    """Answer the expected exceptions of `app` through `problem` and `render`; the middleware does it for defects."""
 
     def handle(request: Request, error: Exception) -> Response:
         return render(request, problem(error))
 
     for kind in (AppError, RequestValidationError, ValidationError, SparsifyError, OperationalError, HTTPException):
         app.add_exception_handler(kind, handle)
-    app.add_exception_handler(Exception, handle)
 
 
 def _http(error: HTTPException) -> AppError:
@@ -195,8 +194,8 @@ def _unavailable(error: OperationalError) -> AppError:
     return answer
 
 
-def _unexpected(error: Exception) -> AppError:
-    logger.error("unexpected error", exc_info=error)
+def _unexpected(error: Exception, request_id: str) -> AppError:
+    logger.error("unexpected error in request %s", request_id, exc_info=error)
     answer = AppError(
         "Something went wrong on our side; the server's log has it under the request id.", code="internal"
     )

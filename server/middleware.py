@@ -55,7 +55,7 @@ class Envelope:
         except Exception as error:
             if started:
                 raise
-            response = errors.render(request, errors.problem(error))
+            response = errors.render(request, errors.problem(error, request.state.request_id))
             await response(scope, receive, send_with_headers)
         return None
 

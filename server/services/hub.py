@@ -1,6 +1,5 @@
 """Pushes of checkpoints to the Hugging Face Hub. A process of its own does the upload and alone sees the token."""
 
-import logging
 import os
 import re
 import subprocess
@@ -14,13 +13,11 @@ from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from server.db.runs import record
-from server.db.session import after_commit
+from server.db.session import Database, after_commit
 from server.db.tables import HubPush
 from server.errors import ConflictError, InvalidError, NotFoundError
 from server.services.checkpoints import directory, get_checkpoint
 from server.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]{1,500}")
@@ -103,16 +100,29 @@ def spawn(settings: Settings, push_id: str, token: SecretStr) -> None:
         start_new_session=True,
     )
     secret = token.get_secret_value().encode()
-    threading.Thread(target=process.communicate, args=(secret,), name=f"push-{push_id}", daemon=True).start()
+    threading.Thread(target=_attend, args=(process, secret, settings, push_id), daemon=True).start()
+
+
+def _attend(process: subprocess.Popen[bytes], secret: bytes, settings: Settings, push_id: str) -> None:
+    """Hand over the token, wait, and write down an end that the process could not write down itself."""
+    process.communicate(secret)
+    if process.returncode != 0:
+        with Database(settings).write() as session:
+            _fail(session, [push_id])
 
 
 def fail_interrupted(session: Session) -> int:
     """Mark pushes whose process is gone as failed; call at start-up. Returns how many there were."""
     running = session.exec(select(HubPush).where(HubPush.state == "running")).all()
     dead = [push.id for push in running if not _is_pushing(push)]
-    values = {"state": "failed", "message": "The upload was interrupted: push again.", "finished_at": time.time()}
-    session.execute(update(HubPush).where(col(HubPush.id).in_(dead), col(HubPush.state) == "running").values(**values))
+    _fail(session, dead)
     return len(dead)
+
+
+def _fail(session: Session, push_ids: list[str]) -> None:
+    running = update(HubPush).where(col(HubPush.id).in_(push_ids), col(HubPush.state) == "running")
+    message = "The upload was interrupted: push again."
+    session.execute(running.values(state="failed", message=message, finished_at=time.time()))
 
 
 def _is_pushing(push: HubPush) -> bool:

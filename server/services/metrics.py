@@ -79,4 +79,4 @@ def position(session: Session, run_id: str) -> tuple[int, int]:
 
 def _stride(total: Any, max_points: int) -> Any:
     """The smallest power of two that thins `total` points to at most `max_points`: growth keeps the points chosen."""
-    return case(*((total <= max_points << n, 1 << n) for n in range(24)), else_=1 << 24)
+    return case(*((total <= max_points << n, 1 << n) for n in range(16)), else_=1 << 16)

@@ -1,0 +1,77 @@
+"""The model card of a pushed checkpoint, and its JSON files without this machine's paths."""
+
+import html
+import json
+import re
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from sparsify_core.metrics import METRICS
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+
+
+def without_paths(value: Any) -> Any:
+    """A JSON value in which absolute paths have only their last part left: a machine's folders are its own business."""
+    if isinstance(value, dict):
+        return {key: without_paths(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_paths(entry) for entry in value]
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+
+def model_card(
+    *, repo_id: str, name: str, step: int, config: dict[str, Any], evaluation: dict[str, Any], coders: list[str]
+) -> str:
+    """README.md: front matter, what it is, the measured numbers with their formulas, how to load it."""
+    known = without_paths(config)
+    model = str(known.get("model", ""))
+    front: dict[str, Any] = {"tags": ["sparse-autoencoder", "sparsify", "interpretability"]}
+    if _HUB_ID.fullmatch(model):
+        front["base_model"] = model
+    if _HUB_ID.fullmatch(str(known.get("dataset", ""))):
+        front["datasets"] = [known["dataset"]]
+    kind = "transcoders" if known.get("sae", {}).get("transcode") else "autoencoders"
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {_plain(name)}",
+        f"Sparse {kind} trained with Sparseboard on the activations of `{_code(model)}`, "
+        f"text `{_code(known.get('dataset', ''))}`, checkpoint of step {step:,}.",
+        _table(evaluation),
+        "## Use\n\n```python\n# pip install eai-sparsify\nfrom sparsify import SparseCoder\n\n"
+        f'coder = SparseCoder.load_from_hub("{repo_id}", hookpoint="{_code(coders[0]) if coders else ""}")\n```',
+        "## Sparse coders\n\n" + "\n".join(f"- `{_code(coder)}`" for coder in coders),
+        f"## Configuration\n\n```json\n{json.dumps(known, indent=2)}\n```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(evaluation: dict[str, Any]) -> str:
+    rows = [
+        f"| `{_code(coder)}` | {METRICS[name].label} | {_number(value)} | `{METRICS[name].formula}` |"
+        for coder, values in evaluation.items()
+        for name, value in values.items()
+        if name in METRICS
+    ]
+    if not rows:
+        return ""
+    return (
+        "## Evaluation\n\nOn held-out tokens.\n\n| Sparse coder | Metric | Value | Formula |\n|---|---|---|---|\n"
+        + "\n".join(rows)
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else _plain(str(value))
+
+
+def _plain(text: str) -> str:
+    """Text that neither Markdown nor HTML takes for markup."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", html.escape(text.replace("\n", " "), quote=False))
+
+
+def _code(text: Any) -> str:
+    """Text inside backticks or a code block."""
+    return re.sub(r"[`\n\"|]", "", str(text))

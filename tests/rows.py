@@ -1,0 +1,74 @@
+"""Rows and files as the worker and the trainer leave them, for tests of what shows them."""
+
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from sqlmodel import Session
+
+from server.db.runs import record
+from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState
+from server.settings import Settings
+from sparsify_core.config import RunConfig
+from sparsify_core.manifest import file_sha256, write_manifest
+from sparsify_core.rundir import CheckpointDir
+
+CODER = "layers.5"
+
+
+def add_run(session: Session, **values: Any) -> Run:
+    """A queued run."""
+    config = RunConfig(model="owner/model", dataset="owner/data", hookpoints=[CODER])
+    run = Run(**{"name": "run", "config": config.model_dump(mode="json")} | values)
+    session.add(run)
+    session.flush()
+    record(session, run.id, actor="user", kind=RunState.QUEUED)
+    return run
+
+
+def add_attempt(session: Session, run: Run, *, attempt: int = 1, event_seq: int = 0) -> Attempt:
+    """An attempt that holds the run."""
+    run.fence = attempt
+    row = Attempt(run_id=run.id, attempt=attempt, worker_id="w", host="host", event_seq=event_seq)
+    session.add_all([run, row])
+    session.flush()
+    return row
+
+
+def add_point(
+    session: Session, run: Run, seq: int, value: float, *, key: str = "fvu/layers.5", attempt: int = 1
+) -> None:
+    finite = bool(np.isfinite(value))
+    kind = "finite" if finite else str(float(value))
+    place = {"run_id": run.id, "attempt": attempt, "seq": seq, "key": key, "step": seq, "ts": float(seq)}
+    session.add(MetricPoint(**place, value=value if finite else None, kind=kind))
+
+
+def add_checkpoint(session: Session, settings: Settings, run: Run, step: int = 20) -> Checkpoint:
+    """A checkpoint in upstream's layout, with a manifest, an evaluation and a config that names local paths."""
+    directory = settings.run_dir(run.id).checkpoint(step)
+    coder = directory.coder(CODER)
+    coder.root.mkdir(parents=True)
+    coder.config.write_text('{"k": 2, "d_in": 4}')
+    weights = np.arange(32, dtype=np.float32).reshape(8, 4)
+    save_file({"W_dec": weights}, coder.weights)
+    config = RunConfig(model="/secret/place/model", dataset="/secret/place/text.jsonl", hookpoints=[CODER])
+    directory.config.write_text(config.model_dump_json())
+    directory.evaluation.write_text("{}")
+    write_manifest(directory, step=step, tokens_seen=100, config_sha256="0" * 64)
+    return _row(session, run, directory, step)
+
+
+def _row(session: Session, run: Run, directory: CheckpointDir, step: int) -> Checkpoint:
+    row = Checkpoint(
+        run_id=run.id,
+        attempt=1,
+        step=step,
+        path=f"checkpoints/{directory.root.name}",
+        manifest_sha256=file_sha256(directory.manifest),
+        size_bytes=1000,
+        evaluation={CODER: {"eval_fvu": 0.25, "eval_l0": 31.5}},
+    )
+    session.add(row)
+    session.flush()
+    return row
