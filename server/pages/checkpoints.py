@@ -44,7 +44,8 @@ def page(
         query = LatentQuery(
             checkpoint_id, context["coder"], _natural(latent), wanted, ascending=order == "asc", page=_natural(at)
         )
-        context |= browse(inspection, query) | _histograms(inspection, query.latent)
+        context |= browse(inspection, query)
+        context |= _histograms(inspection, context["latent_id"])
         if is_partial(request):
             return render(request, "checkpoint/_latents.html", context, user=user)
     return render(request, "checkpoint/page.html", context, user=user)
@@ -133,13 +134,12 @@ def _tiles(evaluation: dict[str, Any], inspection: "Inspection | None") -> list[
     return tiles
 
 
-def _histograms(inspection: "Inspection", latent: int | None) -> dict[str, Any]:
-    chosen = latent if latent is not None and 0 <= latent < inspection.num_latents else None
-    density_mark = float(inspection.firing_frac[chosen]) if chosen is not None else None
-    norm_mark = float(inspection.decoder_norm[chosen]) if chosen is not None else None
+def _histograms(inspection: "Inspection", latent: int) -> dict[str, Any]:
+    """Both histograms, with a mark where the shown latent stands."""
+    density, norm = float(inspection.firing_frac[latent]), float(inspection.decoder_norm[latent])
     return {
-        "density": density_histogram(inspection.firing_frac.tolist(), density_mark or None),
-        "norms": linear_histogram(inspection.decoder_norm.tolist(), norm_mark),
+        "density": density_histogram(inspection.firing_frac.tolist(), density or None),
+        "norms": linear_histogram(inspection.decoder_norm.tolist(), norm),
     }
 
 

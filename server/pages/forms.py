@@ -48,7 +48,7 @@ class Control:
     @property
     def is_changed(self) -> bool:
         """Whether the value differs from the field's default."""
-        return self.value != to_text(self.spec, self.spec.default)
+        return bool(self.value != to_text(self.spec, self.spec.default))
 
 
 @dataclass(frozen=True)

@@ -41,13 +41,17 @@ def ranking(inspection: Inspection, sort: str, *, ascending: bool) -> npt.NDArra
     """Latent numbers in table order; equal values by number."""
     if sort == "id":
         return np.arange(inspection.num_latents)
-    columns = {"density": inspection.firing_frac, "max": inspection.max_activation, "norm": inspection.decoder_norm}
+    columns: dict[str, npt.NDArray[Any]] = {
+        "density": inspection.firing_frac,
+        "max": inspection.max_activation,
+        "norm": inspection.decoder_norm,
+    }
     values = np.nan_to_num(columns.get(sort, inspection.max_activation).astype(np.float64), nan=-1.0)
     return np.argsort(values if ascending else -values, kind="stable")
 
 
 def browse(inspection: Inspection, query: LatentQuery) -> dict[str, Any]:
-    """Template context of `checkpoint/_latents.html`."""
+    """Template context of `checkpoint/_latents.html`. Without a latent in the query the first of the page is shown."""
     order = ranking(inspection, query.sort, ascending=query.ascending)
     place = _place_of(order, query.latent)
     pages = max(1, -(-len(order) // PAGE_ROWS))
@@ -55,6 +59,8 @@ def browse(inspection: Inspection, query: LatentQuery) -> dict[str, Any]:
     page = min(max(page, 0), pages - 1)
     first = page * PAGE_ROWS
     shown = order[first : first + PAGE_ROWS]
+    if place is None:
+        place = first
     return {
         "num_latents": inspection.num_latents,
         "columns": COLUMNS,
@@ -66,8 +72,8 @@ def browse(inspection: Inspection, query: LatentQuery) -> dict[str, Any]:
         "last_row": first + len(shown),
         "previous_page": query.url(page=page - 1) if page > 0 else None,
         "next_page": query.url(page=page + 1) if page < pages - 1 else None,
-        "latent_id": query.latent if place is not None else None,
-        "latent": _latent(inspection, order, place, query) if place is not None else None,
+        "latent_id": int(order[place]),
+        "latent": _latent(inspection, order, place, query),
         "random_url": query.url(latent=_random_alive(inspection), page=None),
     }
 

@@ -145,16 +145,16 @@ def test_latents_are_sorted_paged_and_linked(site: Site, open_page: OpenPage) ->
     page = open_page(f"/checkpoints/{site.ids['checkpoint']}")
     page.get_by_role("link", name="Density").click()
     page.wait_for_url("**sort=density*")
-    page.get_by_role("link", name="Next").click()
+    page.get_by_role("link", name="Next", exact=True).click()
     page.wait_for_url("**page=1*")
     page.locator(".latents tbody a").first.click()
     page.wait_for_url("**latent=*")
     page.locator(".snippets .peak").first.wait_for()
-    shown = page.locator("#latents h2").nth(1).inner_text()
+    shown = page.locator(".chosen h2").inner_text()
     page.reload()
-    assert page.locator("#latents h2").nth(1).inner_text() == shown
+    assert page.locator(".chosen h2").inner_text() == shown
     page.keyboard.press("]")
-    page.wait_for_function(f"document.querySelectorAll('#latents h2')[1].textContent !== {shown!r}")
+    page.wait_for_function(f"document.querySelector('.chosen h2').textContent !== {shown!r}")
 
 
 def test_a_refused_push_keeps_the_repository_and_never_shows_the_token(site: Site, open_page: OpenPage) -> None:
