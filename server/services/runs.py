@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import math
 import time
 from typing import NamedTuple
 
@@ -114,7 +115,7 @@ def _encode(run: Run) -> str:
 def _decode(cursor: str) -> tuple[float, str]:
     try:
         created_at, run_id = json.loads(base64.urlsafe_b64decode(cursor[:200] + "=" * (-len(cursor) % 4)))
-        if isinstance(created_at, float) and isinstance(run_id, str) and len(run_id) == 26:
+        if isinstance(created_at, float) and math.isfinite(created_at) and isinstance(run_id, str) and len(run_id) == 26:
             return created_at, run_id
     except (ValueError, binascii.Error, TypeError):
         pass

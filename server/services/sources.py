@@ -9,7 +9,7 @@ from server.settings import Settings
 from sparsify_core.config import RunConfig
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
-_DATA_ARGUMENT = re.compile(r"\w+=[\w.,+*-]*(/[\w.,+*-]+)*", re.ASCII)
+_DATA_ARGUMENT = re.compile(r"\w+=([\w.+*-]+(/[\w.+*-]+)*)?", re.ASCII)
 
 
 def source_problems(config: RunConfig, settings: Settings) -> list[FieldProblem]:
