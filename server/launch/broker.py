@@ -2,14 +2,12 @@
 
 import secrets
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
-import redis
-
 from server.launch.child import Child
 from server.launch.errors import LaunchError
-from server.queue import redis_client_url
 
 _MAX_SOCKET_PATH = 100
 """macOS allows 104 bytes."""
@@ -20,26 +18,31 @@ class EmbeddedBroker:
 
     def __init__(self, data_dir: Path, log: Path) -> None:
         self._socket_dir = Path(tempfile.mkdtemp(prefix="sparseboard-"))  # 0700
-        socket = self._socket_dir / "broker.sock"
-        if len(str(socket).encode()) > _MAX_SOCKET_PATH:
+        self._socket = self._socket_dir / "broker.sock"
+        if len(str(self._socket).encode()) > _MAX_SOCKET_PATH:
             shutil.rmtree(self._socket_dir)
             raise LaunchError(
                 f"the path of a socket in {tempfile.gettempdir()} is too long: set TMPDIR to a shorter one"
             )
-        password = secrets.token_urlsafe(24)
+        self._password = secrets.token_urlsafe(24)
         state = data_dir / "broker"
         state.mkdir(mode=0o700, exist_ok=True)
         config = (
-            f"port 0\nunixsocket {socket}\nunixsocketperm 600\nrequirepass {password}\n"
+            f"port 0\nunixsocket {self._socket}\nunixsocketperm 600\nrequirepass {self._password}\n"
             f'dir "{state}"\nappendonly yes\nsave ""\nmaxmemory-policy noeviction\n'
         )
-        self.url = f"redis+socket://:{password}@{socket}?virtual_host=0"
+        self.url = f"redis+socket://:{self._password}@{self._socket}?virtual_host=0"
         self.child = Child("broker", [_binary(), "-"], log=log, stdin=config.encode())
 
     def is_ready(self) -> bool:
+        # By hand: the client library takes longer to import than the broker to start.
         try:
-            return bool(redis.Redis.from_url(redis_client_url(self.url), socket_timeout=1).ping())
-        except (redis.RedisError, OSError):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(1)
+                connection.connect(str(self._socket))
+                connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
+                return connection.makefile("rb").readline() == b"+OK\r\n"
+        except OSError:
             return False
 
     def clean_up(self) -> None:

@@ -3,11 +3,10 @@
 import os
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from server.auth import issue_login_code
 from server.db.session import Database
 from server.launch.child import Child
-from server.launch.demo import DemoProgress, prepare_demo, queue_demo
 from server.launch.drain import drain
 from server.launch.errors import LaunchError
 from server.launch.lock import DataFolderLock
@@ -15,7 +14,11 @@ from server.launch.network import browser_url, check_host, pick_port
 from server.launch.prepare import check_space, migrate
 from server.launch.stop import StoppedError, StopRequest
 from server.launch.tree import POLL_S, Tree, end_left_behind, worker_child
+from server.services.sessions import issue_login_code
 from server.settings import Settings
+
+if TYPE_CHECKING:  # what the demo needs is imported only for it: a daily start is quicker
+    from server.launch.demo import DemoProgress
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ def up(settings: Settings, options: UpOptions) -> int:
         settings = settings.model_copy(update={"port": port})
         migrate(settings)
         if options.demo:
+            from server.launch.demo import prepare_demo
+
             prepare_demo(settings, stop)
         _serve(settings, options, lock, stop)
     except StoppedError:
@@ -56,19 +61,21 @@ def _serve(settings: Settings, options: UpOptions, lock: DataFolderLock, stop: S
     tree = Tree(settings, url=url, with_worker=options.with_worker)
     try:
         tree.start(stop)
-        run_id = queue_demo(database, _with_broker(settings, tree)) if options.demo else None
+        progress = _start_demo(database, settings, tree, url=url) if options.demo else None
         lock.write(url=url, children=tree.describe())
         _say(f"Sparseboard is ready. Open this link, it logs you in once:\n\n  {login_url(database, url)}\n")
         _say(f"data folder: {settings.data_dir}   (Ctrl-C stops everything)")
-        progress = DemoProgress(database, run_id, url=url) if run_id else None
         _look_after(tree, lock, stop, url=url, progress=progress)
     finally:
         tree.stop(stop, _say)
         database.engine.dispose()
 
 
-def _with_broker(settings: Settings, tree: Tree) -> Settings:
-    return settings.model_copy(update={"redis_url": tree.broker_url})
+def _start_demo(database: Database, settings: Settings, tree: Tree, *, url: str) -> "DemoProgress":
+    from server.launch.demo import DemoProgress, queue_demo
+
+    run_id = queue_demo(database, settings.model_copy(update={"redis_url": tree.broker_url}))
+    return DemoProgress(database, run_id, url=url)
 
 
 def _look_after(
