@@ -79,7 +79,7 @@ def _start_demo(database: Database, settings: Settings, tree: Tree, *, url: str)
 
 
 def _look_after(
-    tree: Tree, lock: DataFolderLock, stop: StopRequest, *, url: str, progress: DemoProgress | None
+    tree: Tree, lock: DataFolderLock, stop: StopRequest, *, url: str, progress: "DemoProgress | None"
 ) -> None:
     show_at = 0.0
     while True:
