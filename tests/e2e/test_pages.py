@@ -7,6 +7,7 @@ import pytest
 from webpage import SCREENSHOTS, OpenPage, Site
 
 from server.db.tables import Run, RunState
+from server.pages.runs import PAGE_ROWS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 
@@ -119,6 +120,29 @@ def test_runs_are_filtered_in_the_address(site: Site, open_page: OpenPage) -> No
     page.reload()
     assert rows.count() == 1
     assert open_page("/runs?state=failed").locator("#runs tbody tr").count() == 1
+
+
+def test_older_runs_are_shown_below_or_on_a_page_of_their_own(site: Site, open_page: OpenPage) -> None:
+    with site.database.write() as session:
+        old = [Run(name=f"old {n:02d}", state="cancelled", config={}, created_at=1000.0 + n) for n in range(40)]
+        session.add_all(old)
+    page = open_page("/runs")
+    rows = page.locator("#runs tbody tr:not(.load-more)")
+    assert rows.count() == PAGE_ROWS
+    page.get_by_role("link", name="Show older runs").click()
+    page.locator("#runs", has_text="old 00").wait_for()
+    names = page.locator("#runs .name").all_inner_texts()
+    assert len(names) == len(set(names)) > PAGE_ROWS
+    plain = open_page("/runs", script=False)
+    plain.get_by_role("link", name="Show older runs").click()
+    assert "old 00" in plain.locator("#runs").inner_text()
+
+
+def test_choosing_a_coder_shows_its_latents(site: Site, open_page: OpenPage) -> None:
+    page = open_page(f"/checkpoints/{site.ids['checkpoint_many']}")
+    page.get_by_label("Coder", exact=True).select_option("layers.7")
+    page.wait_for_url("**coder=layers.7")
+    assert page.get_by_label("Coder", exact=True).input_value() == "layers.7"
 
 
 def test_keyboard_opens_help_and_the_form(open_page: OpenPage) -> None:

@@ -54,6 +54,10 @@ document.addEventListener("click", (event) => {
   else target.closest("dialog")?.close();
 });
 
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
+});
+
 function isTyping(element) {
   return element.closest("input, textarea, select, [contenteditable]") !== null;
 }
