@@ -2,11 +2,12 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
 
-from server.db.runs import active, claim, next_queued, set_supervisor
+from server.db.runs import active, claim, next_queued, release, set_supervisor
 from server.db.session import Database
 from server.db.tables import Attempt, Run, RunState
 from server.settings import Settings
@@ -39,7 +40,10 @@ class Claimer:
         kill_orphans(self._database)
         claimed = self._take()
         for run_id, fence in claimed:
-            self._start_supervisor(run_id, fence)
+            try:
+                self._start_supervisor(run_id, fence)
+            except OSError as error:  # a full disk, most likely
+                self._give_up(run_id, fence, f"training could not be started: {error}")
         return [run_id for run_id, _ in claimed]
 
     def _take(self) -> list[tuple[str, int]]:
@@ -62,19 +66,39 @@ class Claimer:
         if run.state == RunState.QUEUED and run.phase != phase:
             run.phase = phase
 
+    def _give_up(self, run_id: str, fence: int, message: str) -> None:
+        logger.error("run %s: %s", run_id, message)
+        with self._database.write() as session:
+            release(
+                session,
+                run_id,
+                fence,
+                RunState.FAILED,
+                actor="worker",
+                outcome="failed",
+                detail=message,
+                reason_code="start_failed",
+                message=message,
+            )
+
     def _start_supervisor(self, run_id: str, fence: int) -> None:
         """A process of its own session: it outlives this worker."""
         log = self._settings.run_dir(run_id).supervisor_log(fence)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "worker.supervisor", run_id, str(fence)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {processes.RUN_ID_VARIABLE: run_id, processes.FENCE_VARIABLE: str(fence)},
-                start_new_session=True,
-            )
+        # Inherited, so that a stop that comes while the supervisor starts waits until it can answer.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, processes.STOP_SIGNALS)
+        try:
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "worker.supervisor", run_id, str(fence)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | {processes.RUN_ID_VARIABLE: run_id, processes.FENCE_VARIABLE: str(fence)},
+                    start_new_session=True,
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._supervisors.append(process)
         started = processes.start_time(process.pid)
         with self._database.write() as session:

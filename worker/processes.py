@@ -17,6 +17,9 @@ import psutil
 
 RUN_ID_VARIABLE = "SPARSEBOARD_RUN_ID"
 FENCE_VARIABLE = "SPARSEBOARD_FENCE"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Ask a supervisor to give its run back."""
+
 _START_TOLERANCE_S = 0.1
 
 

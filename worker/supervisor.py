@@ -228,8 +228,9 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     run_id, fence = sys.argv[1], int(sys.argv[2])
     supervisor = Supervisor(get_settings(), run_id, fence)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in processes.STOP_SIGNALS:
         signal.signal(number, supervisor.drain)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, processes.STOP_SIGNALS)  # the worker started us with them blocked
     return supervisor.run()
 
 

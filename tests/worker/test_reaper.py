@@ -104,6 +104,15 @@ def test_only_outdated_processes_of_known_runs_are_orphans(database: Database) -
             process.wait()
 
 
+def test_a_run_whose_folder_cannot_be_written_fails_with_the_reason(database: Database, settings: Settings) -> None:
+    with database.write() as session:
+        run = Run(name="a", config={})
+        session.add(run)
+    (settings.data_dir / "runs").write_text("in the way")
+    Claimer(database, settings, worker_id="w", host="host", gpus=[]).claim()
+    assert state_of(database, run.id) == (RunState.FAILED, "start_failed", 0)
+
+
 def test_a_host_without_gpus_claims_one_run_and_says_why_the_next_waits(
     database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
