@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from webpage import SCREENSHOTS, OpenPage, Site
+from webpage import SCREENSHOTS, OpenPage, Site, soon
 
 from server.db.tables import Run, RunState
 from server.pages.runs import PAGE_ROWS
@@ -116,7 +116,7 @@ def test_runs_are_filtered_in_the_address(site: Site, open_page: OpenPage) -> No
     page.keyboard.type("transcoder")
     page.wait_for_url("**/runs?q=transcoder*")
     rows = page.locator("#runs tbody tr")
-    page.wait_for_function("document.querySelectorAll('#runs tbody tr').length === 1")
+    soon(rows.count, 1)
     page.reload()
     assert rows.count() == 1
     assert open_page("/runs?state=failed").locator("#runs tbody tr").count() == 1
@@ -178,7 +178,7 @@ def test_latents_are_sorted_paged_and_linked(site: Site, open_page: OpenPage) ->
     page.reload()
     assert page.locator(".chosen h2").inner_text() == shown
     page.keyboard.press("]")
-    page.wait_for_function(f"document.querySelector('.chosen h2').textContent !== {shown!r}")
+    soon(lambda: page.locator(".chosen h2").inner_text() != shown, True)
 
 
 def test_a_refused_push_keeps_the_repository_and_never_shows_the_token(site: Site, open_page: OpenPage) -> None:
