@@ -60,7 +60,7 @@ def _files(settings: Settings, row: HubPush, checkpoint: Checkpoint, run: Run) -
 
 def _upload(settings: Settings, row: HubPush, files: dict[str, Any], message: str, token: str) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi  # 0.7 s; and the tests of `_files` need no Hub
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     api = HfApi(endpoint=settings.hf_endpoint, token=token)
     try:
@@ -72,7 +72,9 @@ def _upload(settings: Settings, row: HubPush, files: dict[str, Any], message: st
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         raise PushError(_sentence(status, row.repo_id)) from error
-    except OSError as error:
+    except FileNotFoundError as error:
+        raise PushError("The checkpoint was deleted while it was pushed: push a newer one.") from error
+    except (OSError, HTTPError) as error:
         raise PushError(f"The Hub at {settings.hf_endpoint} cannot be reached: {type(error).__name__}.") from error
     return f"{settings.hf_endpoint.rstrip('/')}/{row.repo_id}"
 
