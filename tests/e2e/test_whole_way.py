@@ -1,6 +1,5 @@
 """The product as a user meets it: `sparseboard up`, a login link, the form, a real training run, its checkpoint."""
 
-import io
 import os
 import re
 import signal
@@ -9,9 +8,11 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urljoin
 
 import psutil
 import pytest
+
 from services import wait_until
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -37,7 +38,9 @@ def product(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_tex
             [sys.executable, "-m", "server.cli", "up", "--port", "0"], env=env, stdout=output, stderr=output
         )
     try:
-        link = wait_until(lambda: re.search(r"http://\S+/login#code=\S+", log.read_text()), timeout_s=60, what="the login link")
+        link = wait_until(
+            lambda: re.search(r"http://\S+/login#code=\S+", log.read_text()), timeout_s=60, what="the login link"
+        )
         yield link.group(0), data_dir
     finally:
         tree = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
@@ -65,7 +68,7 @@ def page(product: tuple[str, Path]) -> Iterator["playwright_api.Page"]:
 
 def submit(page: "playwright_api.Page", **fields: str) -> None:
     """Fill in the form of a new run and send it."""
-    page.goto(page.url.split("/", 3)[0] + "//" + page.url.split("/", 3)[2] + "/runs/new?preset=blank")
+    page.goto(urljoin(page.url, "/runs/new?preset=blank"))
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     for name, value in fields.items():
         control = page.locator(f'[name="{name.replace("__", ".")}"]:not([type=hidden])')
@@ -105,20 +108,20 @@ def test_a_run_goes_from_the_form_to_a_downloaded_checkpoint(
     assert page.evaluate("window.sameDocument") is True
     page.locator("#chart-fvu canvas").wait_for()
     rows = page.locator("#chart-fvu tbody tr")
-    live = rows.all_inner_texts()
-    assert any("layers.0" in row for row in live)
+    live = rows.all_text_contents()
+    assert any("held out" in row for row in live)
 
     page.reload()
     page.locator("#chart-fvu canvas").wait_for()
-    wait_until(lambda: rows.all_inner_texts() == live, timeout_s=10, what="the reloaded chart to equal the live one")
+    wait_until(lambda: rows.all_text_contents() == live, timeout_s=10, what="the reloaded chart to equal the live one")
 
     page.locator("#lists a[href^='/checkpoints/']").first.click()
     page.wait_for_url("**/checkpoints/*")
     page.get_by_text("Feature density").wait_for()
     checkpoint_url = page.url
-    zipped = page.request.get(page.locator("a[href$='/zip']").get_attribute("href") or "")
-    assert zipped.ok
-    names = zipfile.ZipFile(io.BytesIO(zipped.body())).namelist()
+    with page.expect_download() as download:
+        page.locator("a[href$='/zip']").click()
+    names = zipfile.ZipFile(download.value.path()).namelist()
     assert any(name.endswith("layers.0/sae.safetensors") for name in names)
 
     page.goto(f"{checkpoint_url.split('?')[0]}?coder=layers.0&latent=0")
