@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from sparsify_core.config import RunConfig
 from sparsify_core.model.coder import SparseCoder
+from sparsify_core.train.muon import Muon
 from sparsify_core.train.schedule import lr_factor
 
 _BASE_LR = {"adam": 2e-4, "signum": 5e-3}
+_MUON_LR = 2e-3
 _BASE_NUM_LATENTS = 2**14
 _SIGNUM_MOMENTUM = 0.95
 _GROUP_SCALARS = ("lr", "lr_max", "weight_sum", "k")
@@ -34,47 +36,49 @@ class SignSGD(torch.optim.Optimizer):
 
 
 class CoderOptimizer:
-    """One optimizer over all coders, one parameter group per coder.
+    """The optimizers of all coders, with one parameter group per coder in each.
+
+    Under muon these are two: muon for the matrices, adam for the biases.
 
     Args:
         coders: by name.
-        num_steps: length of the run; adam's rate falls to 0 over it.
+        num_steps: length of the run; the rates of adam and muon fall to 0 over it.
     """
 
     def __init__(self, config: RunConfig, coders: Mapping[str, SparseCoder], num_steps: int) -> None:
         self._coders = coders
         self._params = {f"{name}/{key}": p for name, coder in coders.items() for key, p in coder.named_parameters()}
-        self._peak_lrs = [config.lr or default_lr(config.optimizer, coder.num_latents) for coder in coders.values()]
         self._num_steps = num_steps
-        self._warmup_steps = config.lr_warmup_steps
-        groups = [
-            {"params": list(coder.parameters()), "lr": lr}
-            for coder, lr in zip(coders.values(), self._peak_lrs, strict=True)
-        ]
         self._schedule_free: Any = None
-        self._base: torch.optim.Optimizer
+        self._bases: list[torch.optim.Optimizer]
         if config.optimizer == "signum":
-            self._base = SignSGD(groups)
-            self._schedule_free = ScheduleFreeWrapper(self._base, momentum=_SIGNUM_MOMENTUM)
+            self._bases = [SignSGD(_groups(config, coders))]
+            self._schedule_free = ScheduleFreeWrapper(self._bases[0], momentum=_SIGNUM_MOMENTUM)
             self._schedule_free.train()
+        elif config.optimizer == "muon":
+            self._bases = [
+                Muon(_groups(config, coders, matrices=True)),
+                torch.optim.Adam(_groups(config, coders, matrices=False), fused=True),
+            ]
         else:
-            self._base = torch.optim.Adam(groups, fused=True)
+            self._bases = [torch.optim.Adam(_groups(config, coders), fused=True)]
 
     @property
     def lr(self) -> float:
         """Rate of the first group in the last step."""
-        return float(self._base.param_groups[0]["lr"])
+        return float(self._bases[0].param_groups[0]["lr"])
 
     def step(self, step: int) -> None:
         """Optimizer step number `step`, counted from 0; gradients are gone afterwards."""
         if self._schedule_free is not None:
             self._schedule_free.step()
         else:
-            factor = lr_factor(step, self._num_steps, self._warmup_steps)
-            for group, peak in zip(self._base.param_groups, self._peak_lrs, strict=True):
-                group["lr"] = peak * factor
-            self._base.step()
-        self._base.zero_grad(set_to_none=True)
+            for base in self._bases:
+                for group in base.param_groups:
+                    group["lr"] = group["peak_lr"] * lr_factor(step, self._num_steps, group["warmup_steps"])
+                base.step()
+        for base in self._bases:
+            base.zero_grad(set_to_none=True)
 
     @contextmanager
     @torch.no_grad()
@@ -103,15 +107,11 @@ class CoderOptimizer:
 
     def tensors(self) -> dict[str, Tensor]:
         """State by `coder/parameter/key`."""
-        return {
-            f"{name}/{key}": value for name, p in self._params.items() for key, value in self._base.state[p].items()
-        }
+        return {f"{name}/{key}": value for name, p in self._params.items() for key, value in self._state(p).items()}
 
     def scalars(self) -> list[dict[str, float]]:
         """Numbers of each parameter group."""
-        return [
-            {key: value for key, value in group.items() if key in _GROUP_SCALARS} for group in self._base.param_groups
-        ]
+        return [{key: value for key, value in group.items() if key in _GROUP_SCALARS} for group in self._param_groups()]
 
     @torch.no_grad()
     def restore(
@@ -122,15 +122,43 @@ class CoderOptimizer:
             if name in weights:
                 p.copy_(weights[name])
             prefix = f"{name}/"
-            self._base.state[p] = {
-                key.removeprefix(prefix): value.to(p.device) for key, value in tensors.items() if key.startswith(prefix)
-            }
-        for group, numbers in zip(self._base.param_groups, scalars, strict=True):
+            self._state(p).update(
+                {key.removeprefix(prefix): v.to(p.device) for key, v in tensors.items() if key.startswith(prefix)}
+            )
+        for group, numbers in zip(self._param_groups(), scalars, strict=True):
             group.update(numbers)
+
+    def _param_groups(self) -> list[dict[str, Any]]:
+        return [group for base in self._bases for group in base.param_groups]
+
+    def _state(self, p: Tensor) -> dict[str, Any]:
+        """State of a parameter in the optimizer that it belongs to."""
+        for base in self._bases:
+            if any(p is own for group in base.param_groups for own in group["params"]):
+                state: dict[str, Any] = base.state[p]
+                return state
+        raise KeyError("parameter of another optimizer")
+
+
+def _groups(
+    config: RunConfig, coders: Mapping[str, SparseCoder], *, matrices: bool | None = None
+) -> list[dict[str, Any]]:
+    """One parameter group per coder: all parameters, or only the matrices, or only the others."""
+    return [
+        {
+            "params": [p for p in coder.parameters() if matrices is None or (p.dim() >= 2) is matrices],
+            "lr": config.lr or default_lr(config.optimizer, coder.num_latents),
+            "peak_lr": config.lr or default_lr(config.optimizer, coder.num_latents),
+            "warmup_steps": 0 if matrices else config.lr_warmup_steps,
+        }
+        for coder in coders.values()
+    ]
 
 
 def default_lr(optimizer: str, num_latents: int) -> float:
-    """Upstream's scaling law: the rate falls with the square root of the number of latents."""
+    """Upstream's scaling law: the rate falls with the square root of the number of latents, except muon's."""
+    if optimizer == "muon":
+        return _MUON_LR
     return _BASE_LR[optimizer] / math.sqrt(num_latents / _BASE_NUM_LATENTS)
 
 

@@ -35,6 +35,7 @@ def interrupted(train: TrainFunction, monkeypatch: pytest.MonkeyPatch, step: int
     [
         {"optimizer": "adam"},
         {"optimizer": "signum", "lr": 0.003},
+        {"optimizer": "muon", "skip_connection": True},
         {"optimizer": "adam", "grad_acc_steps": 2, "batch_size": 2, "init_seeds": [0, 1]},
         {"optimizer": "adam", "auxk_alpha": 0.5, "dead_feature_threshold": 128, "k": 1},
         {"optimizer": "adam", "k_decay_steps": 6, "transcode": True, "skip_connection": True},

@@ -14,10 +14,10 @@ from sparsify_core.data.sequences import load_sequences
 from sparsify_core.formats.sparsify import load_coder
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "signum"])
+@pytest.mark.parametrize("optimizer", ["adam", "signum", "muon"])
 @pytest.mark.parametrize("transcode", [False, True])
 def test_loss_falls(train: TrainFunction, optimizer: str, transcode: bool) -> None:
-    lr = 0.01 if optimizer == "adam" else 0.003
+    lr = {"adam": 0.01, "signum": 0.003, "muon": 0.02}[optimizer]
     done = train(optimizer=optimizer, transcode=transcode, lr=lr, max_tokens=2560)
     assert done.exit_code == 0
     fvu = done.series("fvu/layers.0")

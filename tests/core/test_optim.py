@@ -1,0 +1,51 @@
+"""Optimizers and schedules against their formulas."""
+
+import pytest
+import torch
+
+from sparsify_core.train.muon import Muon, orthogonalize
+from sparsify_core.train.optim import SignSGD, default_lr
+from sparsify_core.train.schedule import decayed_k, lr_factor
+
+
+def test_lr_rises_linearly_then_falls_to_the_end() -> None:
+    factors = [lr_factor(step, 10, 2) for step in range(10)]
+    assert factors[:3] == [0.5, 1.0, 1.0]
+    assert factors[2:] == pytest.approx([1 - i / 8 for i in range(8)])
+    assert all(factor > 0 for factor in [*factors, *(lr_factor(s, 5, 1000) for s in range(5))])
+
+
+def test_default_rates_are_upstreams() -> None:
+    assert default_lr("adam", 2**14) == pytest.approx(2e-4)
+    assert default_lr("signum", 2**16) == pytest.approx(2.5e-3)
+    assert default_lr("muon", 2**16) == pytest.approx(2e-3)
+
+
+def test_k_falls_from_ten_widths() -> None:
+    ks = [decayed_k(b, k=8, width=10, num_latents=1000, decay_batches=4) for b in range(6)]
+    assert ks == [100, 77, 54, 31, 8, 8]
+
+
+def test_sign_sgd() -> None:
+    p = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    p.grad = torch.tensor([5.0, -0.1, 0.0])
+    SignSGD([{"params": [p], "lr": 0.5}]).step()
+    assert p.tolist() == [0.5, 2.5, 3.0]
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (8, 8)])
+def test_orthogonalized_singular_values_are_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(shape) * 100))
+    assert values.min() > 0.3
+    assert values.max() < 1.3
+
+
+def test_muon_step() -> None:
+    torch.manual_seed(0)
+    p = torch.randn(6, 4, requires_grad=True)
+    before, gradient = p.detach().clone(), torch.randn(6, 4)
+    p.grad = gradient
+    Muon([{"params": [p], "lr": 0.1}]).step()
+    direction = orthogonalize(gradient.lerp(0.05 * gradient, 0.95))
+    torch.testing.assert_close(p.detach(), before * (1 - 0.1 * 0.1) - 0.1 * 0.2 * 6**0.5 * direction)
