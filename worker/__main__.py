@@ -3,6 +3,8 @@
 import logging
 import sys
 
+from sqlalchemy.exc import DBAPIError
+
 from server.settings import get_settings
 from worker.app import attach, make_app
 from worker.host import WorkerIsRunningError
@@ -15,6 +17,11 @@ def main() -> int:
         host = host_worker()
     except WorkerIsRunningError as error:
         sys.stderr.write(f"worker: {error}\n")
+        return 1
+    except DBAPIError as error:
+        sys.stderr.write(
+            f"worker: the database is not ready ({error.orig}): is it up, and was `sparseboard migrate` run?\n"
+        )
         return 1
     attach(host)
     app = make_app(get_settings())

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 from server.launch.errors import LaunchError
 
@@ -20,14 +22,17 @@ _LOG_BYTES = 10 << 20
 
 
 class Child:
-    """A process that should run as long as Sparseboard does. Ctrl-C in the terminal reaches only the launcher."""
+    """A process that should run as long as Sparseboard does. Ctrl-C in the terminal reaches only the launcher.
+
+    Without a `log` it writes to where the launcher does, as a container wants it.
+    """
 
     def __init__(
         self,
         name: str,
         command: list[str],
         *,
-        log: Path,
+        log: Path | None,
         environment: Mapping[str, str] | None = None,
         stdin: bytes | None = None,
     ) -> None:
@@ -52,15 +57,12 @@ class Child:
 
     def start(self) -> None:
         self._is_wanted = True
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
-            self.log.replace(self.log.with_suffix(".old.log"))
-        with self.log.open("ab") as output:
+        with self._output() as output:
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL if self._stdin is None else subprocess.PIPE,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=None if output is None else subprocess.STDOUT,
                 env=self._environment,
                 start_new_session=True,
                 preexec_fn=_die_with_launcher(),  # safe: the launcher has one thread
@@ -69,6 +71,14 @@ class Child:
             self._process.stdin.write(self._stdin)
             self._process.stdin.close()
         self._started_at = time.monotonic()
+
+    def _output(self) -> AbstractContextManager[BinaryIO | None]:
+        if self.log is None:
+            return nullcontext()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".old.log"))
+        return self.log.open("ab")
 
     def look_after(self) -> bool:
         """Start it again when it has died; returns whether that was done. Raises LaunchError when it keeps dying."""
@@ -88,6 +98,8 @@ class Child:
         return True
 
     def _last_words(self) -> str:
+        if self.log is None:
+            return "it said why above"
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if self.log.exists() else []
         return f"{lines[-1].strip() if lines else 'it said nothing'} (see {self.log})"
 

@@ -29,7 +29,7 @@ class Tree:
     def __init__(self, settings: Settings, *, url: str, with_worker: bool) -> None:
         self._settings = settings
         self._url = url
-        logs = settings.data_dir / "logs"
+        logs = self._logs = settings.data_dir / "logs"
         self._broker = None if settings.redis_url else EmbeddedBroker(settings.data_dir, logs / "broker.log")
         self.broker_url = self._broker.url if self._broker else settings.redis_url
         environment = os.environ | {
@@ -39,7 +39,7 @@ class Tree:
             "REDIS_URL": self.broker_url,
         }
         self._server = Child("server", server_command(settings), log=logs / "server.log", environment=environment)
-        self._worker = worker_child(logs, environment) if with_worker else None
+        self._worker = worker_child(logs / "worker.log", environment) if with_worker else None
 
     @property
     def children(self) -> list[Child]:
@@ -82,9 +82,7 @@ class Tree:
             stop.check()
             self.look_after()
             if time.monotonic() > deadline:
-                raise LaunchError(
-                    f"the {what} did not answer within {_READY_TIMEOUT_S:.0f} s: see {self.children[0].log.parent}"
-                )
+                raise LaunchError(f"the {what} did not answer within {_READY_TIMEOUT_S:.0f} s: see {self._logs}")
             time.sleep(every_s)
 
     def _is_serving(self) -> bool:
@@ -104,8 +102,8 @@ def server_command(settings: Settings) -> list[str]:
     ]
 
 
-def worker_child(logs: Path, environment: dict[str, str]) -> Child:
-    return Child("worker", [sys.executable, "-m", "worker"], log=logs / "worker.log", environment=environment)
+def worker_child(log: Path | None, environment: dict[str, str]) -> Child:
+    return Child("worker", [sys.executable, "-m", "worker"], log=log, environment=environment)
 
 
 def end_left_behind(children: list[dict[str, Any]]) -> None:

@@ -100,9 +100,9 @@ def serve_worker(settings: Settings) -> int:
     stop = StopRequest()
     stop.listen()
     environment = os.environ | {"SPARSEBOARD_DATA_DIR": str(settings.data_dir)}
-    child: Child = worker_child(settings.data_dir / "logs", environment)
+    child: Child = worker_child(None, environment)
     child.start()
-    _say(f"the worker runs; its log is {child.log}")
+    _say("the worker runs (Ctrl-C stops it; its runs go back to the queue)")
     try:
         while True:
             stop.check()
