@@ -19,7 +19,7 @@ from starlette.types import Scope
 from server import api, errors, pages, stream
 from server.auth import Guard
 from server.db.session import Database
-from server.hints import watch
+from server.hints import closed_by_signals, watch
 from server.middleware import Envelope
 from server.services import hub
 from server.settings import Settings, get_settings
@@ -60,7 +60,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.db = Database(settings)
     await run_in_threadpool(_clean_up, app.state.db)
     async with watch(settings.redis_url) as app.state.hints:
-        yield
+        with closed_by_signals(app.state.hints):
+            yield
     app.state.db.engine.dispose()
 
 

@@ -6,8 +6,12 @@ A hint says "look into the database" and nothing else. Without a broker nobody i
 import asyncio
 import contextlib
 import logging
+import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+from typing import Any
 
 from server.queue import HINT_CHANNEL, redis_client_url
 
@@ -44,6 +48,27 @@ class Hints:
         for event, wanted in self._listeners.items():
             if wanted is None or wanted == run_id:
                 event.set()
+
+
+@contextmanager
+def closed_by_signals(hints: Hints) -> Iterator[None]:
+    """Let a termination signal end the streams at once: the server waits for open answers before it stops."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(hints.close)
+        if callable(handlers[number]):
+            handlers[number](number, frame)
+
+    for number in handlers:
+        signal.signal(number, handle)
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @asynccontextmanager

@@ -59,8 +59,9 @@ def _files(settings: Settings, row: HubPush, checkpoint: Checkpoint, run: Run) -
 
 
 def _upload(settings: Settings, row: HubPush, files: dict[str, Any], message: str, token: str) -> str:
-    from huggingface_hub import CommitOperationAdd, HfApi  # 0.7 s; and the tests of `_files` need no Hub
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from httpx2 import HTTPError  # what the Hub's client speaks HTTP with
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(endpoint=settings.hf_endpoint, token=token)
     try:
