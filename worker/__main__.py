@@ -1,7 +1,9 @@
 """`python -m worker`: serve this host until SIGTERM. Training goes on when the worker stops."""
 
 import logging
+import signal
 import sys
+from types import FrameType
 
 from sqlalchemy.exc import DBAPIError
 
@@ -9,6 +11,10 @@ from server.settings import get_settings
 from worker.app import attach, make_app
 from worker.host import WorkerIsRunningError
 from worker.tasks import host_worker
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
 
 
 def main() -> int:
@@ -23,9 +29,13 @@ def main() -> int:
             f"worker: the database is not ready ({error.orig}): is it up, and was `sparseboard migrate` run?\n"
         )
         return 1
-    attach(host)
+    signal.signal(signal.SIGTERM, _exit)  # until Celery, once it has started, puts its own handler there
+    ticker = attach(host)
     app = make_app(get_settings())
-    app.worker_main(["worker", "--pool=solo", "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    try:
+        app.worker_main(["worker", "--pool=solo", "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    finally:
+        ticker.stop()
     return 0
 
 

@@ -64,11 +64,13 @@ class Ticker(threading.Thread):
             self._stopped.wait(TICK_S)
 
     def stop(self) -> None:
+        """Let a claim that is being made be finished: its run would be left to the lease otherwise."""
         self._stopped.set()
-        self.join(timeout=5)
+        if self.is_alive():
+            self.join(timeout=4)
 
 
-def attach(host: HostWorker) -> None:
+def attach(host: HostWorker) -> Ticker:
     """Let the timer run as long as the worker does: before it has a broker, and without one."""
     ticker = Ticker(host)
 
@@ -83,3 +85,4 @@ def attach(host: HostWorker) -> None:
 
     for signal, receiver in ((worker_init, start), (worker_shutdown, stop), (setup_logging, keep_logging)):
         signal.connect(receiver, weak=False)
+    return ticker

@@ -18,7 +18,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from server.db.runs import heartbeat, release, wanted
+from server.db.runs import heartbeat, release, set_supervisor, wanted
 from server.db.session import Database
 from server.db.tables import Attempt, Intent, Run, RunState
 from server.settings import Settings, get_settings
@@ -85,6 +85,7 @@ class Supervisor:
 
     def _start(self) -> Trainer | None:
         run, attempt = self._persistently(self._load)
+        self._persistently(self._register)
         processes.kill_run(self._run_id, up_to_fence=self._fence - 1)
         try:
             self._write_config(run)
@@ -108,6 +109,12 @@ class Supervisor:
             if run is None or attempt is None or wanted(session, self._run_id, self._fence) is None:
                 raise LostLeaseError("the run is not held by this attempt")
             return run, attempt
+
+    def _register(self) -> None:
+        # The worker does so too, but may be killed before it gets there.
+        pid = os.getpid()
+        with self._database.write() as session:
+            set_supervisor(session, self._run_id, self._fence, pid=pid, started=processes.start_time(pid))
 
     def _write_config(self, run: Run) -> None:
         self._run_dir.root.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,10 @@
 """Ends training on this host when Sparseboard is stopped: runs save a checkpoint and go back to the queue.
 
-Supervisors outlive the worker by design, so they are asked one by one. A process is taken for a supervisor only if its
-command line names the run: process ids are used again.
+Supervisors outlive the worker by design, so they are asked one by one. They are found by their command line, which
+names the run: a process id in the database may be missing yet, or belong to another process by now.
 """
 
 import contextlib
-import socket
 import time
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from server.db.runs import active
 from server.db.session import Database
 from server.settings import Settings
 
+_MODULE = "worker.supervisor"
 _TIMEOUT_S = 30.0
 """Longer than a supervisor gives its trainer to save."""
 
@@ -46,19 +46,15 @@ def _supervisors(settings: Settings) -> list[psutil.Process]:
     database = Database(settings)
     try:
         with database.read() as session:
-            held = [(run.id, attempt.supervisor_pid) for run, attempt in active(session) if _is_here(attempt.host)]
+            run_ids = {run.id for run, _ in active(session)}
     except SQLAlchemyError:  # no tables yet, or no database: nothing was started by us
         return []
     finally:
         database.engine.dispose()
     found = []
-    for run_id, pid in held:
+    for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            process = psutil.Process(pid)
-            if run_id in process.cmdline():
+            command = process.cmdline()
+            if _MODULE in command and not run_ids.isdisjoint(command):
                 found.append(process)
     return found
-
-
-def _is_here(host: str) -> bool:
-    return host == socket.gethostname()
