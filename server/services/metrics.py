@@ -34,7 +34,8 @@ def series(
     numbered = core_select(*(col(c) for c in columns), (order - 1).label("place"), total.label("total"))
     numbered = numbered.where(col(MetricPoint.run_id) == run_id)
     if keys is not None:
-        numbered = numbered.where(col(MetricPoint.key).in_(keys))
+        storable = [key for key in keys if "\x00" not in key]  # PostgreSQL has no such text
+        numbered = numbered.where(col(MetricPoint.key).in_(storable))
     table = numbered.subquery()
     is_last = table.c.place == table.c.total - 1
     thinned = core_select(table).where((table.c.place % _stride(table.c.total, max_points) == 0) | is_last)

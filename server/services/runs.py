@@ -72,6 +72,8 @@ def list_runs(
         statement = statement.where(tuple_(col(Run.created_at), col(Run.id)) < _decode(cursor))
     if state:
         statement = statement.where(Run.state == state)
+    if q and "\x00" in q:  # PostgreSQL has no such text
+        return Page([], None)
     if q:
         fields = (
             col(Run.name),
@@ -115,7 +117,12 @@ def _encode(run: Run) -> str:
 def _decode(cursor: str) -> tuple[float, str]:
     try:
         created_at, run_id = json.loads(base64.urlsafe_b64decode(cursor[:200] + "=" * (-len(cursor) % 4)))
-        if isinstance(created_at, float) and math.isfinite(created_at) and isinstance(run_id, str) and len(run_id) == 26:
+        if (
+            isinstance(created_at, float)
+            and math.isfinite(created_at)
+            and isinstance(run_id, str)
+            and len(run_id) == 26
+        ):
             return created_at, run_id
     except (ValueError, binascii.Error, TypeError):
         pass

@@ -143,3 +143,11 @@ def test_the_form_can_be_built_from_the_fields(api: TestClient) -> None:
     assert fields["optimizer"]["choices"] == ["adam", "muon", "signum"]
     assert fields["lr"]["nullable"] is True
     assert "save_dir" not in fields
+
+
+def test_text_that_no_row_can_hold_finds_nothing(api: TestClient, run_id: str) -> None:
+    assert api.get("/api/v1/runs", params={"q": "a\x00b"}).json() == {"items": [], "next_cursor": None}
+    assert api.get("/api/v1/runs", params={"q": "\U0001f98a"}).json()["items"] == []
+    assert api.get(f"/api/v1/runs/{run_id}/metrics", params={"key": "a\x00b"}).json()["series"] == {}
+    assert api.get("/api/v1/runs/a%00b").status_code == 404
+    assert api.get("/runs", params={"q": "a\x00b"}).status_code == 200

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
 from server.auth import issue_login_code
@@ -243,3 +244,25 @@ def test_a_defect_says_nothing_but_a_number(
     assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
     assert "secret detail" in caplog.text
     assert answer.json()["request_id"] in caplog.text
+
+
+def test_a_database_that_does_not_answer_is_said_to_be_busy(browser: TestClient, sqlite_app: FastAPI) -> None:
+    @sqlite_app.get("/api/v1/busy")
+    def busy() -> None:
+        raise OperationalError("SELECT secret", {}, Exception("database is locked"))
+
+    answer = browser.get("/api/v1/busy")
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert "SELECT" not in answer.text
+
+
+def test_errors_are_pages_for_people_and_regions_for_htmx(browser: TestClient) -> None:
+    page = browser.get("/runs/nothing")
+    assert page.status_code == 404
+    assert page.headers["content-type"].startswith("text/html")
+    assert "There is no such run." in page.text
+    region = browser.get("/runs/nothing", headers={"HX-Request": "true"})
+    assert region.status_code == 404
+    assert "<html" not in region.text
+    assert "There is no such run." in region.text
