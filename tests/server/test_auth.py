@@ -4,15 +4,18 @@ import time
 from typing import Any
 
 import pytest
+from clients import visit
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
+from server.app import create_app
 from server.auth import issue_login_code
 from server.db.tables import ApiToken, BrowserSession, LoginCode
 from server.middleware import CONTENT_SECURITY_POLICY, MAX_BODY_BYTES
 from server.services import sessions, tokens
+from server.settings import Settings
 
 JSON = {"content-type": "application/json"}
 
@@ -266,3 +269,12 @@ def test_errors_are_pages_for_people_and_regions_for_htmx(browser: TestClient) -
     assert region.status_code == 404
     assert "<html" not in region.text
     assert "There is no such run." in region.text
+
+
+def test_behind_tls_the_cookie_is_bound_to_the_host(sqlite_settings: Settings) -> None:
+    app = create_app(sqlite_settings.model_copy(update={"https": True}))
+    with visit(app) as client:
+        cookie = client.post("/login", data={"code": code(app)}).headers["set-cookie"]
+    assert cookie.startswith("__Host-sparseboard_session=")
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
+    assert "Domain" not in cookie
