@@ -205,9 +205,7 @@ def test_a_run_whose_supervisor_is_killed_starts_again_once_and_then_fails(bench
     assert (run.state, run.reason_code) == (RunState.FAILED, "worker_lost")
     assert "vanished 2 times" in run.message
     wait_until(lambda: not bench.processes(run_id), timeout_s=5, what="all processes to end")
-    with bench.database.read() as session:  # the curve of the second attempt replaced the first
-        attempts = set(session.exec(select(MetricPoint.attempt).where(MetricPoint.run_id == run_id)))
-    assert attempts == {2}
+    assert_one_curve(bench, run_id)
 
 
 def test_failures_say_why_on_the_row(bench: Bench, tmp_path: Path) -> None:
@@ -228,7 +226,7 @@ def test_failures_say_why_on_the_row(bench: Bench, tmp_path: Path) -> None:
     assert "killed by signal 9" in killed.message
 
 
-def test_a_drained_run_goes_back_to_the_queue_and_spends_nothing(bench: Bench) -> None:
+def test_a_drained_run_spends_nothing_and_goes_on_from_its_checkpoint(bench: Bench) -> None:
     bench.start_worker()
     run_id = bench.queue_long()
     bench.wait_training(run_id)
@@ -241,3 +239,18 @@ def test_a_drained_run_goes_back_to_the_queue_and_spends_nothing(bench: Bench) -
     assert (run.failures, run.worker_id) == (0, None)
     assert bench.settings.run_dir(run_id).published()
     wait_until(lambda: not bench.processes(run_id), timeout_s=5, what="all processes to end")
+
+    saved = bench.settings.run_dir(run_id).published()[-1].step
+    bench.start_worker()
+    bench.wait_training(run_id, attempt=2)
+    assert bench.attempt(run_id).resumed_step == saved > 0
+    wait_until(lambda: bench.run(run_id).step > saved + 5, timeout_s=60, what="training to go on")
+    assert_one_curve(bench, run_id)
+
+
+def assert_one_curve(bench: Bench, run_id: str) -> None:
+    """No step is missing and none is there twice, whatever the number of attempts."""
+    with bench.database.read() as session:
+        points = select(MetricPoint.step).where(MetricPoint.run_id == run_id, col(MetricPoint.key) == "lr")
+        steps = sorted(session.exec(points))
+    assert steps == list(range(1, len(steps) + 1))
