@@ -27,6 +27,11 @@ class Group:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def is_launched(self) -> bool:
+        """Whether torchrun started this process, be it the only one."""
+        return "TORCHELASTIC_RUN_ID" in os.environ
+
     def join(self) -> None:
         """Meet the other processes. Separate from the constructor because it waits for them."""
         if self.world_size == 1:

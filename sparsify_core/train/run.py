@@ -38,7 +38,7 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int) -> None:
     Raises whatever ended it, after `AttemptFinished(outcome="failed")` was written; a full disk as DiskFullError.
     """
     group = Group(config)
-    if group.world_size > 1:
+    if group.is_launched:
         die_with_parent()
     use_all_cores(group.local_world_size)
     writer = _open_events(run_dir, attempt) if group.is_main else None
