@@ -23,7 +23,7 @@ test: setup-test lint ## run everything: checks, unit, contracts, integration, b
 	@$(BIN)/pytest $(ARGS)
 
 unit: setup-test ## run the fast tests alone, without services and browser
-	@$(BIN)/pytest -m "not integration and not e2e and not gpu" $(ARGS)
+	@$(BIN)/pytest -n auto -m "not integration and not e2e and not gpu" $(ARGS)
 
 lint: setup-test ## check style, types and import rules
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache

@@ -13,6 +13,18 @@ from server.settings import Settings
 from services import broker, execute, postgres
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts PostgreSQL or a broker is no unit test: `make unit` leaves it out."""
+    for item in items:
+        engine = (
+            item.callspec.params.get("settings")
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else None
+        )
+        if engine == "postgres" or {"postgres_socket", "broker_url"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.integration)
+
+
 @pytest.fixture(scope="session")
 def postgres_socket() -> Iterator[str]:
     """Socket directory of a PostgreSQL cluster that has a migrated template database."""

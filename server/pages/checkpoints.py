@@ -12,7 +12,7 @@ from server.errors import ConflictError, InvalidError
 from server.pages.formatting import metric, metric_form
 from server.pages.svg import density_histogram, linear_histogram
 from server.pages.templating import is_partial, render
-from server.pages.views import RunView, Tile
+from server.pages.views import RunView, Tile, config_groups
 from server.services import checkpoints, hub, runs
 from sparsify_core.errors import CheckpointError
 from sparsify_core.metrics import METRICS
@@ -112,6 +112,7 @@ def _context(request: Request, checkpoint_id: str, coder: str) -> dict[str, Any]
         "coder": chosen,
         "files": files,
         "tiles": _tiles(row.evaluation.get(chosen, {}), inspection),
+        "config_groups": config_groups(run.config),
         "inspection": inspection,
         "inspection_problem": problem,
         "pushes": found,

@@ -4,11 +4,12 @@ from typing import Any
 
 from server.settings import Settings
 from sparsify_core.config import RunConfig
+from sparsify_core.demo import MODEL_NAME, TEXT_NAME
 
 
 def demo_config(settings: Settings) -> dict[str, Any] | None:
     """The demo: a small real model and text that set-up put into the data folder; None while they are not there."""
-    model, text = settings.demo_dir / "model", settings.demo_dir / "text.jsonl"
+    model, text = settings.demo_dir / MODEL_NAME, settings.demo_dir / TEXT_NAME
     if not (model.is_dir() and text.is_file()):
         return None
     config = RunConfig.model_validate(

@@ -1,4 +1,4 @@
-"""`python -m sparsify_core.demo DIR` makes `DIR/model` and `DIR/text.jsonl`, each at once or not at all; repeatable."""
+"""`python -m sparsify_core.demo DIR` makes the model and the text in DIR, each at once or not at all; repeatable."""
 
 import argparse
 import fcntl
@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from sparsify_core.demo import MODEL_NAME, TEXT_NAME
 from sparsify_core.errors import DiskFullError, SparsifyError
 
 _NEEDED_MB = 800
@@ -13,7 +14,7 @@ _NEEDED_MB = 800
 
 def prepare(folder: Path) -> None:
     """Make what is missing in `folder`. Raises DataError without the demo's packages, DiskFullError without space."""
-    model, text = folder / "model", folder / "text.jsonl"
+    model, text = folder / MODEL_NAME, folder / TEXT_NAME
     if model.is_dir() and text.is_file():
         _say("the demo model and text are ready")
         return

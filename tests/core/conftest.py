@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs import BASE, Trained, TrainFunction, flags
 
+from runs import BASE, Trained, TrainFunction, flags
 from sparsify_core.cli import main
 from sparsify_core.rundir import RunDir
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import TrainFunction
 
+from runs import TrainFunction
 from sparsify_core.errors import CheckpointError
 from sparsify_core.formats.sparsify import load_coder
 from sparsify_core.manifest import file_sha256, verify_checkpoint

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import TrainFunction
 
+from runs import TrainFunction
 from sparsify_core.config import RunConfig
 from sparsify_core.data.sequences import load_sequences, token_sha256
 from sparsify_core.errors import CheckpointError

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from runs import TrainFunction
 
+from runs import TrainFunction
 from sparsify_core.formats.sparsify import load_coder
 
 

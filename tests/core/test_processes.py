@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import BASE, Trained, flags
 
+from runs import BASE, Trained, flags
 from sparsify_core.manifest import verify_checkpoint
 from sparsify_core.rundir import RunDir
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Trained, TrainFunction
 
+from runs import Trained, TrainFunction
 from sparsify_core.train import trainer
 
 

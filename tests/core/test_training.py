@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import TrainFunction
 
+from runs import TrainFunction
 from sparsify_core.capture.load import load_model
 from sparsify_core.config import RunConfig
 from sparsify_core.data.sequences import load_sequences

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import TrainFunction
 from safetensors.torch import load_file, save_file
 
+from runs import TrainFunction
 from sparsify_core.formats.sparsify import load_coder
 
 pytestmark = pytest.mark.integration

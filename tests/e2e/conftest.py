@@ -6,14 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
+
 from browser import chromium_or_skip
 from seed import seed
-from webpage import OpenPage, Site
-
 from server.app import create_app
 from server.db.session import Database
 from server.settings import Settings
 from services import broker, wait_until
+from sparsify_core.demo import MODEL_NAME, TEXT_NAME
+from webpage import OpenPage, Site
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -22,8 +23,8 @@ playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright i
 def site(tmp_path_factory: pytest.TempPathFactory, sqlite_template: bytes) -> Iterator[Site]:
     """The web server alone, on a database with runs in every state."""
     data_dir = tmp_path_factory.mktemp("site") / "data"
-    (data_dir / "demo" / "model").mkdir(parents=True)
-    (data_dir / "demo" / "text.jsonl").write_text('{"text": "In the beginning"}\n')
+    (data_dir / "demo" / MODEL_NAME).mkdir(parents=True)
+    (data_dir / "demo" / TEXT_NAME).write_text('{"text": "In the beginning"}\n')
     (data_dir / "sparseboard.db").write_bytes(sqlite_template)
     with broker() as redis_url, socket.create_server(("127.0.0.1", 0)) as listener:
         settings = Settings(data_dir=data_dir, database_url="", redis_url=redis_url, hf_token=None)

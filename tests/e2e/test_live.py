@@ -4,13 +4,13 @@ import time
 from typing import Any
 
 import pytest
-from seed import points_at
 from sqlmodel import col, select
-from webpage import OpenPage, Site, soon
 
+from seed import points_at
 from server.db.runs import transition
 from server.db.tables import Attempt, MetricPoint, Run, RunState
 from server.queue import publish_hint
+from webpage import OpenPage, Site, soon
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 

@@ -4,10 +4,10 @@ import os
 import re
 
 import pytest
-from webpage import SCREENSHOTS, OpenPage, Site, soon
 
 from server.db.tables import Run, RunState
 from server.pages.runs import PAGE_ROWS
+from webpage import SCREENSHOTS, OpenPage, Site, soon
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 

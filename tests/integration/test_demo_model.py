@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from services import python
+from sparsify_core.demo import MODEL_NAME, TEXT_NAME
 
 pytestmark = pytest.mark.integration
 
@@ -22,8 +23,8 @@ def test_the_converted_model_knows_the_capital_of_france(demo: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(demo / "model")
-    model = AutoModelForCausalLM.from_pretrained(demo / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(demo / MODEL_NAME)
+    model = AutoModelForCausalLM.from_pretrained(demo / MODEL_NAME, dtype=torch.float32)
     inputs = tokenizer("The capital of France is", return_tensors="pt")
     with torch.no_grad():
         logits = model(**inputs).logits[0, -1]
@@ -31,7 +32,7 @@ def test_the_converted_model_knows_the_capital_of_france(demo: Path) -> None:
 
 
 def test_the_text_mixes_both_kinds_from_the_start(demo: Path) -> None:
-    texts = [json.loads(line)["text"] for line in (demo / "text.jsonl").open(encoding="utf-8")]
+    texts = [json.loads(line)["text"] for line in (demo / TEXT_NAME).open(encoding="utf-8")]
     assert len(texts) > 2000
     assert sum(len(text) for text in texts) > 6_000_000
     head = texts[:20]

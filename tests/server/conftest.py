@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from clients import browse, serve, visit
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from rows import add_checkpoint, add_run
 
+from clients import browse, serve, visit
+from rows import add_checkpoint, add_run
 from server.app import create_app
 from server.settings import Settings
 

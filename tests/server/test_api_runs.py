@@ -5,9 +5,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from rows import add_attempt, add_point, add_run
 from sqlmodel import select
 
+from rows import add_attempt, add_point, add_run
 from server.db import runs as db_runs
 from server.db.tables import Run, RunState, Worker
 from server.settings import Settings

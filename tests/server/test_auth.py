@@ -4,12 +4,12 @@ import time
 from typing import Any
 
 import pytest
-from clients import visit
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
+from clients import visit
 from server.app import create_app
 from server.auth import issue_login_code
 from server.db.tables import ApiToken, BrowserSession, LoginCode

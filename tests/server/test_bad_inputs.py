@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import serve
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
+from clients import serve
 from server.app import create_app
 from server.db.tables import Run
 from server.settings import Settings

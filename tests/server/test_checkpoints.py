@@ -7,8 +7,8 @@ import zipfile
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from rows import CODER, add_checkpoint, add_run
 
+from rows import CODER, add_checkpoint, add_run
 from server.db.tables import Checkpoint
 from server.settings import Settings
 from sparsify_core.rundir import CheckpointDir

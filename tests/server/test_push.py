@@ -9,14 +9,14 @@ from typing import Any
 
 import psutil
 import pytest
-from clients import listening, serve
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from hub_stand_in import TOKEN, StandIn
 from pydantic import SecretStr
-from rows import CODER, add_checkpoint, add_run
 from safetensors.numpy import load, load_file
 
+from clients import listening, serve
+from hub_stand_in import TOKEN, StandIn
+from rows import CODER, add_checkpoint, add_run
 from server.app import create_app
 from server.db.session import Database
 from server.db.tables import Checkpoint, HubPush

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import redis
+
 from clients import serve
 from rows import add_run
-
 from server import queue
 from server.app import create_app
 from server.settings import Settings

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import httpx2 as httpx
 import pytest
-from clients import listening, new_token
 from fastapi import FastAPI
-from rows import add_attempt, add_checkpoint, add_point, add_run
 from sqlmodel import select
 
+from clients import listening, new_token
+from rows import add_attempt, add_checkpoint, add_point, add_run
 from server import stream
 from server.app import create_app
 from server.auth import issue_login_code

@@ -9,6 +9,7 @@ import time
 import pytest
 from sqlmodel import col, select
 
+from rows import claimed_run
 from server.db.runs import claim, release
 from server.db.session import Database
 from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunEvent, RunState
@@ -17,16 +18,6 @@ from services import python
 from sparsify_core import events
 from sparsify_core.rundir import RunDir
 from worker.ingest import ingest, prune_checkpoints
-
-
-def claimed_run(database: Database) -> tuple[str, int]:
-    with database.write() as session:
-        run = Run(name="run", config={})
-        session.add(run)
-        session.flush()
-        fence = claim(session, run.id, worker_id="w", host="host", devices=[])
-        assert fence is not None
-        return run.id, fence
 
 
 def claim_again(database: Database, run_id: str, fence: int) -> int:

@@ -4,8 +4,8 @@ import os
 import subprocess
 
 import pytest
-from test_ingest import claimed_run
 
+from rows import claimed_run
 from server.db.runs import heartbeat, request_cancel, set_supervisor
 from server.db.session import Database
 from server.db.tables import Run, RunState

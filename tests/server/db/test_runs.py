@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
-from rows import add_run
 from sqlmodel import select
 
+from rows import add_run
 from server.db import runs
 from server.db.session import Database, after_commit
 from server.db.tables import ACTIVE, TERMINAL, Attempt, Intent, Run, RunEvent, RunState

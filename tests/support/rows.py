@@ -6,7 +6,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from sqlmodel import Session
 
-from server.db.runs import record
+from server.db.runs import claim, record
+from server.db.session import Database
 from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState
 from server.settings import Settings
 from sparsify_core.config import RunConfig
@@ -72,3 +73,14 @@ def _row(session: Session, run: Run, directory: CheckpointDir, step: int) -> Che
     session.add(row)
     session.flush()
     return row
+
+
+def claimed_run(database: Database) -> tuple[str, int]:
+    """A run that a worker holds: its id and the fence."""
+    with database.write() as session:
+        run = Run(name="run", config={})
+        session.add(run)
+        session.flush()
+        fence = claim(session, run.id, worker_id="w", host="host", devices=[])
+        assert fence is not None
+        return run.id, fence

@@ -13,7 +13,7 @@ from server.settings import Settings
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-SCREENSHOTS = Path(__file__).parent / "screenshots"
+SCREENSHOTS = Path(__file__).parents[1] / "e2e" / "screenshots"
 
 
 @dataclass
