@@ -64,9 +64,13 @@ class Settings(BaseSettings):
     def demo_dir(self) -> Path:
         return self.data_dir / "demo"
 
+    @property
+    def runs_dir(self) -> Path:
+        return self.data_dir / "runs"
+
     def run_dir(self, run_id: str) -> RunDir:
         """Directory of a run; `run_id` is always one that the server made."""
-        return RunDir(self.data_dir / "runs" / run_id)
+        return RunDir(self.runs_dir / run_id)
 
 
 @lru_cache

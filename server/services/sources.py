@@ -22,6 +22,10 @@ def _problems(config: RunConfig, settings: Settings) -> Iterator[FieldProblem]:
         message = _source_problem(getattr(config, name), settings)
         if message:
             yield FieldProblem(("config", name), message, f"{name}_not_allowed")
+    if config.finetune is not None:
+        message = _path_problem(Path(config.finetune), [settings.runs_dir, *settings.source_roots])
+        if message:
+            yield FieldProblem(("config", "finetune"), message, "finetune_not_allowed")
     for argument in filter(None, config.data_args.split(",")):
         if "trust_remote_code" in argument:
             message = "code that comes with a dataset is never run: leave trust_remote_code out"
@@ -35,14 +39,17 @@ def _source_problem(source: str, settings: Settings) -> str | None:
     if _HUB_ID.fullmatch(source) and ".." not in source and "--" not in source:
         return None
     path = Path(source)
-    if not path.is_absolute() or ".." in path.parts:
+    if not path.is_absolute():
         return f"{source!r} is neither a Hub id (owner/name) nor the absolute path of a local folder or file"
-    roots = [root.resolve() for root in (settings.demo_dir, *settings.source_roots)]
-    resolved = path.resolve()
-    if not any(resolved.is_relative_to(root) for root in roots):
-        return (
-            f"{source} lies outside the folders that this server may read: add its folder to SPARSEBOARD_SOURCE_ROOTS"
-        )
-    if resolved.suffix == ".py":
+    if path.resolve().suffix == ".py":
         return f"{source} is a program: code that comes with a dataset is never run"
-    return None if resolved.exists() else f"{source} does not exist on the server"
+    return _path_problem(path, [settings.demo_dir, *settings.source_roots])
+
+
+def _path_problem(path: Path, roots: list[Path]) -> str | None:
+    if not path.is_absolute() or ".." in path.parts:
+        return f"{str(path)!r} is not an absolute path of a local folder or file"
+    resolved = path.resolve()
+    if not any(resolved.is_relative_to(root.resolve()) for root in roots):
+        return f"{path} lies outside the folders that this server may read: add its folder to SPARSEBOARD_SOURCE_ROOTS"
+    return None if resolved.exists() else f"{path} does not exist on the server"

@@ -235,6 +235,13 @@ def test_local_sources_must_lie_really_below_a_declared_folder(sqlite_settings: 
         assert take(tmp_path / "sources-beside") == 422
 
 
+@pytest.mark.parametrize("source", ["gpt2", "/etc", "../x", "/proc/self", ""])
+def test_fine_tuning_starts_from_declared_folders_only(
+    sqlite_api: TestClient, sqlite_app: FastAPI, source: str
+) -> None:
+    assert refused(sqlite_api, sqlite_app, body(finetune=source))["errors"][0]["loc"] == ["config", "finetune"]
+
+
 @pytest.mark.parametrize(
     "arguments", ["data_files=/etc/passwd", "data_files=../x", "trust_remote_code=True", "a=http://x", "x", "a=~/b"]
 )
