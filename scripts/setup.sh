@@ -19,8 +19,10 @@ case "$VENV" in /*) ;; *) VENV="$PWD/$VENV" ;; esac
 TORCH_VERSION=2.13.0
 UV_VERSION=0.13.9
 NODE_VERSION=24.19.0
-NEEDED_MB=4000
+NEEDED_MB=3000
+NEEDED_CUDA_MB=10000
 # Certificates of the system, so that set-up works where pip works; no interpreter but the one chosen here.
+if [ -z "${UV_DEFAULT_INDEX:-}" ] && [ -n "${PIP_INDEX_URL:-}" ]; then export UV_DEFAULT_INDEX="$PIP_INDEX_URL"; fi
 export UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_SYSTEM_CERTS=true PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() { printf '%s\n' "$*"; }
@@ -39,29 +41,30 @@ apt_install() {
 has_gpu() { [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null; }
 
 find_python() {
-  for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3; do
+  for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3.14 python3; do
     [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
-    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
       printf '%s' "$candidate"; return
     fi
   done
-  die "no Python 3.11, 3.12 or 3.13 found: install one (Debian/Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.12), or name it in PYTHON"
+  die "no Python 3.11 to 3.14 found: install one (Debian: apt install python3 python3-venv; Ubuntu before 24.04: python3.11 from its package list; macOS: brew install python@3.12), or name it in PYTHON"
 }
 
 check_disk() {
   local free_mb
   free_mb=$(df -Pk . | awk 'NR == 2 {print int($4 / 1024)}')
-  [ "$free_mb" -ge "$NEEDED_MB" ] || die "only $free_mb MB free on the disk of $PWD, $NEEDED_MB MB are needed: free some space and run this again; nothing is lost"
+  [ "$free_mb" -ge "$1" ] || die "only $free_mb MB free on the disk of $PWD, $1 MB are needed: free some space and run this again; nothing is lost"
 }
 
 make_venv() {
-  [ -x "$VENV/bin/python" ] && return
+  [ -x "$VENV/bin/python" ] && [ -x "$VENV/bin/pip" ] && return
   local python
   python=$(find_python)
-  check_disk
+  check_disk "$NEEDED_MB"
   say "creating $VENV with $("$python" --version)"
   if ! "$python" -m venv "$VENV" >/dev/null 2>&1; then
     rm -rf "$VENV"
+    say "installing Debian's python3-venv"
     apt_install python3-venv && "$python" -m venv "$VENV" >/dev/null 2>&1 ||
       { rm -rf "$VENV"; die "$python cannot make virtual environments: apt install python3-venv (or name another interpreter in PYTHON)"; }
   fi
@@ -74,6 +77,7 @@ install_torch() {
   if [ -n "${TORCH_SPEC:-}" ]; then
     "$VENV/bin/pip" install -q "$TORCH_SPEC"
   elif has_gpu || ! "$VENV/bin/pip" install -q "torch==$TORCH_VERSION+cpu" 2>/dev/null; then
+    [ "$(uname)" = Darwin ] || check_disk "$NEEDED_CUDA_MB"  # no CPU build here: this is the CUDA one
     "$VENV/bin/pip" install -q "torch==$TORCH_VERSION"
   fi
 }

@@ -165,7 +165,7 @@ def _identify(request: Request) -> User | None:
             token = tokens.find(session, secret)
         if token is not None and (token.last_used_at or 0) < now - sessions.SEEN_EVERY_S:
             with database.write() as session:
-                session.merge(token).last_used_at = now
+                tokens.touch(session, token.id)
         return User(f"token {token.name}", token_id=token.id) if token else None
     secret = request.cookies.get(cookie_name(request.app.state.settings), "")
     if not secret:

@@ -65,6 +65,7 @@ def _port(text: str) -> int:
 
 def _settings(arguments: argparse.Namespace) -> "Settings":
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from server.launch.errors import LaunchError
     from server.settings import Settings
@@ -74,6 +75,8 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
     }
     try:
         settings = Settings(**given)
+    except SettingsError as error:
+        raise LaunchError(f'{error}: lists are written as JSON, for example ["/path"]') from error
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -105,14 +108,22 @@ def _migrate(arguments: argparse.Namespace) -> int:
 
 
 def _login(arguments: argparse.Namespace) -> int:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from server.db.session import Database
+    from server.launch.errors import LaunchError
     from server.launch.lock import holder
     from server.launch.network import browser_url
     from server.launch.up import login_url
 
     settings = _settings(arguments)
     url = holder(settings.data_dir).get("url") or browser_url(settings.host, settings.port)
-    print(login_url(Database(settings), url))
+    try:
+        print(login_url(Database(settings), url))
+    except SQLAlchemyError as error:
+        raise LaunchError(
+            f"Sparseboard was never started with {settings.data_dir}: run `sparseboard up` first"
+        ) from error
     return 0
 
 

@@ -8,7 +8,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sparsify_core.rundir import RunDir
@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     """Names under which browsers may call the server (the Host header, without port)."""
 
     source_roots: list[Path] = []
-    """Folders, besides the data folder, in which local models and datasets may lie."""
+    """Folders, besides the demo's, in which local models and datasets may lie."""
 
     https: bool = False
     """Whether browsers reach the server through TLS: marks cookies Secure."""
@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         default="https://huggingface.co", validation_alias=AliasChoices("HF_ENDPOINT", "SPARSEBOARD_HF_ENDPOINT")
     )
     """Address of the Hugging Face Hub."""
+
+    @field_validator("hf_token")
+    @classmethod
+    def _no_token_is_none(cls, token: SecretStr | None) -> SecretStr | None:
+        return token if token and token.get_secret_value() else None  # compose files pass `HF_TOKEN=` on
 
     @property
     def resolved_database_url(self) -> str:

@@ -61,6 +61,8 @@ class Ticker(threading.Thread):
                 self._host.tick()
             except (DBAPIError, PoolTimeoutError, OSError) as error:
                 logger.warning("this tick failed, the next one tries again: %s", error)
+            except Exception:  # the thread's boundary: without it nothing would ever be reaped again
+                logger.exception("this tick failed, the next one tries again")
             self._stopped.wait(TICK_S)
 
     def stop(self) -> None:

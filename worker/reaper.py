@@ -50,7 +50,11 @@ class Reaper:
         reaped = []
         for run, attempt in held:
             if self._is_dead(attempt) or now - sights[run.id].since > LEASE_S:
-                state = self._take_away(run.id, attempt)
+                try:
+                    state = self._take_away(run.id, attempt)
+                except Exception:  # one run's trouble must not keep the others
+                    logger.exception("run %s could not be taken away, the next look tries again", run.id)
+                    continue
                 if state is not None:
                     reaped.append((run.id, state))
         return reaped

@@ -88,6 +88,7 @@ class Trainer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
+                cwd=run_dir.root,  # a name must not find files of wherever Sparseboard was started
                 preexec_fn=_die_with_parent(),  # safe: the supervisor has one thread
             )
         self._asked_at: float | None = None

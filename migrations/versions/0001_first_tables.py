@@ -158,7 +158,6 @@ def upgrade() -> None:
     sa.Column('pid', sa.Integer(), nullable=False),
     sa.Column('created_at', sa.Float(), nullable=False),
     sa.Column('finished_at', sa.Float(), nullable=True),
-    sa.ForeignKeyConstraint(['checkpoint_id'], ['checkpoint.id'], name=op.f('fk_hub_push_checkpoint_id'), ondelete='CASCADE'),
     sa.ForeignKeyConstraint(['run_id'], ['run.id'], name=op.f('fk_hub_push_run_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_hub_push'))
     )

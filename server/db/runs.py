@@ -67,7 +67,12 @@ def transition(
 
 def record(session: Session, run_id: str, *, actor: str, kind: str, detail: str = "") -> None:
     """Append to the run's history."""
-    session.add(RunEvent(run_id=run_id, actor=actor, kind=kind, detail=detail))
+    session.add(RunEvent(run_id=run_id, actor=storable(actor)[:100], kind=kind, detail=storable(detail)))
+
+
+def storable(text: str) -> str:
+    """`text` without what a database refuses: NUL, and halves of characters from file names that are no UTF-8."""
+    return text.replace("\x00", "").encode("utf-8", errors="replace").decode("utf-8")
 
 
 def request_cancel(session: Session, run_id: str, *, actor: str) -> RunState | None:
@@ -81,9 +86,9 @@ def request_cancel(session: Session, run_id: str, *, actor: str) -> RunState | N
     if run is None:
         return None
     wanted = update(Run).where(col(Run.id) == run_id, col(Run.state).not_in(TERMINAL), col(Run.intent) != Intent.CANCEL)
-    if _execute(session, wanted.values(intent=Intent.CANCEL)):
-        if run.state == RunState.QUEUED:
-            transition_from(session, run_id, RunState.QUEUED, RunState.CANCELLED, actor=actor)
+    _execute(session, wanted.values(intent=Intent.CANCEL))
+    # Both moves are tried at every call, whatever was read above: the run may have gone back to the queue meanwhile.
+    if not transition_from(session, run_id, RunState.QUEUED, RunState.CANCELLED, actor=actor):
         transition(session, run_id, RunState.STOPPING, actor=actor, detail="cancel requested")
     session.expire(run)
     session.refresh(run)
@@ -190,6 +195,7 @@ def release(
 
     Returns whether the attempt still held the run.
     """
+    values = {name: storable(value) if isinstance(value, str) else value for name, value in values.items()}
     if to == RunState.QUEUED:
         values |= {"worker_id": None, "phase": "queued", "started_at": None}
     else:

@@ -178,7 +178,8 @@ class HubPush(SQLModel, table=True):
     __tablename__ = "hub_push"
 
     id: str = Field(default_factory=new_id, primary_key=True, max_length=26)
-    checkpoint_id: str = Field(foreign_key="checkpoint.id", max_length=26, index=True, ondelete="CASCADE")
+    checkpoint_id: str = Field(max_length=26, index=True)
+    """No foreign key: the record of a push outlives a checkpoint that `keep_last` deletes."""
     run_id: str = Field(foreign_key="run.id", max_length=26)
     repo_id: str = Field(max_length=200)
     private: bool = True

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from server.db.migrate import upgrade
@@ -25,6 +26,8 @@ def migrate(settings: Settings) -> None:
     """Bring the tables up to date. Raises LaunchError when the database cannot be reached or written."""
     try:
         upgrade(settings)
+    except CommandError as error:
+        raise LaunchError(f"the database was written by a newer Sparseboard: update this one ({error})") from error
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         where = "the database in DATABASE_URL" if settings.database_url else f"the database in {settings.data_dir}"

@@ -1,6 +1,7 @@
 """The processes of `sparseboard up`, in the order in which they start and stop."""
 
 import contextlib
+import json
 import os
 import sys
 import time
@@ -21,6 +22,8 @@ from server.settings import Settings
 
 POLL_S = 0.5
 _READY_TIMEOUT_S = 60.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Our own server is never reached through a proxy."""
 
 
 class Tree:
@@ -36,6 +39,7 @@ class Tree:
             "SPARSEBOARD_DATA_DIR": str(settings.data_dir),
             "SPARSEBOARD_HOST": settings.host,
             "SPARSEBOARD_PORT": str(settings.port),
+            "SPARSEBOARD_ALLOWED_HOSTS": json.dumps([*settings.allowed_hosts, settings.host]),
             "REDIS_URL": self.broker_url,
         }
         self._server = Child("server", server_command(settings), log=logs / "server.log", environment=environment)
@@ -87,7 +91,7 @@ class Tree:
 
     def _is_serving(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self._url}/healthz", timeout=2) as answer:  # noqa: S310 our own http URL
+            with _DIRECT.open(f"{self._url}/healthz", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

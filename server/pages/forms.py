@@ -117,8 +117,6 @@ def to_text(spec: FieldSpec, value: Any) -> Any:
         return ""
     if isinstance(value, list | tuple):
         return ("\n" if spec.kind == "list[str]" else " ").join(str(v) for v in value)
-    if isinstance(value, float):
-        return f"{value:g}"
     return str(value)
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import ValidationError
 from starlette.datastructures import FormData
@@ -47,7 +48,12 @@ def new(
 async def create(request: Request, user: CurrentUser) -> Response:
     """Queue the run, or show the form again with the errors beside the fields and everything that was typed."""
     form: FormData = await request.form()
-    typed, body = forms.parse((name, value) for name, value in form.multi_items() if isinstance(value, str))
+    pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+    return await run_in_threadpool(_create, request, user, pairs)
+
+
+def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
+    typed, body = forms.parse(pairs)
     try:
         wanted = RunRequest.model_validate(body)
         with request.app.state.db.write() as session:

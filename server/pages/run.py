@@ -74,7 +74,7 @@ def stop(request: Request, user: CurrentUser, run_id: str) -> Response:
 
 def _head(session: Session, run_id: str) -> dict[str, Any]:
     view = RunView(runs.get_run(session, run_id))
-    return {"view": view, "num_workers": len(workers.list_workers(session))}
+    return {"view": view, "num_workers": workers.count_alive(session)}
 
 
 def _lists(session: Session, run_id: str) -> dict[str, Any]:

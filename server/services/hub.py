@@ -27,9 +27,10 @@ _PASSED_ON = (
     "LANG",
     "LC_ALL",
     "SSL_CERT_FILE",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "NO_PROXY",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"),
     "HF_HUB_DISABLE_XET",
 )
 

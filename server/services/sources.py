@@ -9,6 +9,7 @@ from server.settings import Settings
 from sparsify_core.config import RunConfig
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+_FILE_ENDINGS = (".json", ".jsonl", ".txt", ".parquet", ".csv", ".bin", ".arrow", ".py")
 _DATA_ARGUMENT = re.compile(r"\w+=([\w.+*-]+(/[\w.+*-]+)*)?", re.ASCII)
 
 
@@ -36,7 +37,7 @@ def _problems(config: RunConfig, settings: Settings) -> Iterator[FieldProblem]:
 
 
 def _source_problem(source: str, settings: Settings) -> str | None:
-    if _HUB_ID.fullmatch(source) and ".." not in source and "--" not in source:
+    if _HUB_ID.fullmatch(source) and ".." not in source and "--" not in source and not source.endswith(_FILE_ENDINGS):
         return None
     path = Path(source)
     if not path.is_absolute():

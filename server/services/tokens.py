@@ -4,6 +4,7 @@ import hmac
 import secrets
 import time
 
+from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from server.db.tables import ApiToken
@@ -45,6 +46,11 @@ def is_valid(session: Session, token_id: str) -> bool:
     """Whether a token exists and is not revoked."""
     token = session.get(ApiToken, token_id)
     return token is not None and token.revoked_at is None
+
+
+def touch(session: Session, token_id: str) -> None:
+    """Note that a token was used, and nothing else: it may have been revoked since it was read."""
+    session.execute(update(ApiToken).where(col(ApiToken.id) == token_id).values(last_used_at=time.time()))
 
 
 def find(session: Session, secret: str) -> ApiToken | None:

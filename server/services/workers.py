@@ -1,5 +1,8 @@
 """The workers and what they hold."""
 
+import time
+
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from server.db.tables import ACTIVE, Run, Worker
@@ -11,6 +14,12 @@ ALIVE_S = 60
 def list_workers(session: Session) -> list[Worker]:
     """All workers, the newest seen first."""
     return list(session.exec(select(Worker).order_by(col(Worker.seen_at).desc())))
+
+
+def count_alive(session: Session) -> int:
+    """How many workers were seen lately."""
+    alive = select(func.count()).select_from(Worker).where(Worker.seen_at > time.time() - ALIVE_S)
+    return session.exec(alive).one()
 
 
 def active_runs(session: Session, worker_id: str) -> list[Run]:

@@ -21,7 +21,7 @@ def load_model(config: RunConfig, device: torch.device) -> nn.Module:
     _check_folder(config.model)
     try:
         model: Any = transformers.AutoModel.from_pretrained(
-            config.model, revision=config.revision, dtype=model_dtype(config, device)
+            config.model, revision=config.revision, dtype=model_dtype(config, device), use_safetensors=True
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(load_failure("model", config.model, error)) from error
@@ -52,6 +52,8 @@ def load_failure(what: str, name: str, error: Exception) -> str:
             f"{what} {name!r} is neither a folder here nor a model on the Hugging Face Hub: "
             "check the spelling, and set HF_TOKEN if it is private"
         )
+    if "safetensors" in text and "does not appear to have a file" in text:
+        return f"{what} {name!r} has no safetensors weights, and pickled ones are never loaded: convert it first"
     if "gated repo" in text:
         return f"{what} {name!r} is gated: accept its terms on the Hugging Face Hub and set HF_TOKEN"
     if "couldn't connect" in text or "Connection error" in text or "LocalEntryNotFound" in text:

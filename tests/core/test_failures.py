@@ -1,10 +1,12 @@
 """Runs that cannot work end as failed, with a reason that a person understands."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from runs import TrainFunction
 
@@ -57,6 +59,15 @@ def test_empty_and_broken_datasets(train: TrainFunction, tmp_path: Path) -> None
 
 def test_folder_without_model(train: TrainFunction, tmp_path: Path) -> None:
     assert "no config.json" in train(model=tmp_path).events()[-1].message
+
+
+def test_pickled_weights_are_never_loaded(train: TrainFunction, tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    last = train(model=folder).events()[-1]
+    assert (last.reason_code, "safetensors" in last.message) == ("model_error", True)
 
 
 def test_non_finite_loss_keeps_earlier_checkpoints(train: TrainFunction, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,11 +203,17 @@ def test_stopping_gives_a_training_run_back_and_the_next_start_continues_it(
         (("up", "--host", "0.0.0.0"), ("--host 0.0.0.0", "--behind-proxy")),
         (("up", "--data-dir", "/proc/nothing"), ("/proc/nothing", "--data-dir")),
         (("worker",), ("REDIS_URL is not set",)),
+        (("login",), ("never started", "sparseboard up")),
     ],
 )
 def test_what_is_wrong_is_one_sentence(arguments: tuple[str, ...], parts: tuple[str, ...], tmp_path: Path) -> None:
     done = sparseboard(*arguments, SPARSEBOARD_DATA_DIR=str(tmp_path / "data"), REDIS_URL="")
     assert_one_sentence(done, *parts)
+
+
+def test_a_setting_that_is_no_json_is_one_sentence(tmp_path: Path) -> None:
+    done = sparseboard("migrate", "--data-dir", str(tmp_path), SPARSEBOARD_SOURCE_ROOTS="/data")
+    assert_one_sentence(done, "source_roots", "JSON")
 
 
 def test_an_unreachable_database_is_one_sentence(tmp_path: Path) -> None:

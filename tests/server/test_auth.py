@@ -172,6 +172,18 @@ def test_tokens_are_made_listed_and_revoked(sqlite_api: TestClient, sqlite_app: 
     assert secret.startswith(tokens.PREFIX)
 
 
+def test_a_token_that_is_revoked_while_it_is_used_stays_revoked(sqlite_app: FastAPI, sqlite_api: TestClient) -> None:
+    made = sqlite_api.post("/api/v1/tokens", json={"name": "laptop"}).json()
+    with sqlite_app.state.db.read() as session:
+        used = tokens.find(session, made["token"])
+    assert used is not None
+    sqlite_api.delete(f"/api/v1/tokens/{made['id']}")
+    with sqlite_app.state.db.write() as session:
+        tokens.touch(session, used.id)
+    with sqlite_app.state.db.read() as session:
+        assert tokens.find(session, made["token"]) is None
+
+
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.nip.io", "127.0.0.1.evil.example:8420", "", "localhost.evil", "0.0.0.0"]
 )

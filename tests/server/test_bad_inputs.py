@@ -209,6 +209,8 @@ def test_unknown_keys_are_refused(sqlite_api: TestClient, sqlite_app: FastAPI, k
         "$(id)",
         "owner/mod\nel",
         "/proc/self/environ",
+        "secrets.json",
+        "docs/private.txt",
         "",
     ],
 )

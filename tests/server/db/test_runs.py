@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+from sqlalchemy import update
 from sqlmodel import select
 
 from rows import add_run
@@ -62,6 +63,25 @@ def test_cancelling_and_claiming_at_once_leaves_one_owner(database: Database) ->
             fence, state = claimed.result(), cancelled.result()
         assert state == (RunState.CANCELLED if fence is None else RunState.STOPPING)
         assert state_of(database, run_id) == state
+
+
+def test_a_stop_that_meets_a_return_to_the_queue_still_stops(database: Database) -> None:
+    run_id = new_run(database)
+    with database.write() as session:
+        fence = runs.claim(session, run_id, worker_id="w", host="h", devices=[])
+        assert fence is not None
+    with database.write() as session:
+        session.get_one(Run, run_id)  # what request_cancel has read when the drain commits
+        session.execute(update(Run).values(state=RunState.QUEUED), execution_options={"synchronize_session": False})
+        assert runs.request_cancel(session, run_id, actor="user") == RunState.CANCELLED
+
+
+def test_the_history_takes_what_a_database_refuses(database: Database) -> None:
+    run_id = new_run(database)
+    with database.write() as session:
+        runs.record(session, run_id, actor="token " + "x" * 100, kind="warning", detail="a\x00b\udcff")
+    with database.read() as session:
+        assert session.exec(select(RunEvent.detail).where(RunEvent.kind == "warning")).one() == "ab?"
 
 
 def test_a_run_that_was_cancelled_is_not_claimed(database: Database) -> None:

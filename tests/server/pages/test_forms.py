@@ -38,7 +38,7 @@ def test_a_configuration_survives_the_form() -> None:
         dataset="c",
         hookpoints=["layers.5", "layers.*.mlp"],
         init_seeds=[1, 2],
-        lr=3e-4,
+        lr=0.00123456789,
         max_tokens=123_456_789,
         sae={"k": 8, "transcode": True},
     )
