@@ -186,6 +186,7 @@ class Trainer:
                     f"the loss of {unit.name} is {loss} at step {step}: lower lr, or look for outliers in the "
                     "activations (exclude_first 1 leaves out the attention sink)"
                 )
+            # End to end, the FVU may be undefined for a step; there is no point to draw then.
             own = {series_key(name, unit.name): getattr(numbers, name) for name in self._logged}
             values |= {key: value for key, value in own.items() if math.isfinite(value)}
         if self._end_to_end is not None:  # the same for all coders of a seed, so this is the mean over seeds
