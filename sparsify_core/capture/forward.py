@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsify_core.capture.rows import first_input, first_output, token_rows
 from sparsify_core.errors import HookpointError
 
 Consumer = Callable[[str, Tensor, Tensor], None]
-"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): detached float32, a row per token."""
+"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): float32 without a graph, a row per
+token."""
 
 
 class _EverythingSeen(Exception):  # noqa: N818 - not an error: the way out of the model's forward
@@ -65,28 +67,10 @@ class ActivationTap:
             if self._consumer is None or name not in self._waiting:
                 return
             self._waiting.discard(name)
-            y_NE = _rows(output[0] if isinstance(output, tuple) else output, name, "output")
-            x_ND = _rows(_first_input(args, kwargs), name, "input") if self._needs_inputs else y_NE
+            y_NE = token_rows(first_output(output), name, "output")
+            x_ND = token_rows(first_input(args, kwargs), name, "input") if self._needs_inputs else y_NE
             self._consumer(name, x_ND, y_NE)
             if not self._waiting:
                 raise _EverythingSeen
 
         return hook
-
-
-def _first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The module's main input: decoder layers and attention are called by keyword in recent models."""
-    if args:
-        return args[0]
-    if "hidden_states" in kwargs:
-        return kwargs["hidden_states"]
-    return next((value for value in kwargs.values() if isinstance(value, Tensor) and value.is_floating_point()), None)
-
-
-def _rows(value: Any, name: str, what: str) -> Tensor:
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() != 3:
-        kind = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise HookpointError(
-            f"the {what} of {name} is not a tensor (batch, token, width) of numbers but {kind}: choose another"
-        )
-    return value.detach().flatten(0, 1).float()

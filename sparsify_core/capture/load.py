@@ -12,23 +12,35 @@ from sparsify_core.errors import ModelError
 
 
 def load_model(config: RunConfig, device: torch.device) -> nn.Module:
-    """The base model (no head: nothing past the last hookpoint is needed), frozen, in eval mode, on `device`.
+    """The model, frozen, in eval mode, on `device`: the base model, or with its head where the loss is end to end.
 
-    Raises ModelError when it cannot be found or loaded.
+    Raises ModelError when it cannot be found or loaded, or lacks the head that the loss needs.
     """
     import transformers  # slow to import, and --help must be instant
 
     _check_folder(config.model)
+    end_to_end = config.loss_fn != "fvu"
+    loader: Any = transformers.AutoModelForCausalLM if end_to_end else transformers.AutoModel
     try:
-        model: Any = transformers.AutoModel.from_pretrained(
-            config.model, revision=config.revision, dtype=model_dtype(config, device), use_safetensors=True
+        model, info = loader.from_pretrained(
+            config.model,
+            revision=config.revision,
+            dtype=model_dtype(config, device),
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(load_failure("model", config.model, error)) from error
+    if end_to_end and info["missing_keys"]:  # transformers would go on with random weights
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise ModelError(
+            f"model {config.model!r} comes without {missing}, and loss_fn = {config.loss_fn} needs the model's "
+            "predictions: give a causal language model, or use loss_fn fvu"
+        )
     model.requires_grad_(False)
     model.eval()
-    base: nn.Module = model.base_model
-    return base.to(device)
+    loaded: nn.Module = model if end_to_end else model.base_model
+    return loaded.to(device)
 
 
 def model_dtype(config: RunConfig, device: torch.device) -> torch.dtype:

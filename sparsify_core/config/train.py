@@ -120,4 +120,8 @@ class TrainConfig(Config):
             raise ValueError(f"distribute_modules works with loss_fn fvu, not {self.loss_fn}")
         if self.loss_fn != "fvu" and self.micro_acc_steps > 1:
             raise ValueError(f"micro_acc_steps works with loss_fn fvu, not {self.loss_fn}: use grad_acc_steps")
+        if self.loss_fn != "fvu" and self.auxk_alpha:
+            raise ValueError(f"auxk_alpha works with loss_fn fvu, not {self.loss_fn}: set it to 0")
+        if self.loss_fn != "fvu" and self.sae.multi_topk:
+            raise ValueError(f"multi_topk works with loss_fn fvu, not {self.loss_fn}: switch it off")
         return self

@@ -45,9 +45,10 @@ class Reporter:
             return
         self._last_line = now
         fvu = next((v for name, v in values.items() if name.startswith("fvu/")), float("nan"))
+        loss = "".join(f"  {name} {values[name]:.4f}" for name in ("ce_loss", "kl_loss") if name in values)
         rate, tokens = values["tokens_per_s"], values["tokens"]
         eta_s = (total - step) * tokens / step / rate if rate else 0.0
-        self._say("step %d/%d  fvu %.4f  %.0f tok/s  ETA %s", step, total, fvu, rate, _duration(eta_s))
+        self._say("step %d/%d%s  fvu %.4f  %.0f tok/s  ETA %s", step, total, loss, fvu, rate, _duration(eta_s))
 
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
         """A line per coder."""

@@ -20,6 +20,7 @@ from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelErr
 from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, TrainingPlanned
 from sparsify_core.rundir import RunDir
 from sparsify_core.train.distributed import Group
+from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.process import die_with_parent, use_all_cores
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.state import newest_intact, refuse_changes
@@ -78,8 +79,9 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
         run_dir.config.write_text(config.model_dump_json(), encoding="utf-8")
     reporter.phase("loading model", detail=config.model)
     model = load_model(config, group.device)
-    hookpoints = resolve_hookpoints(model, config)
-    tap = ActivationTap(model, hookpoints, needs_inputs=config.sae.transcode)
+    base: nn.Module = model.base_model  # type: ignore[assignment]
+    hookpoints = resolve_hookpoints(base, config)
+    tap = ActivationTap(base, hookpoints, needs_inputs=config.sae.transcode)
     units = build_units(config, tap.widths(group.device), hookpoints, group.device)
     if config.finetune is not None:
         load_weights(units, Path(config.finetune).expanduser())
@@ -93,6 +95,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     trainer = Trainer(
         config,
         tap=tap,
+        end_to_end=EndToEnd(config, model, units) if config.loss_fn != "fvu" else None,
         units=units,
         sequences=sequences,
         token_strings=_token_strings(config, sequences) if group.is_main else [],

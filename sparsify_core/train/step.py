@@ -6,10 +6,15 @@ import torch
 from torch import Tensor
 
 from sparsify_core.config import RunConfig
+from sparsify_core.model.coder import EncoderOutput
 from sparsify_core.model.losses import Moments, loss_sums
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.optim import CoderOptimizer, scale_gradients
 from sparsify_core.train.units import Unit
+
+_ROUNDING = 1e-6
+"""Behind a coder that maps all tokens to one point (an untrained transcoder does), the spliced model has no variance:
+below this share of the mean square it is what float32 squares leave over, and the FVU is NaN."""
 
 
 class StepStats(NamedTuple):
@@ -21,6 +26,7 @@ class StepStats(NamedTuple):
     kept_tokens: Any
     auxk: Any
     multi_topk_fvu: Any
+    token_loss: Any
 
 
 class StepSums:
@@ -34,6 +40,9 @@ class StepSums:
         self.moments = Moments(coder.b_dec.detach().clone())
         # error, AuxK, Multi-TopK, active latents
         self.sums_4 = torch.zeros(4, dtype=torch.float64, device=coder.b_dec.device)
+        # of end-to-end training: summed loss, predicted tokens
+        self.token_loss = torch.zeros((), dtype=torch.float64, device=coder.b_dec.device)
+        self.num_predicted = torch.zeros_like(self.token_loss)
         self.fired_M = torch.zeros(coder.num_latents, dtype=torch.int32, device=coder.b_dec.device)
         self._dead_C: Tensor | None = None
         if config.auxk_alpha:
@@ -57,10 +66,31 @@ class StepSums:
                 multi_topk=self._config.sae.multi_topk,
             )
             sums.loss.backward()  # type: ignore[no-untyped-call]
+        self._count(y_NE, EncoderOutput(sums.acts_NK, sums.indices_NK), sums.error, sums.auxk, sums.multi_topk)
+
+    def reconstruct(self, x_ND: Tensor, y_NE: Tensor) -> Tensor:
+        """The reconstruction (N, E) of `y_NE`, with its graph, for a loss that is computed elsewhere; it is counted
+        like any other, but its error is not trained on.
+        """
+        latents = self._unit.coder.encode(x_ND)
+        out_NE = self._unit.coder.reconstruct(x_ND, latents)
+        with torch.no_grad():
+            error = (y_NE - out_NE).square().sum()
+            zero = torch.zeros_like(error)
+            self._count(y_NE, latents, error, zero, zero)
+        return out_NE
+
+    def add_token_loss(self, loss_sum: Tensor, num_tokens: int) -> None:
+        """The loss of the model that the reconstructions were spliced into; its gradient is in `.grad` already."""
+        self.token_loss += loss_sum
+        self.num_predicted += num_tokens
+
+    def _count(self, y_NE: Tensor, latents: EncoderOutput, *losses: Tensor) -> None:
+        """`losses`: the sums of error, AuxK and Multi-TopK."""
         self.moments.add(y_NE)
-        active = sums.acts_NK > 0
-        self.sums_4 += torch.stack([sums.error, sums.auxk, sums.multi_topk, active.sum()])
-        self.fired_M[sums.indices_NK[active]] = 1
+        active = latents.acts_NK > 0
+        self.sums_4 += torch.stack([*losses, active.sum()])
+        self.fired_M[latents.indices_NK[active]] = 1
 
     def tensors(self) -> list[Tensor]:
         """Everything that must be summed over the processes."""
@@ -70,18 +100,31 @@ class StepSums:
             if p.grad is None:  # every token of this process is excluded, but the others wait for its share
                 p.grad = torch.zeros_like(p)
             grads.append(p.grad)
-        return [*grads, moments.count, moments.sum_D, moments.square, self.sums_4, self.fired_M]
+        token_loss = [self.token_loss, self.num_predicted]
+        return [*grads, moments.count, moments.sum_D, moments.square, self.sums_4, *token_loss, self.fired_M]
 
     def finish(self) -> StepStats:
         """Normalize the gradient and update the dead counters."""
         variance, count = self.moments.variance_sum(), self.moments.count
-        scale_gradients(self._unit.coder, 1 / variance)
+        end_to_end = self._config.loss_fn != "fvu"
+        scale_gradients(self._unit.coder, 1 / (self.num_predicted if end_to_end else variance))
         since = self._unit.tokens_since_fired_M
         since += count.long()
         since[self.fired_M > 0] = 0
         dead_frac = (since > self._config.dead_feature_threshold).double().mean()
         error, auxk, multi_topk, num_active = self.sums_4
-        return StepStats(error / variance, dead_frac, num_active / count, count, auxk / variance, multi_topk / variance)
+        fvu = error / variance
+        if end_to_end:
+            fvu = fvu.where(variance > _ROUNDING * self.moments.square, torch.nan)
+        return StepStats(
+            fvu=fvu,
+            dead_frac=dead_frac,
+            l0=num_active / count,
+            kept_tokens=count,
+            auxk=auxk / variance,
+            multi_topk_fvu=multi_topk / variance,
+            token_loss=self.token_loss / self.num_predicted.clamp(min=1),
+        )
 
 
 def finish_step(

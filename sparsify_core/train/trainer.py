@@ -19,6 +19,7 @@ from sparsify_core.metrics import series_key
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.checkpoint import save_checkpoint
 from sparsify_core.train.distributed import Group
+from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.schedule import decayed_k
@@ -36,6 +37,7 @@ class Trainer:
     """Trains all units in one pass over the data.
 
     Args:
+        end_to_end: for the losses ce and kl; None trains on the activations.
         token_strings: the held-out text, token by token, for the look at latents.
         max_token_id: exclusive bound of token ids, the model's vocabulary.
     """
@@ -45,6 +47,7 @@ class Trainer:
         config: RunConfig,
         *,
         tap: ActivationTap,
+        end_to_end: EndToEnd | None,
         units: list[Unit],
         sequences: Sequences,
         token_strings: list[str],
@@ -56,6 +59,7 @@ class Trainer:
     ) -> None:
         self._config = config
         self._tap = tap
+        self._end_to_end = end_to_end
         self._units = units
         self._by_hookpoint: dict[str, list[Unit]] = {}
         for unit in units:
@@ -117,7 +121,9 @@ class Trainer:
         self._set_k(step)
         sums = {unit.name: StepSums(unit, self._config) for unit in self._units}
         for input_ids, kept in self._batches(step):
-            if kept is None or len(kept):
+            if self._end_to_end is not None:
+                self._end_to_end.add(sums, input_ids, kept)
+            elif kept is None or len(kept):
                 self._forward_backward(sums, input_ids, kept)
         return finish_step(sums, self._units, self._optimizer, self._group, step)
 
@@ -174,13 +180,18 @@ class Trainer:
             numbers = StepStats(*row)
             if numbers.kept_tokens == 0:
                 raise DataError(f"all tokens of step {step} are excluded: exclude fewer, or use larger batches")
-            if not math.isfinite(numbers.fvu):
+            loss = numbers.fvu if self._end_to_end is None else numbers.token_loss
+            if not math.isfinite(loss):
                 raise NonFiniteLossError(
-                    f"the loss of {unit.name} is {numbers.fvu} at step {step}: lower lr, or look for outliers in the "
+                    f"the loss of {unit.name} is {loss} at step {step}: lower lr, or look for outliers in the "
                     "activations (exclude_first 1 leaves out the attention sink)"
                 )
-            for name in self._logged:
-                values[series_key(name, unit.name)] = getattr(numbers, name)
+            # End to end, the FVU may be undefined for a step; there is no point to draw then.
+            own = {series_key(name, unit.name): getattr(numbers, name) for name in self._logged}
+            values |= {key: value for key, value in own.items() if math.isfinite(value)}
+        if self._end_to_end is not None:  # the same for all coders of a seed, so this is the mean over seeds
+            losses = [StepStats(*row).token_loss for row in rows]
+            values[series_key(f"{self._config.loss_fn}_loss")] = sum(losses) / len(losses)
         tokens = step * self.tokens_per_step
         since_start = (step - self._first_step) * self.tokens_per_step
         values |= {"lr": self._optimizer.lr, "tokens_per_s": since_start / elapsed_s, "tokens": float(tokens)}

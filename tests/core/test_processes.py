@@ -2,31 +2,18 @@
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from runs import BASE, Trained, flags
+from runs import Trained, command
 from sparsify_core.manifest import verify_checkpoint
 from sparsify_core.rundir import RunDir
 
 pytestmark = pytest.mark.integration
-
-
-def command(model: Path, text: Path, root: Path, *, processes: int = 1, **changes: object) -> list[str]:
-    words = ["sparsify_core", str(model), str(text), *flags({**BASE, **changes}), "--run_dir", str(root)]
-    if processes == 1:
-        return [sys.executable, "-m", *words]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    return [sys.executable, *launcher, "-m", *words]
 
 
 def test_two_processes_equal_one_with_twice_the_batch(tiny_model: Path, tiny_text: Path, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """What tests of whole runs share."""
 
 import json
+import socket
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,3 +60,15 @@ BASE = {
     "device": "cpu",
 }
 """Ten optimizer steps of 64 tokens."""
+
+
+def command(model: Path, text: Path, root: Path, *, processes: int = 1, **changes: object) -> list[str]:
+    """The command line of a run on `BASE`, under torchrun where there are several processes."""
+    words = ["sparsify_core", str(model), str(text), *flags({**BASE, **changes}), "--run_dir", str(root)]
+    if processes == 1:
+        return [sys.executable, "-m", *words]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
+    return [sys.executable, *launcher, "-m", *words]
