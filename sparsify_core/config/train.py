@@ -40,6 +40,9 @@ class TrainConfig(Config):
     exclude_tokens: list[int] = option([], "Loss", max_length=100_000)
     """Token ids whose positions are left out of training and evaluation."""
 
+    exclude_special_tokens: bool = option(False, "Loss")
+    """Also leave out the tokenizer's BOS, EOS and PAD tokens, whose activations are outliers in most models."""
+
     exclude_first: int = option(0, "Loss", unit="tokens", basic=True, ge=0, le=1024)
     """Leave out the first n positions of every sequence; position 0 is an attention sink in most models."""
 

@@ -14,6 +14,7 @@ from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.capture.hookpoints import resolve_hookpoints
 from sparsify_core.capture.load import load_model
 from sparsify_core.config import RunConfig
+from sparsify_core.data.exclude import excluded_tokens
 from sparsify_core.data.sequences import Sequences, load_sequences
 from sparsify_core.data.tokenize import load_tokenizer
 from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelError, SparsifyError
@@ -89,12 +90,14 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     _check_amount(config, sequences, group.world_size)
     if group.is_main:
         _warn(config, sequences, group.world_size, reporter)
+    exclude_tokens = excluded_tokens(config)
     stop = StopRequest()
     trainer = Trainer(
         config,
         tap=tap,
         units=units,
         sequences=sequences,
+        exclude_tokens=exclude_tokens,
         token_strings=_token_strings(config, sequences) if group.is_main else [],
         max_token_id=_vocabulary_size(model),
         group=group,

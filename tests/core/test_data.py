@@ -9,11 +9,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from sparsify_core.config import RunConfig
-from sparsify_core.data.exclude import kept_positions
+from sparsify_core.data.exclude import excluded_tokens, kept_positions
 from sparsify_core.data.sequences import Sequences, load_sequences, token_sha256
 from sparsify_core.data.source import parse_data_args
 from sparsify_core.data.tokenize import chunk_texts
-from sparsify_core.errors import DataError
+from sparsify_core.errors import ConfigError, DataError
 
 
 def load(dataset: Path, model: Path = Path("unused"), **changes: object) -> Sequences:
@@ -132,6 +132,12 @@ def test_kept_positions() -> None:
     kept = kept_positions(ids, exclude_tokens=[3], exclude_first=1)
     assert kept is not None
     assert kept.tolist() == [1, 4, 5]
+
+
+def test_special_tokens_are_refused_where_the_tokenizer_names_none(tiny_model: Path, tmp_path: Path) -> None:
+    AutoTokenizer.from_pretrained(tiny_model, eos_token=None).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="names no BOS, EOS or PAD token"):
+        excluded_tokens(RunConfig(model=str(tmp_path), exclude_special_tokens=True))
 
 
 def test_data_args() -> None:

@@ -86,6 +86,14 @@ def test_excluded_tokens_and_positions_do_not_matter(train: TrainFunction, tiny_
     assert evaluation["tokens"] == int((~np.isin(tokens[:, 2:], excluded)).sum())
 
 
+def test_special_tokens_of_the_tokenizer_are_excluded(train: TrainFunction) -> None:
+    special = train("special", exclude_special_tokens=True, exclude_tokens=[9, 5])
+    by_id = train("by_id", exclude_tokens=[0, 5, 9])
+    assert special.evaluation(10)["exclusions"] == {"tokens": [0, 5, 9], "first": 0}
+    assert special.series("fvu/layers.0") == by_id.series("fvu/layers.0")
+    assert special.evaluation(10)["tokens"] < train("all").evaluation(10)["tokens"]
+
+
 def test_evaluation_equals_brute_force(train: TrainFunction) -> None:
     done = train(exclude_first=1, optimizer="signum", lr=0.003)
     config = RunConfig.model_validate_json(done.run_dir.config.read_text())
