@@ -24,6 +24,9 @@ class RunConfig(TrainConfig):
     split: str = option("train", "Model and data", min_length=1, max_length=200)
     """Split of the dataset."""
 
+    memmap_dtype: Literal["uint16", "uint32"] = option("uint16", "Model and data")
+    """Number format of the token ids in a .bin memmap; uint16 holds vocabularies of up to 65,536 tokens."""
+
     ctx_len: int = option(2048, "Model and data", unit="tokens", basic=True, ge=2, le=1 << 20)
     """Tokens per sequence."""
 
@@ -58,6 +61,12 @@ class RunConfig(TrainConfig):
     def _first_tokens_leave_some(self) -> Self:
         if self.exclude_first >= self.ctx_len:
             raise ValueError(f"exclude_first = {self.exclude_first} leaves nothing of ctx_len = {self.ctx_len} tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _data_fits(self) -> Self:
+        if self.memmap_dtype != "uint16" and not self.dataset.endswith(".bin"):
+            raise ValueError(f"memmap_dtype = {self.memmap_dtype} is about .bin files, dataset is {self.dataset}")
         return self
 
     @model_validator(mode="after")

@@ -76,7 +76,7 @@ def _load_rows(config: RunConfig) -> Rows:
     if path.suffix == ".bin":
         if not path.is_file():
             raise DataError(f"dataset {config.dataset} does not exist: check the path")
-        return memmap_rows(path, config.ctx_len)
+        return memmap_rows(path, config.ctx_len, config.memmap_dtype)
     dataset = open_dataset(config)
     if "input_ids" in dataset.column_names:
         return DatasetRows(dataset, config.dataset)

@@ -74,7 +74,7 @@ def _open_file(path: Path) -> Any:
 
     builder = _FORMATS.get(path.suffix.lower())
     if builder is None:
-        raise DataError(f"{path} has an unknown ending: give {', '.join(_FORMATS)}, or .bin with uint16 tokens")
+        raise DataError(f"{path} has an unknown ending: give {', '.join(_FORMATS)}, or .bin with token ids")
     if path.stat().st_size == 0:
         raise DataError(f"dataset {path} is empty")
     return load_dataset(builder, data_files=str(path), split="train")

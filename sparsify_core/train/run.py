@@ -15,6 +15,7 @@ from sparsify_core.capture.hookpoints import resolve_hookpoints
 from sparsify_core.capture.load import load_model
 from sparsify_core.config import RunConfig
 from sparsify_core.data.exclude import excluded_tokens
+from sparsify_core.data.rows import check_vocabulary
 from sparsify_core.data.sequences import Sequences, load_sequences
 from sparsify_core.data.tokenize import load_tokenizer
 from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelError, SparsifyError
@@ -85,6 +86,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     if config.finetune is not None:
         load_weights(units, Path(config.finetune).expanduser())
 
+    check_vocabulary(config, _vocabulary_size(model))
     reporter.phase("tokenizing", detail=config.dataset)
     sequences = _in_turn(group, lambda: load_sequences(config))
     _check_amount(config, sequences, group.world_size)

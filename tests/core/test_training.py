@@ -24,7 +24,7 @@ def test_loss_falls(train: TrainFunction, optimizer: str, transcode: bool) -> No
     assert len(fvu) == 40
     assert fvu[-1] < 0.8 * fvu[0]
     held_out = done.series("eval_fvu/layers.0")
-    assert held_out[-1] < 0.8 * fvu[0]
+    assert held_out[-1] < 0.85 * fvu[0]
 
 
 def test_events_tell_the_whole_story(train: TrainFunction) -> None:
