@@ -54,8 +54,17 @@ class RunConfig(TrainConfig):
     data_args: str = option("", "Model and data", max_length=4096)
     """Further arguments of load_dataset, as name=value,name=value."""
 
+    streaming: bool = option(False, "Model and data")
+    """Read the dataset from the front instead of downloading and tokenizing it first; needs max_tokens."""
+
     resume: bool = option(False, "Saving")
     """Continue from the newest checkpoint of the run's folder."""
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the dataset is streamed, by `streaming` or as upstream's users ask for it, in `data_args`."""
+        arguments = [part.replace(" ", "").lower() for part in self.data_args.split(",")]
+        return self.streaming or "streaming=true" in arguments
 
     @model_validator(mode="after")
     def _first_tokens_leave_some(self) -> Self:
@@ -67,6 +76,12 @@ class RunConfig(TrainConfig):
     def _data_fits(self) -> Self:
         if self.memmap_dtype != "uint16" and not self.dataset.endswith(".bin"):
             raise ValueError(f"memmap_dtype = {self.memmap_dtype} is about .bin files, dataset is {self.dataset}")
+        if self.is_streaming and self.dataset.endswith(".bin"):
+            raise ValueError("streaming is for datasets of text or input_ids: a .bin memmap is never read as a whole")
+        if self.is_streaming and self.max_tokens is None:
+            raise ValueError("streaming needs max_tokens: the length of a stream is not known")
+        if self.is_streaming and self.max_examples is not None:
+            raise ValueError("max_examples does not work with streaming: use max_tokens")
         return self
 
     @model_validator(mode="after")

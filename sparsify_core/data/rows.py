@@ -1,5 +1,6 @@
 """Where token sequences lie: in memory, in a memory-mapped file, or in a dataset on disk."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,8 +21,6 @@ class Rows(Protocol):
     def length(self) -> int:
         """Tokens per sequence."""
         ...
-
-    def __len__(self) -> int: ...
 
     def take(self, indices: Indices) -> npt.NDArray[np.int64]:
         """(len(indices), length) token ids."""
@@ -56,14 +55,18 @@ class DatasetRows:
         return len(self._column)
 
     def take(self, indices: Indices) -> npt.NDArray[np.int64]:
-        rows = self._column[indices.tolist()]["input_ids"]
-        lengths = {len(row) for row in rows}
-        if lengths != {self.length}:
+        return stack_rows(list(self._column[indices.tolist()]["input_ids"]), self.length, self._name)
+
+
+def stack_rows(rows: Sequence[Any], length: int, name: str) -> npt.NDArray[np.int64]:
+    """Token ids of the dataset `name` as (n, length). Raises DataError when one of them has another length."""
+    for row in rows:
+        if len(row) != length:
             raise DataError(
-                f"dataset {self._name} has input_ids of different lengths ({min(lengths)} and {self.length}): "
+                f"dataset {name} has input_ids of different lengths ({len(row)} and {length}): "
                 "cut them to one length, or give the text instead"
             )
-        return np.stack(list(rows)).astype(np.int64)
+    return np.stack(rows).astype(np.int64)
 
 
 def memmap_rows(path: Path, ctx_len: int, dtype: MemmapDtype) -> ArrayRows:
