@@ -24,6 +24,9 @@ class RunConfig(TrainConfig):
     split: str = option("train", "Model and data", min_length=1, max_length=200)
     """Split of the dataset."""
 
+    memmap_dtype: Literal["uint16", "uint32"] = option("uint16", "Model and data")
+    """Number format of the token ids in a .bin memmap; uint16 holds vocabularies of up to 65,536 tokens."""
+
     ctx_len: int = option(2048, "Model and data", unit="tokens", basic=True, ge=2, le=1 << 20)
     """Tokens per sequence."""
 
@@ -51,13 +54,34 @@ class RunConfig(TrainConfig):
     data_args: str = option("", "Model and data", max_length=4096)
     """Further arguments of load_dataset, as name=value,name=value."""
 
+    streaming: bool = option(False, "Model and data")
+    """Read the dataset from the front instead of downloading and tokenizing it first; needs max_tokens."""
+
     resume: bool = option(False, "Saving")
     """Continue from the newest checkpoint of the run's folder."""
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the dataset is streamed, by `streaming` or as upstream's users ask for it, in `data_args`."""
+        arguments = [part.replace(" ", "").lower() for part in self.data_args.split(",")]
+        return self.streaming or "streaming=true" in arguments
 
     @model_validator(mode="after")
     def _first_tokens_leave_some(self) -> Self:
         if self.exclude_first >= self.ctx_len:
             raise ValueError(f"exclude_first = {self.exclude_first} leaves nothing of ctx_len = {self.ctx_len} tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _data_fits(self) -> Self:
+        if self.memmap_dtype != "uint16" and not self.dataset.endswith(".bin"):
+            raise ValueError(f"memmap_dtype = {self.memmap_dtype} is about .bin files, dataset is {self.dataset}")
+        if self.is_streaming and self.dataset.endswith(".bin"):
+            raise ValueError("streaming is for datasets of text or input_ids: a .bin memmap is never read as a whole")
+        if self.is_streaming and self.max_tokens is None:
+            raise ValueError("streaming needs max_tokens: the length of a stream is not known")
+        if self.is_streaming and self.max_examples is not None:
+            raise ValueError("max_examples does not work with streaming: use max_tokens")
         return self
 
     @model_validator(mode="after")

@@ -40,6 +40,9 @@ class TrainConfig(Config):
     exclude_tokens: list[int] = option([], "Loss", max_length=100_000)
     """Token ids whose positions are left out of training and evaluation."""
 
+    exclude_special_tokens: bool = option(False, "Loss")
+    """Also leave out the tokenizer's BOS, EOS and PAD tokens, whose activations are outliers in most models."""
+
     exclude_first: int = option(0, "Loss", unit="tokens", basic=True, ge=0, le=1024)
     """Leave out the first n positions of every sequence; position 0 is an attention sink in most models."""
 
@@ -61,11 +64,14 @@ class TrainConfig(Config):
     micro_acc_steps: int = option(1, "Batching", unit="chunks", ge=1, le=65_536)
     """Chunks of tokens that a batch is cut into for the coders, to save memory."""
 
+    num_epochs: int = option(1, "Batching", unit="epochs", ge=1, le=1000)
+    """Passes over the training data, each in another order; max_tokens may end the last one early."""
+
     max_tokens: int | None = option(None, "Batching", unit="tokens", basic=True, ge=1)
-    """Stop after this many training tokens; empty uses the whole dataset once."""
+    """Stop after this many training tokens; empty uses num_epochs times the whole dataset."""
 
     eval_tokens: int = option(16_384, "Evaluation", unit="tokens", ge=0, le=1 << 24)
-    """Tokens held out of training, at the end of the dataset, for evaluation and the look at latents; 0: neither."""
+    """Tokens held out of training for evaluation and the look at latents; 0: neither."""
 
     save_every: int = option(1000, "Saving", unit="steps", basic=True, ge=1)
     """Optimizer steps between checkpoints; the last step is always saved."""

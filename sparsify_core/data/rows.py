@@ -1,14 +1,17 @@
 """Where token sequences lie: in memory, in a memory-mapped file, or in a dataset on disk."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from sparsify_core.config import RunConfig
 from sparsify_core.errors import DataError
 
 Indices = npt.NDArray[np.int64]
+MemmapDtype = Literal["uint16", "uint32"]
 
 
 class Rows(Protocol):
@@ -18,8 +21,6 @@ class Rows(Protocol):
     def length(self) -> int:
         """Tokens per sequence."""
         ...
-
-    def __len__(self) -> int: ...
 
     def take(self, indices: Indices) -> npt.NDArray[np.int64]:
         """(len(indices), length) token ids."""
@@ -54,22 +55,40 @@ class DatasetRows:
         return len(self._column)
 
     def take(self, indices: Indices) -> npt.NDArray[np.int64]:
-        rows = self._column[indices.tolist()]["input_ids"]
-        lengths = {len(row) for row in rows}
-        if lengths != {self.length}:
+        return stack_rows(list(self._column[indices.tolist()]["input_ids"]), self.length, self._name)
+
+
+def stack_rows(rows: Sequence[Any], length: int, name: str) -> npt.NDArray[np.int64]:
+    """Token ids of the dataset `name` as (n, length). Raises DataError when one of them has another length."""
+    for row in rows:
+        if len(row) != length:
             raise DataError(
-                f"dataset {self._name} has input_ids of different lengths ({min(lengths)} and {self.length}): "
+                f"dataset {name} has input_ids of different lengths ({len(row)} and {length}): "
                 "cut them to one length, or give the text instead"
             )
-        return np.stack(list(rows)).astype(np.int64)
+    return np.stack(rows).astype(np.int64)
 
 
-def memmap_rows(path: Path, ctx_len: int) -> ArrayRows:
-    """A .bin file of uint16 token ids, cut into sequences; an incomplete last one is left out.
+def memmap_rows(path: Path, ctx_len: int, dtype: MemmapDtype) -> ArrayRows:
+    """A .bin file of token ids in little-endian `dtype`, cut into sequences; an incomplete last one is left out.
 
-    Raises DataError when it holds no whole sequence.
+    Raises DataError when it holds no whole sequence, or when its size shows that it was written in another dtype.
     """
-    num_rows = path.stat().st_size // (2 * ctx_len)
+    kind = np.dtype(dtype).newbyteorder("<")
+    size_bytes = path.stat().st_size
+    num_rows = size_bytes // (kind.itemsize * ctx_len)
     if num_rows == 0:
-        raise DataError(f"{path} is shorter than one sequence of {ctx_len} uint16 tokens")
-    return ArrayRows(np.memmap(path, dtype=np.uint16, mode="r", shape=(num_rows, ctx_len)))
+        raise DataError(f"{path} is shorter than one sequence of {ctx_len} {dtype} tokens")
+    if size_bytes % kind.itemsize:
+        raise DataError(f"{path} has {size_bytes} bytes, which is no whole number of {dtype} tokens: set memmap_dtype")
+    return ArrayRows(np.memmap(path, dtype=kind, mode="r", shape=(num_rows, ctx_len)))
+
+
+def check_vocabulary(config: RunConfig, num_tokens: int) -> None:
+    """Raise DataError when a .bin memmap cannot hold the ids of the model's `num_tokens` tokens."""
+    largest = int(np.iinfo(config.memmap_dtype).max)
+    if config.dataset.endswith(".bin") and num_tokens > largest + 1:
+        raise DataError(
+            f"{config.model} has a vocabulary of {num_tokens:,} tokens, but {config.memmap_dtype} ids end at "
+            f"{largest:,}, so {config.dataset} cannot be its text: write it as uint32 and set memmap_dtype uint32"
+        )

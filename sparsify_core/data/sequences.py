@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sparsify_core.config import RunConfig
 from sparsify_core.data.rows import ArrayRows, DatasetRows, Indices, Rows, memmap_rows
 from sparsify_core.data.source import check_column, open_dataset
+from sparsify_core.data.stream import StreamRows
 from sparsify_core.data.tokenize import load_tokenizer, sequence_length, tokenize_all, tokenize_some
 from sparsify_core.errors import DataError
 
@@ -23,7 +24,7 @@ _MAX_HELD_OUT_FRAC = 0.1
 
 @dataclass(frozen=True)
 class Sequences:
-    """`train` and `held_out` are disjoint row numbers; `train` is in training order."""
+    """`train` and `held_out` are disjoint row numbers; `train` is in training order, epoch after epoch."""
 
     rows: Rows
     train: Indices
@@ -50,16 +51,34 @@ class Sequences:
 
 def load_sequences(config: RunConfig) -> Sequences:
     """Open, tokenize, shuffle and split. Raises DataError (or ModelError for the tokenizer)."""
+    if config.is_streaming:
+        return _load_stream(config)
     rows = _load_rows(config)
     if not len(rows):
         raise DataError(f"dataset {config.dataset} has no whole sequence of {config.ctx_len} tokens")
     order = np.random.default_rng(config.shuffle_seed).permutation(len(rows))[: config.max_examples]
     num_held_out = min(_wanted_held_out(config, rows.length), int(len(order) * _MAX_HELD_OUT_FRAC))
     split = len(order) - num_held_out
-    train = order[:split]
+    return Sequences(rows, _repeat(order[:split], config, rows.length), order[split:])
+
+
+def _repeat(train: Indices, config: RunConfig, length: int) -> Indices:
+    """The training sequences of all epochs, each epoch in an order of its own, up to the token budget."""
+    budget = len(train) * config.num_epochs
     if config.max_tokens is not None:
-        train = train[: config.max_tokens // rows.length]
-    return Sequences(rows, train, order[split:])
+        budget = min(budget, config.max_tokens // length)
+    epochs, have = [train], len(train)
+    while have < budget:
+        shuffled = np.random.default_rng([config.shuffle_seed, len(epochs)]).permutation(train)
+        epochs.append(shuffled)
+        have += len(shuffled)
+    return np.concatenate(epochs)[:budget]
+
+
+def _load_stream(config: RunConfig) -> Sequences:
+    rows = StreamRows(config)
+    num_train = (config.max_tokens or 0) // rows.length  # RunConfig requires max_tokens for a stream
+    return Sequences(rows, rows.num_held_out + np.arange(num_train), np.arange(rows.num_held_out))
 
 
 def token_sha256(tokens: npt.NDArray[np.int64]) -> str:
@@ -71,20 +90,20 @@ def _wanted_held_out(config: RunConfig, length: int) -> int:
     return max(1, config.eval_tokens // length) if config.eval_tokens else 0
 
 
-def _load_rows(config: RunConfig) -> Rows:
+def _load_rows(config: RunConfig) -> ArrayRows | DatasetRows:
     path = Path(config.dataset).expanduser()
     if path.suffix == ".bin":
         if not path.is_file():
             raise DataError(f"dataset {config.dataset} does not exist: check the path")
-        return memmap_rows(path, config.ctx_len)
+        return memmap_rows(path, config.ctx_len, config.memmap_dtype)
     dataset = open_dataset(config)
     if "input_ids" in dataset.column_names:
         return DatasetRows(dataset, config.dataset)
-    check_column(dataset, config.text_column, config.dataset)
+    check_column(dataset[0], config.text_column, config.dataset)
     return _tokenize(dataset, config)
 
 
-def _tokenize(dataset: Any, config: RunConfig) -> Rows:
+def _tokenize(dataset: Any, config: RunConfig) -> ArrayRows | DatasetRows:
     tokenizer = load_tokenizer(config.model, config.revision)
     length = sequence_length(tokenizer, config.ctx_len)
     needed = _needed_sequences(config, length)

@@ -1,6 +1,8 @@
 """Open the dataset that the configuration names."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +17,50 @@ def open_dataset(config: RunConfig) -> Any:
 
     Raises DataError when it cannot be found or read, or is empty.
     """
-    import datasets  # slow to import, and --help must be instant
-    from datasets.load import load_dataset, load_from_disk
-
-    path = Path(config.dataset).expanduser()
-    try:
-        if path.is_file():
-            dataset = _open_file(path)
-        elif (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-            dataset = _choose_split(load_from_disk(str(path)), config)
-        else:
-            _refuse_missing_path(config.dataset, path)
-            dataset = load_dataset(config.dataset, split=config.split, **parse_data_args(config.data_args))
-    except (OSError, ValueError, ImportError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(_reason(config.dataset, error)) from error
+    with reading(config.dataset):
+        dataset = _open(config)
     if not len(dataset):
         raise DataError(f"dataset {config.dataset} is empty")
     return dataset
 
 
-def check_column(dataset: Any, column: str, name: str) -> None:
-    """Raise DataError when the text column is missing or does not hold text."""
-    if column not in dataset.column_names:
-        raise DataError(
-            f"dataset {name} has no column {column!r}: set text_column to one of {', '.join(dataset.column_names)}"
-        )
-    if not isinstance(dataset[0][column], str):
-        raise DataError(f"column {column!r} of dataset {name} holds {type(dataset[0][column]).__name__}, not text")
+def open_stream(config: RunConfig) -> Any:
+    """An iterable dataset. Raises DataError when it cannot be found."""
+    with reading(config.dataset):
+        dataset = _open(config)
+    return dataset.to_iterable_dataset() if hasattr(dataset, "to_iterable_dataset") else dataset
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what `datasets` raises about the dataset `name` into a DataError."""
+    import datasets  # slow to import, and --help must be instant
+
+    try:
+        yield
+    except (OSError, ValueError, ImportError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(_reason(name, error)) from error
+
+
+def _open(config: RunConfig) -> Any:
+    from datasets.load import load_dataset, load_from_disk  # see reading
+
+    path = Path(config.dataset).expanduser()
+    if path.is_file():
+        return _open_file(path, streaming=config.is_streaming)
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return _choose_split(load_from_disk(str(path)), config)
+    _refuse_missing_path(config.dataset, path)
+    arguments = {**parse_data_args(config.data_args), "streaming": config.is_streaming}
+    return load_dataset(config.dataset, split=config.split, **arguments)
+
+
+def check_column(row: Mapping[str, Any], column: str, name: str) -> None:
+    """Raise DataError when the text column is missing from the dataset's first row or does not hold text."""
+    if column not in row:
+        raise DataError(f"dataset {name} has no column {column!r}: set text_column to one of {', '.join(row)}")
+    if not isinstance(row[column], str):
+        raise DataError(f"column {column!r} of dataset {name} holds {type(row[column]).__name__}, not text")
 
 
 def parse_data_args(text: str) -> dict[str, Any]:
@@ -69,15 +88,16 @@ def _convert(value: str) -> Any:
     return value
 
 
-def _open_file(path: Path) -> Any:
-    from datasets.load import load_dataset  # see open_dataset
+def _open_file(path: Path, *, streaming: bool) -> Any:
+    from datasets.load import load_dataset  # see reading
 
     builder = _FORMATS.get(path.suffix.lower())
     if builder is None:
-        raise DataError(f"{path} has an unknown ending: give {', '.join(_FORMATS)}, or .bin with uint16 tokens")
+        raise DataError(f"{path} has an unknown ending: give {', '.join(_FORMATS)}, or .bin with token ids")
     if path.stat().st_size == 0:
         raise DataError(f"dataset {path} is empty")
-    return load_dataset(builder, data_files=str(path), split="train")
+    arguments: dict[str, Any] = {"data_files": str(path), "streaming": streaming}
+    return load_dataset(builder, split="train", **arguments)
 
 
 def _choose_split(dataset: Any, config: RunConfig) -> Any:

@@ -1,7 +1,8 @@
 """Text -> sequences of exactly ctx_len tokens.
 
-Documents are joined as `eos doc eos doc ...`, tokenized and cut; the incomplete last sequence of each batch of
-documents is left out (upstream's chunk_and_tokenize). A tokenizer that adds special tokens adds them to every sequence.
+Documents are joined as `eos doc eos doc ...`, tokenized and cut; the last sequence of each batch of documents, nearly
+always incomplete, is left out (upstream's chunk_and_tokenize, token for token). A tokenizer that adds special tokens
+adds them to every sequence.
 """
 
 from collections.abc import Iterable
@@ -38,6 +39,11 @@ def sequence_length(tokenizer: Any, ctx_len: int) -> int:
 
 def chunk_texts(tokenizer: Any, texts: Iterable[str], length: int) -> npt.NDArray[np.int32]:
     """(n, length) token ids of the joined documents; n may be 0."""
+    return np.array(cut_texts(tokenizer, texts, length)[:-1], dtype=np.int32).reshape(-1, length)
+
+
+def cut_texts(tokenizer: Any, texts: Iterable[str], length: int) -> list[list[int]]:
+    """The joined documents in sequences of `length` tokens, and the last one, which is usually shorter."""
     separator = tokenizer.eos_token or _FALLBACK_SEPARATOR
     encoded = tokenizer(
         separator.join(["", *texts]),
@@ -46,28 +52,48 @@ def chunk_texts(tokenizer: Any, texts: Iterable[str], length: int) -> npt.NDArra
         return_overflowing_tokens=True,
         return_attention_mask=False,
     )
-    whole = [chunk for chunk in encoded["input_ids"] if len(chunk) == length]
-    return np.array(whole, dtype=np.int32).reshape(-1, length)
+    ids: list[Any] = encoded["input_ids"]
+    if not ids or isinstance(ids[0], list):
+        return ids
+    # Tokenizers without a Rust half return the first sequence, and everything behind it in one list.
+    rest: list[int] = encoded.get("overflowing_tokens", [])
+    return [ids, *(rest[start : start + length] for start in range(0, len(rest), length))]
 
 
-def tokenize_all(dataset: Any, tokenizer: Any, text_column: str, length: int, num_proc: int | None) -> Any:
-    """The whole dataset as a dataset with the one column `input_ids`; cached by `datasets`.
+def tokenize_all(
+    dataset: Any,
+    tokenizer: Any,
+    text_column: str,
+    length: int,
+    num_proc: int | None,
+    *,
+    keep_last: bool = False,
+    use_cache: bool = True,
+) -> Any:
+    """The whole dataset, or every split of it, as a dataset with the one column `input_ids`; cached by `datasets`.
+
+    Args:
+        keep_last: also keep the shorter last sequence of every batch of documents.
+        use_cache: whether a result cached earlier may be taken.
 
     Raises DataError when no text fills one sequence.
     """
 
     def chunk(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        return {"input_ids": chunk_texts(tokenizer, batch[text_column], length).tolist()}
+        ids = cut_texts(tokenizer, batch[text_column], length)
+        return {"input_ids": ids if keep_last else ids[:-1]}
 
+    splits = dataset if isinstance(dataset, dict) else {"": dataset}
     chunked = dataset.map(
         chunk,
         batched=True,
         batch_size=BATCH_DOCUMENTS,
         num_proc=num_proc or None,
-        remove_columns=dataset.column_names,
+        remove_columns=sorted({column for split in splits.values() for column in split.column_names}),
+        load_from_cache_file=use_cache,
         desc="Tokenizing",
     )
-    if not len(chunked):
+    if not all(len(split) for split in (chunked.values() if isinstance(chunked, dict) else [chunked])):
         raise DataError(f"the text is shorter than one sequence of {length} tokens: lower ctx_len or give more text")
     return chunked
 

@@ -14,6 +14,8 @@ from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.capture.hookpoints import resolve_hookpoints
 from sparsify_core.capture.load import load_model
 from sparsify_core.config import RunConfig
+from sparsify_core.data.exclude import excluded_tokens
+from sparsify_core.data.rows import check_vocabulary
 from sparsify_core.data.sequences import Sequences, load_sequences
 from sparsify_core.data.tokenize import load_tokenizer
 from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelError, SparsifyError
@@ -86,11 +88,13 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     if config.finetune is not None:
         load_weights(units, Path(config.finetune).expanduser())
 
+    check_vocabulary(config, _vocabulary_size(model))
     reporter.phase("tokenizing", detail=config.dataset)
     sequences = _in_turn(group, lambda: load_sequences(config))
     _check_amount(config, sequences, group.world_size)
     if group.is_main:
         _warn(config, sequences, group.world_size, reporter)
+    exclude_tokens = excluded_tokens(config)
     stop = StopRequest()
     trainer = Trainer(
         config,
@@ -98,6 +102,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
         end_to_end=EndToEnd(config, model, units) if config.loss_fn != "fvu" else None,
         units=units,
         sequences=sequences,
+        exclude_tokens=exclude_tokens,
         token_strings=_token_strings(config, sequences) if group.is_main else [],
         max_token_id=_vocabulary_size(model),
         group=group,

@@ -38,6 +38,7 @@ class Trainer:
 
     Args:
         end_to_end: for the losses ce and kl; None trains on the activations.
+        exclude_tokens: ids whose positions do not count (sparsify_core.data.exclude.excluded_tokens).
         token_strings: the held-out text, token by token, for the look at latents.
         max_token_id: exclusive bound of token ids, the model's vocabulary.
     """
@@ -50,6 +51,7 @@ class Trainer:
         end_to_end: EndToEnd | None,
         units: list[Unit],
         sequences: Sequences,
+        exclude_tokens: tuple[int, ...],
         token_strings: list[str],
         max_token_id: int,
         group: Group,
@@ -65,6 +67,7 @@ class Trainer:
         for unit in units:
             self._by_hookpoint.setdefault(unit.hookpoint, []).append(unit)
         self._sequences = sequences
+        self._exclude_tokens = exclude_tokens
         self._max_token_id = max_token_id
         self._group = group
         self._run_dir = run_dir
@@ -84,7 +87,7 @@ class Trainer:
         self._held_out: HeldOut | None = None
         if len(sequences.held_out):
             tokens = sequences.held_out_tokens()
-            self._held_out = HeldOut(tokens, tuple(config.exclude_tokens), config.exclude_first)
+            self._held_out = HeldOut(tokens, exclude_tokens, config.exclude_first)
 
     def resume(self, checkpoint: CheckpointDir) -> None:
         """Go on behind `checkpoint` instead of starting."""
@@ -167,7 +170,7 @@ class Trainer:
                     f"dataset {config.dataset} has token id {ids.max()}, but {config.model} knows only ids below "
                     f"{self._max_token_id}: it was tokenized for another model"
                 )
-            kept = kept_positions(ids, exclude_tokens=config.exclude_tokens, exclude_first=config.exclude_first)
+            kept = kept_positions(ids, exclude_tokens=self._exclude_tokens, exclude_first=config.exclude_first)
             yield self._to_device(ids), None if kept is None else self._to_device(kept)
 
     def _to_device(self, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:

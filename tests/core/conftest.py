@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from oracle import Oracle, install
 from runs import BASE, Trained, TrainFunction, flags
 from sparsify_core.cli import main
 from sparsify_core.rundir import RunDir
@@ -25,6 +26,12 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
     yield
     os.sched_setaffinity(0, allowed)
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Oracle:
+    """Upstream's package."""
+    return Oracle(install())
 
 
 @pytest.fixture

@@ -6,14 +6,16 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from sparsify_core.config import RunConfig
-from sparsify_core.data.exclude import kept_positions
+from sparsify_core.data.exclude import excluded_tokens, kept_positions
+from sparsify_core.data.rows import check_vocabulary
 from sparsify_core.data.sequences import Sequences, load_sequences, token_sha256
 from sparsify_core.data.source import parse_data_args
 from sparsify_core.data.tokenize import chunk_texts
-from sparsify_core.errors import DataError
+from sparsify_core.errors import ConfigError, DataError
 
 
 def load(dataset: Path, model: Path = Path("unused"), **changes: object) -> Sequences:
@@ -26,10 +28,10 @@ def test_chunks_are_documents_behind_separators(tiny_model: Path) -> None:
     texts = ["kan kar kas", "kat kal", "lon lor los lot"]
     ids = tokenizer(" ".join(f"<|endoftext|> {t}" for t in texts)).input_ids
     chunks = chunk_texts(tokenizer, [f" {t} " for t in texts], 4)
-    assert chunks.tolist() == [ids[0:4], ids[4:8], ids[8:12]]
+    assert chunks.tolist() == [ids[0:4], ids[4:8]]
 
 
-def test_incomplete_last_chunk_is_left_out(tiny_model: Path) -> None:
+def test_last_chunk_is_left_out(tiny_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     assert chunk_texts(tokenizer, [" kan kar kas kat kal"], 4).shape == (1, 4)
     assert chunk_texts(tokenizer, [" kan"], 4).shape == (0, 4)
@@ -69,6 +71,32 @@ def test_memmap_is_cut_into_sequences(tmp_path: Path) -> None:
     rows = sequences.rows.take(np.arange(30))
     assert rows.dtype == np.int64
     assert np.array_equal(rows, np.arange(240).reshape(30, 8))
+
+
+def test_uint32_memmap_holds_large_ids(tmp_path: Path) -> None:
+    ids = np.arange(240, dtype=np.uint32) + 100_000
+    ids.tofile(tmp_path / "wide.bin")
+    rows = load(tmp_path / "wide.bin", memmap_dtype="uint32").rows
+    assert np.array_equal(rows.take(np.arange(30)), ids.reshape(30, 8))
+
+
+def test_memmap_in_another_dtype_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="490 bytes, which is no whole number of uint32 tokens: set memmap_dtype"):
+        load(write_memmap(tmp_path, 245), memmap_dtype="uint32")
+
+
+def test_vocabulary_that_the_memmap_cannot_hold_is_refused() -> None:
+    config = RunConfig(model="llama", dataset="text.bin")
+    check_vocabulary(config, 65_536)
+    with pytest.raises(DataError, match="128,256 tokens, but uint16 ids end at 65,535"):
+        check_vocabulary(config, 128_256)
+    check_vocabulary(RunConfig(model="llama", dataset="text.bin", memmap_dtype="uint32"), 128_256)
+    check_vocabulary(RunConfig(model="llama", dataset="text.jsonl"), 128_256)
+
+
+def test_memmap_dtype_without_memmap_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"memmap_dtype = uint32 is about \.bin files"):
+        RunConfig(dataset="text.jsonl", memmap_dtype="uint32")
 
 
 def test_pretokenized_columns_and_saved_folders(tmp_path: Path) -> None:
@@ -132,6 +160,12 @@ def test_kept_positions() -> None:
     kept = kept_positions(ids, exclude_tokens=[3], exclude_first=1)
     assert kept is not None
     assert kept.tolist() == [1, 4, 5]
+
+
+def test_special_tokens_are_refused_where_the_tokenizer_names_none(tiny_model: Path, tmp_path: Path) -> None:
+    AutoTokenizer.from_pretrained(tiny_model, eos_token=None).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="names no BOS, EOS or PAD token"):
+        excluded_tokens(RunConfig(model=str(tmp_path), exclude_special_tokens=True))
 
 
 def test_data_args() -> None:

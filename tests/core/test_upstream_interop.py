@@ -1,26 +1,16 @@
 """A checkpoint of ours in the hands of EleutherAI's own package."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from oracle import Oracle
 from runs import TrainFunction
 from sparsify_core.formats.sparsify import load_coder
 
 pytestmark = pytest.mark.integration
-
-PACKAGES = [
-    "eai-sparsify==1.3.3",
-    "simple-parsing==0.1.9",
-    "docstring-parser==0.18.0",
-    "einops==0.8.2",
-    "accelerate==1.15.0",
-]
 
 UPSTREAM = """
 import sys, torch
@@ -41,20 +31,9 @@ save_file({key: value.detach().contiguous() for key, value in saved.items()}, da
 """
 
 
-@pytest.fixture(scope="session")
-def upstream() -> Path:
-    """Folder with upstream's package, beside this environment's torch; made once and kept."""
-    cache = Path(os.environ.get("SPARSEBOARD_TEST_CACHE", Path.home() / ".cache" / "sparseboard-tests"))
-    folder = cache / "eai-sparsify-1.3.3"
-    if not (folder / "sparsify").is_dir():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-        subprocess.run([*pip, *PACKAGES], check=True)
-    return folder
-
-
 @pytest.mark.parametrize("transcode", [False, True])
 def test_upstream_loads_encodes_and_decodes_equally(
-    train: TrainFunction, tmp_path: Path, upstream: Path, transcode: bool
+    train: TrainFunction, tmp_path: Path, oracle: Oracle, transcode: bool
 ) -> None:
     checkpoint = train(layers=[0, 1], transcode=transcode, optimizer="signum").run_dir.checkpoint(10).root
     coder = load_coder(checkpoint / "layers.0")
@@ -64,11 +43,7 @@ def test_upstream_loads_encodes_and_decodes_equally(
         decoded = coder.decode(latents.acts_NK, latents.indices_NK)
         out = coder(x).out_NE
     save_file({"x": x, "acts": latents.acts_NK, "indices": latents.indices_NK}, tmp_path / "in.safetensors")
-    program = [sys.executable, "-c", UPSTREAM, str(checkpoint), "layers.0", str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(upstream), "SPARSIFY_DISABLE_TRITON": "1"}
-    done = subprocess.run(program, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
+    oracle.run(UPSTREAM, checkpoint, "layers.0", tmp_path)
     theirs = load_file(tmp_path / "out.safetensors")
     order, their_order = latents.indices_NK.argsort(dim=1), theirs["indices"].argsort(dim=1)
     torch.testing.assert_close(
