@@ -1,13 +1,17 @@
 """EleutherAI/sparsify's format, which is also ours: `cfg.json` and `sae.safetensors` in one folder per coder."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from sparsify_core.config import SparseCoderConfig
 from sparsify_core.errors import CheckpointError
@@ -28,19 +32,63 @@ def save_coder(directory: CoderDir, coder: SparseCoder, config: SparseCoderConfi
     save_file(tensors, directory.weights)
 
 
-def load_coder(directory: Path) -> SparseCoder:
-    """Read a coder as float32 on the CPU; keys of cfg.json that we do not know (older or newer ones) are ignored.
+@dataclass(frozen=True)
+class CoderFiles:
+    """What a coder's folder says. `tensors` are on the CPU, in the dtypes of the file; `dtype` is the first one's."""
 
-    Raises CheckpointError when a file is missing, damaged, or does not fit the other.
+    d_in: int
+    d_out: int | None
+    config: SparseCoderConfig
+    tensors: dict[str, Tensor]
+    dtype: torch.dtype
+
+
+def read_files(directory: Path) -> CoderFiles:
+    """Read cfg.json and the weights; keys of cfg.json that we do not know (older or newer ones) are ignored.
+
+    Raises CheckpointError when a file is missing or damaged.
     """
     paths = CoderDir(directory)
-    try:
-        values = json.loads(paths.config.read_text(encoding="utf-8"))
+    with _reading(directory):
+        values: dict[str, Any] = dict(json.loads(paths.config.read_text(encoding="utf-8")))
         known = {name: value for name, value in values.items() if name in SparseCoderConfig.model_fields}
-        coder = SparseCoder(values["d_in"], SparseCoderConfig(**known), d_out=values.get("d_out"))
-        coder.load_state_dict({name: tensor.to(torch.float32) for name, tensor in load_file(paths.weights).items()})
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{directory} is not a sparse coder: it has no {Path(error.filename).name}") from error
-    except (ValidationError, KeyError, ValueError, TypeError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"the sparse coder in {directory} cannot be read: {error}") from error
+        with safe_open(paths.weights, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        dtype = next(iter(tensors.values())).dtype
+        return CoderFiles(int(values["d_in"]), values.get("d_out"), SparseCoderConfig(**known), tensors, dtype)
+
+
+def fill(coder: SparseCoder, files: CoderFiles, directory: Path, *, strict: bool = True) -> None:
+    """Copy the weights into `coder`, in its dtype. Raises CheckpointError when they do not fit.
+
+    Args:
+        strict: refuse tensors that the coder does not have.
+    """
+    own = coder.state_dict()
+    missing = sorted(own.keys() - files.tensors.keys())
+    if missing:
+        hint = ": load it with decoder=False" if missing == ["W_dec"] else ""
+        raise CheckpointError(f"the sparse coder in {directory} has no {', '.join(missing)}{hint}")
+    with _reading(directory):
+        wanted = files.tensors if strict else {name: files.tensors[name] for name in own}
+        coder.load_state_dict({name: tensor.to(coder.b_dec.dtype) for name, tensor in wanted.items()})
+
+
+def load_coder(directory: Path) -> SparseCoder:
+    """Read a coder as float32 on the CPU. Raises CheckpointError as `read_files` and `fill` do."""
+    files = read_files(directory)
+    with _reading(directory):
+        coder = SparseCoder(files.d_in, files.config, d_out=files.d_out)
+    fill(coder, files, directory)
     return coder
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        missing = next(p.name for p in (CoderDir(directory).config, CoderDir(directory).weights) if not p.exists())
+        raise CheckpointError(f"{directory} is not a sparse coder: it has no {missing}") from error
+    except (ValidationError, KeyError, ValueError, TypeError, StopIteration, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"the sparse coder in {directory} cannot be read: {error}") from error

@@ -39,10 +39,11 @@ class SparseCoder(nn.Module):
         d_in: width of the input.
         config: shape and sparsity; `num_latents` 0 is resolved here.
         d_out: width of the target; None means d_in.
-        seed: of the initialization. The same seed and widths give the same weights on every machine.
+        seed: of the initialization. The same seed and widths give the same weights on every machine. None draws from
+            torch's global generator, as upstream's class does.
     """
 
-    def __init__(self, d_in: int, config: SparseCoderConfig, *, d_out: int | None = None, seed: int = 0) -> None:
+    def __init__(self, d_in: int, config: SparseCoderConfig, *, d_out: int | None = None, seed: int | None = 0) -> None:
         super().__init__()
         self.d_in = d_in
         self.d_out = d_in if d_out is None else d_out
@@ -52,8 +53,9 @@ class SparseCoder(nn.Module):
         self.uses_groupmax = config.activation == "groupmax"
         self.normalizes_decoder = config.normalize_decoder and not config.transcode
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
             encoder = nn.Linear(d_in, self.num_latents)
         nn.init.zeros_(encoder.bias)
         start = torch.zeros(self.num_latents, self.d_out) if config.transcode else encoder.weight.detach().clone()

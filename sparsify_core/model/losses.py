@@ -54,15 +54,15 @@ def loss_sums(
     loss, zero = error, torch.zeros_like(error)
     auxk = multi = zero
     if dead_C is not None and len(dead_C):
-        auxk = _auxk_sum(coder, x_ND, pre_NM, residual_NE.detach(), dead_C)
+        auxk = auxk_sum(coder, x_ND, pre_NM, residual_NE.detach(), dead_C)
         loss = loss + auxk_alpha * auxk
     if multi_topk:
-        multi = _multi_topk_sum(coder, x_ND, y_NE, pre_NM)
+        multi = multi_topk_sum(coder, x_ND, y_NE, pre_NM)
         loss = loss + multi / 8
     return LossSums(loss, error.detach(), auxk.detach(), multi.detach(), latents.acts_NK.detach(), indices_NK)
 
 
-def _auxk_sum(coder: SparseCoder, x_ND: Tensor, pre_NM: Tensor, residual_NE: Tensor, dead_C: Tensor) -> Tensor:
+def auxk_sum(coder: SparseCoder, x_ND: Tensor, pre_NM: Tensor, residual_NE: Tensor, dead_C: Tensor) -> Tensor:
     """AuxK (Gao et al. 2024, appendix A.2): let the strongest dead latents reconstruct what the others left over.
 
     Unlike upstream's, its gradient reaches the encoder: a decoder row alone cannot bring a latent back to life.
@@ -75,7 +75,7 @@ def _auxk_sum(coder: SparseCoder, x_ND: Tensor, pre_NM: Tensor, residual_NE: Ten
     return scale * (weighted_rows(indices_NA, acts_NA, coder.W_dec) - residual_NE).square().sum()
 
 
-def _multi_topk_sum(coder: SparseCoder, x_ND: Tensor, y_NE: Tensor, pre_NM: Tensor) -> Tensor:
+def multi_topk_sum(coder: SparseCoder, x_ND: Tensor, y_NE: Tensor, pre_NM: Tensor) -> Tensor:
     """Squared error of the reconstruction from the 4k strongest latents, also under groupmax; with gradient to the
     encoder and with the skip connection, both of which upstream leaves out.
     """
