@@ -1,6 +1,6 @@
 """Run the language model only as far as the hookpoints need, handing their activations over as they appear."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from sparsify_core.errors import HookpointError
 
 Consumer = Callable[[str, Tensor, Tensor], None]
-"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): detached float32, a row per token."""
+"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): detached, a row per token; float32
+unless the model's own format was asked for. Where inputs are not needed, both are the same tensor."""
 
 
 class _EverythingSeen(Exception):  # noqa: N818 - not an error: the way out of the model's forward
@@ -28,19 +29,32 @@ class ActivationTap:
         self._needs_inputs = needs_inputs
         self._waiting: set[str] = set()
         self._consumer: Consumer | None = None
+        self._keeps_dtype = False
         self._hookpoints = tuple(hookpoints)
         for name in hookpoints:
             model.get_submodule(name).register_forward_hook(self._hook(name), with_kwargs=True)
 
     @torch.no_grad()
-    def run(self, input_ids: Tensor, consumer: Consumer) -> None:
+    def run(
+        self,
+        input_ids: Tensor,
+        consumer: Consumer,
+        *,
+        only: Collection[str] | None = None,
+        keeps_dtype: bool = False,
+    ) -> None:
         """One forward on `input_ids` (B, L); the consumer runs inside it, hookpoint by hookpoint, so that only one
         hookpoint's activations need to be alive.
 
+        Args:
+            only: the hookpoints that are wanted this time (None: all); the model runs no further than they need.
+            keeps_dtype: hand activations over in the model's own format.
+
         Raises HookpointError when a hookpoint is never called.
         """
-        self._waiting = set(self._hookpoints)
+        self._waiting = set(self._hookpoints if only is None else only)
         self._consumer = consumer
+        self._keeps_dtype = keeps_dtype
         try:
             self._model(input_ids=input_ids, use_cache=False)
         except _EverythingSeen:
@@ -66,7 +80,12 @@ class ActivationTap:
                 return
             self._waiting.discard(name)
             y_NE = _rows(output[0] if isinstance(output, tuple) else output, name, "output")
-            x_ND = _rows(_first_input(args, kwargs), name, "input") if self._needs_inputs else y_NE
+            if not self._keeps_dtype:
+                y_NE = y_NE.float()
+            x_ND = y_NE
+            if self._needs_inputs:
+                x_ND = _rows(_first_input(args, kwargs), name, "input")
+                x_ND = x_ND if self._keeps_dtype else x_ND.float()
             self._consumer(name, x_ND, y_NE)
             if not self._waiting:
                 raise _EverythingSeen
@@ -89,4 +108,4 @@ def _rows(value: Any, name: str, what: str) -> Tensor:
         raise HookpointError(
             f"the {what} of {name} is not a tensor (batch, token, width) of numbers but {kind}: choose another"
         )
-    return value.detach().flatten(0, 1).float()
+    return value.detach().flatten(0, 1)

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 _BUILT: dict[str, tuple[Any, ...]] = {
     "loss_fn": ("fvu",),
-    "distribute_modules": (False,),
     "load_in_8bit": (False,),
     "log_to_wandb": (False,),
 }

@@ -20,6 +20,7 @@ from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelErr
 from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, TrainingPlanned
 from sparsify_core.rundir import RunDir
 from sparsify_core.train.distributed import Group
+from sparsify_core.train.placement import check_processes, place
 from sparsify_core.train.process import die_with_parent, use_all_cores
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.state import newest_intact, refuse_changes
@@ -73,6 +74,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
         reporter.warn(problem)
     if checkpoint is not None:
         refuse_changes(checkpoint, config)
+    check_processes(config, group.world_size)
     group.join()
     if group.is_main and not run_dir.config.exists():
         run_dir.config.write_text(config.model_dump_json(), encoding="utf-8")
@@ -80,9 +82,11 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     model = load_model(config, group.device)
     hookpoints = resolve_hookpoints(model, config)
     tap = ActivationTap(model, hookpoints, needs_inputs=config.sae.transcode)
-    units = build_units(config, tap.widths(group.device), hookpoints, group.device)
+    placement = place(config, tap.widths(group.device), hookpoints, group.world_size)
+    units = build_units(config, placement.trained_by(group.rank), group.device)
     if config.finetune is not None:
-        load_weights(units, Path(config.finetune).expanduser())
+        with group.failing_together():
+            load_weights(units, Path(config.finetune).expanduser())
 
     reporter.phase("tokenizing", detail=config.dataset)
     sequences = _in_turn(group, lambda: load_sequences(config))
@@ -93,6 +97,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     trainer = Trainer(
         config,
         tap=tap,
+        placement=placement,
         units=units,
         sequences=sequences,
         token_strings=_token_strings(config, sequences) if group.is_main else [],
@@ -106,12 +111,13 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
         TrainingPlanned(
             total_steps=trainer.num_steps,
             tokens_per_step=trainer.tokens_per_step,
-            coders=[unit.name for unit in units],
-            num_latents={unit.name: unit.coder.num_latents for unit in units},
+            coders=[coder.name for coder in placement.coders],
+            num_latents={coder.name: coder.num_latents for coder in placement.coders},
         )
     )
     if checkpoint is not None:
-        trainer.resume(checkpoint)
+        with group.failing_together():
+            trainer.resume(checkpoint)
     with stop.listening():
         return trainer.run()
 
