@@ -13,6 +13,7 @@
     eval.json                          held-out evaluation (sparsify_core.evaluate)
     <hookpoint>/cfg.json, sae.safetensors, inspect.safetensors
     training.json, training.safetensors  optimizer state and counters, to resume from (sparsify_core.train.state)
+    training-rank1.safetensors         ... of the coders that another process trained (distribute_modules)
     tokens.json                        token strings of the text that inspect.safetensors points into
 ```
 """
@@ -102,9 +103,9 @@ class CheckpointDir:
     def training_state(self) -> Path:
         return self.root / "training.json"
 
-    @property
-    def training_tensors(self) -> Path:
-        return self.root / "training.safetensors"
+    def training_tensors(self, rank: int) -> Path:
+        """Optimizer state and counters of the coders that process `rank` wrote."""
+        return self.root / ("training.safetensors" if rank == 0 else f"training-rank{rank}.safetensors")
 
     def coder(self, name: str) -> "CoderDir":
         """Directory of one sparse coder; `name` is its hookpoint, or `hookpoint/seedN`."""

@@ -1,6 +1,6 @@
 """Run the language model only as far as the hookpoints need, handing their activations over as they appear."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from sparsify_core.capture.rows import first_input, first_output, token_rows
 from sparsify_core.errors import HookpointError
 
 Consumer = Callable[[str, Tensor, Tensor], None]
-"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): float32 without a graph, a row per
-token."""
+"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): detached, a row per token; float32
+unless the model's own format was asked for. Where inputs are not needed, both are the same tensor."""
 
 
 class _EverythingSeen(Exception):  # noqa: N818 - not an error: the way out of the model's forward
@@ -30,19 +30,32 @@ class ActivationTap:
         self._needs_inputs = needs_inputs
         self._waiting: set[str] = set()
         self._consumer: Consumer | None = None
+        self._keeps_dtype = False
         self._hookpoints = tuple(hookpoints)
         for name in hookpoints:
             model.get_submodule(name).register_forward_hook(self._hook(name), with_kwargs=True)
 
     @torch.no_grad()
-    def run(self, input_ids: Tensor, consumer: Consumer) -> None:
+    def run(
+        self,
+        input_ids: Tensor,
+        consumer: Consumer,
+        *,
+        only: Collection[str] | None = None,
+        keeps_dtype: bool = False,
+    ) -> None:
         """One forward on `input_ids` (B, L); the consumer runs inside it, hookpoint by hookpoint, so that only one
         hookpoint's activations need to be alive.
 
+        Args:
+            only: the hookpoints that are wanted this time (None: all); the model runs no further than they need.
+            keeps_dtype: hand activations over in the model's own format.
+
         Raises HookpointError when a hookpoint is never called.
         """
-        self._waiting = set(self._hookpoints)
+        self._waiting = set(self._hookpoints if only is None else only)
         self._consumer = consumer
+        self._keeps_dtype = keeps_dtype
         try:
             self._model(input_ids=input_ids, use_cache=False)
         except _EverythingSeen:
@@ -68,7 +81,12 @@ class ActivationTap:
                 return
             self._waiting.discard(name)
             y_NE = token_rows(first_output(output), name, "output")
-            x_ND = token_rows(first_input(args, kwargs), name, "input") if self._needs_inputs else y_NE
+            if not self._keeps_dtype:
+                y_NE = y_NE.float()
+            x_ND = y_NE
+            if self._needs_inputs:
+                x_ND = token_rows(first_input(args, kwargs), name, "input")
+                x_ND = x_ND if self._keeps_dtype else x_ND.float()
             self._consumer(name, x_ND, y_NE)
             if not self._waiting:
                 raise _EverythingSeen

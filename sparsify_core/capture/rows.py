@@ -22,7 +22,7 @@ def first_output(output: Any) -> Any:
 
 
 def token_rows(value: Any, name: str, what: str) -> Tensor:
-    """(B, L, D) of any float dtype -> (B * L, D) float32, with its graph if it has one.
+    """(B, L, D) of any float dtype -> (B * L, D) of the same, with its graph if it has one.
 
     Args:
         name: the hookpoint, for the message.
@@ -35,4 +35,4 @@ def token_rows(value: Any, name: str, what: str) -> Tensor:
         raise HookpointError(
             f"the {what} of {name} is not a tensor (batch, token, width) of numbers but {kind}: choose another"
         )
-    return value.flatten(0, 1).float()
+    return value.flatten(0, 1)

@@ -50,8 +50,8 @@ class Splice:
                 return output
             self._waiting.discard(name)
             original = first_output(output)
-            y_NE = token_rows(original, name, "output")
-            x_ND = token_rows(first_input(args, kwargs), name, "input") if self._needs_inputs else y_NE
+            y_NE = token_rows(original, name, "output").float()
+            x_ND = token_rows(first_input(args, kwargs), name, "input").float() if self._needs_inputs else y_NE
             spliced = self._replacement(name, x_ND, y_NE).to(original.dtype).view_as(original)
             return (spliced, *output[1:]) if isinstance(output, tuple) else spliced
 

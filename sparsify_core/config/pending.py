@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from sparsify_core.config.run import RunConfig
 
 _BUILT: dict[str, tuple[Any, ...]] = {
-    "distribute_modules": (False,),
     "load_in_8bit": (False,),
     "log_to_wandb": (False,),
 }

@@ -92,7 +92,7 @@ class TrainConfig(Config):
     """Folder of the runs of the bare command line; under Sparseboard every run has its own."""
 
     distribute_modules: bool = option(False, "Compute")
-    """Give each process its own hookpoints instead of its own part of the data."""
+    """Give each process its own hookpoints to train on all data, instead of all of them on its part of the data."""
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Compute")
     """Device to train on; auto takes CUDA where there is one."""

@@ -92,7 +92,7 @@ def evaluate(
     """Run the coders over the held-out tokens once.
 
     Args:
-        coders: hookpoint -> coder name -> coder.
+        coders: hookpoint -> coder name -> coder; the tap's other hookpoints are left alone.
         batch_size: sequences per forward.
         should_stop: asked between batches; when it says yes, the evaluation is given up and None returned.
 
@@ -117,7 +117,7 @@ def evaluate(
             for name, coder in coders[hookpoint].items():
                 sums[name].add(coder, x_ND[rows], y_NE[rows], rows + start * length)
 
-        tap.run(torch.from_numpy(ids).to(device), measure)
+        tap.run(torch.from_numpy(ids).to(device), measure, only=coders.keys())
         num_tokens += len(positions)
     if num_tokens == 0:
         return None

@@ -16,6 +16,7 @@ from sparsify_core.events import CheckpointSaved
 from sparsify_core.formats.sparsify import save_coder
 from sparsify_core.manifest import delete_checkpoint, file_sha256, publish, write_manifest
 from sparsify_core.rundir import CheckpointDir, RunDir
+from sparsify_core.train.distributed import Group
 from sparsify_core.train.units import Unit
 
 _SPACE_MARGIN = 1.2
@@ -29,31 +30,39 @@ def save_checkpoint(
     config: RunConfig,
     units: Sequence[Unit],
     *,
+    group: Group,
     step: int,
     tokens_seen: int,
     save_training_state: Callable[[CheckpointDir], None],
     evaluation: Evaluation | None,
     held_out: HeldOut | None,
     token_strings: Sequence[str],
-) -> CheckpointSaved:
-    """Write, flush and publish one checkpoint, then delete those beyond `keep_last`.
+) -> CheckpointSaved | None:
+    """Write, flush and publish one checkpoint, then delete those beyond `keep_last`. All processes call it together.
 
-    Returns the event that announces it. Raises DiskFullError before anything is written when the disk has no room.
+    Args:
+        units: the coders that this process writes, maybe none.
+        save_training_state: writes this process's part of it.
+        evaluation: of all coders, with the statistics of the latents of `units`.
+
+    Returns the event that announces it, on rank 0. What a process cannot write is raised on all of them: DiskFullError,
+    before anything is written, when the disk has no room.
     """
     staging, target = run_dir.staging(step), run_dir.checkpoint(step)
-    shutil.rmtree(staging.root, ignore_errors=True)  # a killed attempt may have left it
-    staging.root.mkdir(parents=True)
-    check_space(staging.root, units)
+    needed_bytes = sum(group.gather(_size_bytes(units)))
+    with group.failing_together():
+        if group.is_main:
+            shutil.rmtree(staging.root, ignore_errors=True)  # a killed attempt may have left it
+            staging.root.mkdir(parents=True)
+            check_space(staging.root, needed_bytes)
+    with group.failing_together():
+        for unit in units:
+            _write_unit(staging, unit, config, evaluation)
+        save_training_state(staging)
+    if not group.is_main:
+        return None
     config_text = config.model_dump_json()
     staging.config.write_text(config_text, encoding="utf-8")
-    for unit in units:
-        coder_dir = staging.coder(unit.name)
-        coder_dir.root.mkdir(parents=True)
-        save_coder(coder_dir, unit.coder, config.sae)
-        if evaluation is not None:
-            latents = evaluation.latents[unit.name].tensors(unit.coder.W_dec.norm(dim=1))
-            save_file(latents, coder_dir.inspection, {"num_tokens": str(evaluation.num_tokens)})
-    save_training_state(staging)
     if evaluation is not None and held_out is not None:
         _write_json(staging.evaluation, evaluation.to_json(held_out))
         text = {"ctx_len": held_out.tokens.shape[1], "tokens": list(token_strings), "sha256": held_out.sha256}
@@ -71,17 +80,30 @@ def save_checkpoint(
     )
 
 
-def check_space(directory: Path, units: Sequence[Unit]) -> None:
-    """Raise DiskFullError unless the disk of `directory` has room for a checkpoint and some more."""
-    needed = sum(
+def _write_unit(staging: CheckpointDir, unit: Unit, config: RunConfig, evaluation: Evaluation | None) -> None:
+    directory = staging.coder(unit.name)
+    directory.root.mkdir(parents=True)
+    save_coder(directory, unit.coder, config.sae)
+    if evaluation is not None:
+        latents = evaluation.latents[unit.name].tensors(unit.coder.W_dec.norm(dim=1))
+        save_file(latents, directory.inspection, {"num_tokens": str(evaluation.num_tokens)})
+
+
+def _size_bytes(units: Sequence[Unit]) -> int:
+    """About what the files of `units` will take."""
+    return sum(
         sum(p.numel() * p.element_size() for p in unit.coder.parameters()) * _COPIES
         + unit.coder.num_latents * _INSPECTION_BYTES_PER_LATENT
         for unit in units
     )
+
+
+def check_space(directory: Path, needed_bytes: int) -> None:
+    """Raise DiskFullError unless the disk of `directory` has room for a checkpoint and some more."""
     free = shutil.disk_usage(directory).free
-    if free < needed * _SPACE_MARGIN:
+    if free < needed_bytes * _SPACE_MARGIN:
         raise DiskFullError(
-            f"a checkpoint needs {needed * _SPACE_MARGIN / 1e6:,.0f} MB, but the disk of the run has "
+            f"a checkpoint needs {needed_bytes * _SPACE_MARGIN / 1e6:,.0f} MB, but the disk of the run has "
             f"{free / 1e6:,.0f} MB free: make room, or lower keep_last"
         )
 

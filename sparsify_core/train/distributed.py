@@ -1,15 +1,18 @@
 """The processes of a run and what they tell each other."""
 
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from sparsify_core.config import RunConfig
-from sparsify_core.errors import ConfigError
+from sparsify_core.errors import ConfigError, SparsifyError
+
+T = TypeVar("T")
 
 
 class Group:
@@ -70,6 +73,37 @@ class Group:
         shared = torch.tensor([int(flag)])
         dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self._control)
         return bool(shared.item())
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes by rank, on every process. For small things: they travel pickled."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self._control)
+        return values
+
+    def gather_count(self, count: int) -> list[int]:
+        """The counts of all processes by rank, without a look at the GPU."""
+        if self.world_size == 1:
+            return [count]
+        counts = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(counts, torch.tensor([count]), group=self._control)
+        return [int(shared) for shared in counts]
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """What fails inside on one process is raised on all of them, also as a place where they meet.
+
+        Rank 0 writes the run's events; without this it would see another one's full disk as a broken connection.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except (SparsifyError, OSError) as error:
+            failure = error
+        for other in self.gather(failure):
+            if other is not None:
+                raise failure or other
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -109,15 +109,21 @@ class CoderOptimizer:
         """State by `coder/parameter/key`."""
         return {f"{name}/{key}": value for name, p in self._params.items() for key, value in self._state(p).items()}
 
-    def scalars(self) -> list[dict[str, float]]:
-        """Numbers of each parameter group."""
-        return [{key: value for key, value in group.items() if key in _GROUP_SCALARS} for group in self._param_groups()]
+    def scalars(self) -> dict[str, list[dict[str, float]]]:
+        """Numbers of each coder's parameter groups, one per optimizer."""
+        return {
+            name: [{key: group[key] for key in _GROUP_SCALARS if key in group} for group in groups]
+            for name, groups in self._groups_by_coder().items()
+        }
 
     @torch.no_grad()
     def restore(
-        self, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor], scalars: Sequence[Mapping[str, float]]
+        self,
+        tensors: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        scalars: Mapping[str, Sequence[Mapping[str, float]]],
     ) -> None:
-        """Put back what `tensors`, `deployed_weights` and `scalars` gave."""
+        """Put back what `tensors`, `deployed_weights` and `scalars` gave; that of other coders is left alone."""
         for name, p in self._params.items():
             if name in weights:
                 p.copy_(weights[name])
@@ -125,11 +131,13 @@ class CoderOptimizer:
             self._state(p).update(
                 {key.removeprefix(prefix): v.to(p.device) for key, v in tensors.items() if key.startswith(prefix)}
             )
-        for group, numbers in zip(self._param_groups(), scalars, strict=True):
-            group.update(numbers)
+        for name, groups in self._groups_by_coder().items():
+            for group, numbers in zip(groups, scalars[name], strict=True):
+                group.update(numbers)
 
-    def _param_groups(self) -> list[dict[str, Any]]:
-        return [group for base in self._bases for group in base.param_groups]
+    def _groups_by_coder(self) -> dict[str, list[dict[str, Any]]]:
+        groups = zip(*(base.param_groups for base in self._bases), strict=True)
+        return {name: list(own) for name, own in zip(self._coders, groups, strict=True)}
 
     def _state(self, p: Tensor) -> dict[str, Any]:
         """State of a parameter in the optimizer that it belongs to."""

@@ -23,6 +23,7 @@ from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, T
 from sparsify_core.rundir import RunDir
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
+from sparsify_core.train.placement import check_processes, place
 from sparsify_core.train.process import die_with_parent, use_all_cores
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.state import newest_intact, refuse_changes
@@ -76,6 +77,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
         reporter.warn(problem)
     if checkpoint is not None:
         refuse_changes(checkpoint, config)
+    check_processes(config, group.world_size)
     group.join()
     if group.is_main and not run_dir.config.exists():
         run_dir.config.write_text(config.model_dump_json(), encoding="utf-8")
@@ -84,9 +86,11 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     base: nn.Module = model.base_model  # type: ignore[assignment]
     hookpoints = resolve_hookpoints(base, config)
     tap = ActivationTap(base, hookpoints, needs_inputs=config.sae.transcode)
-    units = build_units(config, tap.widths(group.device), hookpoints, group.device)
+    placement = place(config, tap.widths(group.device), hookpoints, group.world_size)
+    units = build_units(config, placement.trained_by(group.rank), group.device)
     if config.finetune is not None:
-        load_weights(units, Path(config.finetune).expanduser())
+        with group.failing_together():
+            load_weights(units, Path(config.finetune).expanduser())
 
     check_vocabulary(config, _vocabulary_size(model))
     reporter.phase("tokenizing", detail=config.dataset)
@@ -99,6 +103,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     trainer = Trainer(
         config,
         tap=tap,
+        placement=placement,
         end_to_end=EndToEnd(config, model, units) if config.loss_fn != "fvu" else None,
         units=units,
         sequences=sequences,
@@ -114,12 +119,13 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
         TrainingPlanned(
             total_steps=trainer.num_steps,
             tokens_per_step=trainer.tokens_per_step,
-            coders=[unit.name for unit in units],
-            num_latents={unit.name: unit.coder.num_latents for unit in units},
+            coders=[coder.name for coder in placement.coders],
+            num_latents={coder.name: coder.num_latents for coder in placement.coders},
         )
     )
     if checkpoint is not None:
-        trainer.resume(checkpoint)
+        with group.failing_together():
+            trainer.resume(checkpoint)
     with stop.listening():
         return trainer.run()
 

@@ -1,10 +1,11 @@
 """What a checkpoint holds beside the coders so that training goes on exactly where it stopped."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsify_core.config import RunConfig
@@ -14,7 +15,7 @@ from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.units import Unit, load_weights
 
-_VERSION = 1
+_VERSION = 2
 
 _MAY_CHANGE = {
     "resume",
@@ -33,16 +34,15 @@ _MAY_CHANGE = {
 """Fields that do not influence what the weights become."""
 
 
-def save_state(
+def save_tensors(
     checkpoint: CheckpointDir,
     units: Sequence[Unit],
     optimizer: CoderOptimizer,
     training_weights: Mapping[str, Tensor],
     *,
-    step: int,
-    sequences_per_step: int,
+    rank: int,
 ) -> None:
-    """Write training.json and training.safetensors.
+    """Write this process's training.safetensors: every tensor is in one file, under the name of its coder.
 
     Args:
         training_weights: the weights to train on where they are not those of the coder files.
@@ -51,37 +51,63 @@ def save_state(
     tensors |= {f"weights/{name}": tensor for name, tensor in training_weights.items()}
     tensors |= {f"tokens_since_fired/{unit.name}": unit.tokens_since_fired_M for unit in units}
     save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, checkpoint.training_tensors
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        checkpoint.training_tensors(rank),
     )
+
+
+def save_numbers(checkpoint: CheckpointDir, groups: Sequence[Mapping[str, Any]], *, step: int, world_size: int) -> None:
+    """Write training.json, the one place of what is not a tensor.
+
+    Args:
+        groups: `CoderOptimizer.scalars()` of each process.
+    """
     state = {
         "version": _VERSION,
         "step": step,
-        "sequences_per_step": sequences_per_step,
-        "groups": optimizer.scalars(),
+        "world_size": world_size,
+        "groups": {name: numbers for own in groups for name, numbers in own.items()},
     }
     checkpoint.training_state.write_text(json.dumps(state), encoding="utf-8")
 
 
-def load_state(
-    checkpoint: CheckpointDir, units: Sequence[Unit], optimizer: CoderOptimizer, *, sequences_per_step: int
-) -> None:
-    """Put weights, optimizer and counters back. Raises CheckpointError when the run is cut into other steps."""
+def load_state(checkpoint: CheckpointDir, units: Sequence[Unit], optimizer: CoderOptimizer, *, world_size: int) -> None:
+    """Put weights, optimizer and counters of `units` back.
+
+    Raises CheckpointError when the number of processes is another: the run would be cut into other steps.
+    """
     state = json.loads(checkpoint.training_state.read_text(encoding="utf-8"))
     if state["version"] != _VERSION:
         raise CheckpointError(f"{checkpoint.root.name} was saved by another version and cannot be resumed")
-    if state["sequences_per_step"] != sequences_per_step:
+    if state["world_size"] != world_size:
         raise CheckpointError(
-            f"{checkpoint.root.name} was trained with {state['sequences_per_step']} sequences per step, now there are "
-            f"{sequences_per_step}: use as many processes as before"
+            f"{checkpoint.root.name} was trained by {_processes(state['world_size'])} and can only be resumed by as "
+            f"many, not by {_processes(world_size)}: a step would be made of other sequences"
         )
     load_weights(units, checkpoint.root)
     parts: dict[str, dict[str, Tensor]] = {"optimizer": {}, "weights": {}, "tokens_since_fired": {}}
-    for name, tensor in load_file(checkpoint.training_tensors).items():
+    for name, tensor in _own_tensors(checkpoint, units, world_size):
         part, _, rest = name.partition("/")
         parts[part][rest] = tensor
     for unit in units:
         unit.tokens_since_fired_M.copy_(parts["tokens_since_fired"][unit.name])
     optimizer.restore(parts["optimizer"], parts["weights"], state["groups"])
+
+
+def _own_tensors(checkpoint: CheckpointDir, units: Sequence[Unit], world_size: int) -> Iterator[tuple[str, Tensor]]:
+    """What the checkpoint's training tensors hold about `units`, whichever process wrote it."""
+    own = tuple(f"/{unit.name}" for unit in units)
+    for rank in range(world_size):
+        if checkpoint.training_tensors(rank).is_file():
+            with safe_open(checkpoint.training_tensors(rank), framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - the file is no dictionary
+                    rest = name[name.index("/") :]
+                    if rest in own or rest.startswith(tuple(f"{prefix}/" for prefix in own)):
+                        yield name, file.get_tensor(name)
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"
 
 
 def newest_intact(run_dir: RunDir) -> tuple[CheckpointDir | None, list[str]]:

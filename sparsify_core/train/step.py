@@ -128,14 +128,19 @@ class StepSums:
 
 
 def finish_step(
-    sums: dict[str, StepSums], units: list[Unit], optimizer: CoderOptimizer, group: Group, step: int
+    sums: dict[str, StepSums], units: list[Unit], optimizer: CoderOptimizer, replicas: Group | None, step: int
 ) -> Tensor:
     """Combine the processes, apply optimizer step `step` (from 0), keep decoders at unit norm.
+
+    Args:
+        replicas: the processes that train the same coders; None when this one has seen all of their tokens.
 
     Returns:
         (number of units, fields of StepStats) float64 on the device.
     """
-    group.add_up([tensor for unit in units for tensor in sums[unit.name].tensors()])
+    tensors = [tensor for unit in units for tensor in sums[unit.name].tensors()]
+    if replicas is not None:
+        replicas.add_up(tensors)
     stats = torch.stack([torch.stack(sums[unit.name].finish()) for unit in units])
     for unit in units:
         if unit.coder.normalizes_decoder:

@@ -2,8 +2,10 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +18,18 @@ from sparsify_core.data.sequences import Sequences
 from sparsify_core.errors import DataError, NonFiniteLossError
 from sparsify_core.evaluate.held_out import Evaluation, HeldOut, evaluate
 from sparsify_core.metrics import series_key
+from sparsify_core.model.coder import SparseCoder
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.checkpoint import save_checkpoint
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
+from sparsify_core.train.exchange import Exchange
 from sparsify_core.train.optim import CoderOptimizer
+from sparsify_core.train.placement import Placement
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.schedule import decayed_k
 from sparsify_core.train.start import initialize_biases
-from sparsify_core.train.state import load_state, save_state
+from sparsify_core.train.state import load_state, save_numbers, save_tensors
 from sparsify_core.train.step import StepStats, StepSums, finish_step
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit
@@ -38,6 +43,7 @@ class Trainer:
 
     Args:
         end_to_end: for the losses ce and kl; None trains on the activations.
+        units: the coders that `placement` gives to this process.
         exclude_tokens: ids whose positions do not count (sparsify_core.data.exclude.excluded_tokens).
         token_strings: the held-out text, token by token, for the look at latents.
         max_token_id: exclusive bound of token ids, the model's vocabulary.
@@ -48,6 +54,7 @@ class Trainer:
         config: RunConfig,
         *,
         tap: ActivationTap,
+        placement: Placement,
         end_to_end: EndToEnd | None,
         units: list[Unit],
         sequences: Sequences,
@@ -62,7 +69,11 @@ class Trainer:
         self._config = config
         self._tap = tap
         self._end_to_end = end_to_end
+        self._placement = placement
+        self._exchange = None if placement.owners is None else Exchange(group, placement.owners)
         self._units = units
+        own = {coder.name for coder in placement.saved_by(group.rank)}
+        self._saved_units = [unit for unit in units if unit.name in own]
         self._by_hookpoint: dict[str, list[Unit]] = {}
         for unit in units:
             self._by_hookpoint.setdefault(unit.hookpoint, []).append(unit)
@@ -91,7 +102,7 @@ class Trainer:
 
     def resume(self, checkpoint: CheckpointDir) -> None:
         """Go on behind `checkpoint` instead of starting."""
-        load_state(checkpoint, self._units, self._optimizer, sequences_per_step=self._sequences_per_step)
+        load_state(checkpoint, self._units, self._optimizer, world_size=self._group.world_size)
         self._first_step = checkpoint.step
 
     def run(self) -> bool:
@@ -126,9 +137,12 @@ class Trainer:
         for input_ids, kept in self._batches(step):
             if self._end_to_end is not None:
                 self._end_to_end.add(sums, input_ids, kept)
+            elif self._exchange is not None:
+                self._exchange.run(self._tap, input_ids, kept, partial(self._add, sums))
             elif kept is None or len(kept):
                 self._forward_backward(sums, input_ids, kept)
-        return finish_step(sums, self._units, self._optimizer, self._group, step)
+        replicas = self._group if self._exchange is None else None
+        return finish_step(sums, self._units, self._optimizer, replicas, step)
 
     def _set_k(self, step: int) -> None:
         """One k per optimizer step, so that accumulation stays equal to one big batch."""
@@ -149,10 +163,13 @@ class Trainer:
                 same = x_ND is y_NE
                 y_NE = y_NE[kept]
                 x_ND = y_NE if same else x_ND[kept]
-            for unit in self._by_hookpoint[hookpoint]:
-                sums[unit.name].add(x_ND, y_NE)
+            self._add(sums, hookpoint, x_ND, y_NE)
 
         self._tap.run(input_ids, train)
+
+    def _add(self, sums: dict[str, StepSums], hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
+        for unit in self._by_hookpoint[hookpoint]:
+            sums[unit.name].add(x_ND, y_NE)
 
     def _batches(self, step: int) -> Iterator[Batch]:
         """This rank's batches of optimizer step `step` (from 0)."""
@@ -177,20 +194,20 @@ class Trainer:
         return torch.from_numpy(array).to(self._group.device)
 
     def _log(self, step: int, stats: Tensor, elapsed_s: float) -> None:
-        rows = stats.tolist()  # sync: the one device-to-host copy of a step
+        rows = self._of_all_coders(stats).tolist()  # sync: the one device-to-host copy of a step
         values: dict[str, float] = {}
-        for unit, row in zip(self._units, rows, strict=True):
+        for coder, row in zip(self._placement.coders, rows, strict=True):
             numbers = StepStats(*row)
             if numbers.kept_tokens == 0:
                 raise DataError(f"all tokens of step {step} are excluded: exclude fewer, or use larger batches")
             loss = numbers.fvu if self._end_to_end is None else numbers.token_loss
             if not math.isfinite(loss):
                 raise NonFiniteLossError(
-                    f"the loss of {unit.name} is {loss} at step {step}: lower lr, or look for outliers in the "
+                    f"the loss of {coder.name} is {loss} at step {step}: lower lr, or look for outliers in the "
                     "activations (exclude_first 1 leaves out the attention sink)"
                 )
             # End to end, the FVU may be undefined for a step; there is no point to draw then.
-            own = {series_key(name, unit.name): getattr(numbers, name) for name in self._logged}
+            own = {series_key(name, coder.name): getattr(numbers, name) for name in self._logged}
             values |= {key: value for key, value in own.items() if math.isfinite(value)}
         if self._end_to_end is not None:  # the same for all coders of a seed, so this is the mean over seeds
             losses = [StepStats(*row).token_loss for row in rows]
@@ -204,58 +221,90 @@ class Trainer:
             self._reporter.metrics(step, values)
             self._reporter.progress(step, self.num_steps, values)
 
+    def _of_all_coders(self, stats: Tensor) -> Tensor:
+        """The rows of all processes' coders, so that all of them see the same, and fail alike."""
+        if self._exchange is None:
+            return stats
+        own = {unit.name for unit in self._units}
+        table = stats.new_zeros(len(self._placement.coders), stats.shape[1])
+        table[[row for row, coder in enumerate(self._placement.coders) if coder.name in own]] = stats
+        self._group.add_up([table])
+        return table
+
     def _save(self, step: int, *, with_evaluation: bool) -> None:
-        """Rank 0 evaluates and writes while the others wait."""
-        if self._group.is_main:
-            with self._optimizer.deployed_weights() as training_weights:
-                for unit in self._units:
-                    unit.coder.k = self._config.sae.k  # what cfg.json says; the next step sets its own
-                evaluation = self._evaluate(step) if with_evaluation else None
-                self._reporter.phase("saving", step)
-                event = save_checkpoint(
-                    self._run_dir,
-                    self._config,
-                    self._units,
+        """Every process evaluates and writes the coders that are its own; of replicas rank 0 does, the others wait."""
+        group = self._group
+        with self._optimizer.deployed_weights() as training_weights:
+            for unit in self._units:
+                unit.coder.k = self._config.sae.k  # what cfg.json says; the next step sets its own
+            evaluation = self._evaluate(step) if with_evaluation else None
+            self._reporter.phase("saving", step)
+            event = save_checkpoint(
+                self._run_dir,
+                self._config,
+                self._saved_units,
+                group=group,
+                step=step,
+                tokens_seen=step * self.tokens_per_step,
+                save_training_state=partial(
+                    self._save_training_state,
+                    training_weights=training_weights,
+                    groups=group.gather(self._optimizer.scalars()),
                     step=step,
-                    tokens_seen=step * self.tokens_per_step,
-                    save_training_state=partial(
-                        save_state,
-                        units=self._units,
-                        optimizer=self._optimizer,
-                        training_weights=training_weights,
-                        step=step,
-                        sequences_per_step=self._sequences_per_step,
-                    ),
-                    evaluation=evaluation,
-                    held_out=self._held_out,
-                    token_strings=self._token_strings,
-                )
+                ),
+                evaluation=evaluation,
+                held_out=self._held_out,
+                token_strings=self._token_strings,
+            )
+        if event is not None:
             self._reporter.event(event)
-            if step < self.num_steps:
-                self._reporter.phase("training", step)
-        self._group.wait()
+        if step < self.num_steps:
+            self._reporter.phase("training", step)
+        group.wait()
+
+    def _save_training_state(
+        self,
+        checkpoint: CheckpointDir,
+        *,
+        training_weights: Mapping[str, Tensor],
+        groups: Sequence[Mapping[str, Any]],
+        step: int,
+    ) -> None:
+        rank = self._group.rank
+        if self._saved_units:
+            save_tensors(checkpoint, self._saved_units, self._optimizer, training_weights, rank=rank)
+        if self._group.is_main:
+            save_numbers(checkpoint, groups, step=step, world_size=self._group.world_size)
 
     def _evaluate(self, step: int) -> Evaluation | None:
+        """All coders' numbers, with the latents of those that this process saves; None where there is nothing to save,
+        and on all processes when one of them gave up.
+        """
         if self._held_out is None:
             return None
         self._reporter.phase("evaluating", step)
-        coders = {
-            hookpoint: {unit.name: unit.coder for unit in units} for hookpoint, units in self._by_hookpoint.items()
+        coders: dict[str, dict[str, SparseCoder]] = {}
+        for unit in self._saved_units:
+            coders.setdefault(unit.hookpoint, {})[unit.name] = unit.coder
+        evaluation = None
+        if coders:
+            with torch.no_grad():
+                evaluation = evaluate(
+                    self._tap,
+                    coders,
+                    self._held_out,
+                    batch_size=self._config.batch_size,
+                    should_stop=lambda: bool(self._stop),
+                )
+        found: dict[str, dict[str, float]] = {}
+        for share in self._group.gather({} if evaluation is None else evaluation.values):
+            found |= share
+        if evaluation is None or len(found) < len(self._placement.coders):
+            return None
+        by_coder = {coder.name: found[coder.name] for coder in self._placement.coders}
+        values = {
+            series_key(name, coder): value for coder, numbers in by_coder.items() for name, value in numbers.items()
         }
-        with torch.no_grad():
-            evaluation = evaluate(
-                self._tap,
-                coders,
-                self._held_out,
-                batch_size=self._config.batch_size,
-                should_stop=lambda: bool(self._stop),
-            )
-        if evaluation is not None:
-            values = {
-                series_key(name, coder): value
-                for coder, numbers in evaluation.values.items()
-                for name, value in numbers.items()
-            }
-            self._reporter.metrics(step, values)
-            self._reporter.evaluated(step, values)
-        return evaluation
+        self._reporter.metrics(step, values)
+        self._reporter.evaluated(step, values)
+        return replace(evaluation, values=by_coder)

@@ -26,6 +26,7 @@ from sparsify_core.model.token_loss import cross_entropy_sum, kl_sum
 from sparsify_core.rundir import RunDir
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.optim import CoderOptimizer
+from sparsify_core.train.placement import place
 from sparsify_core.train.step import StepSums
 from sparsify_core.train.units import Unit, build_units
 
@@ -73,7 +74,7 @@ def config_of(loss_fn: str, **changes: Any) -> RunConfig:
 
 def units_of(config: RunConfig, hookpoints: dict[str, tuple[int, int]]) -> list[Unit]:
     """Coders with random weights everywhere: untrained ones have zeros that hide mistakes."""
-    units = build_units(config, hookpoints, list(hookpoints), CPU)
+    units = build_units(config, place(config, hookpoints, list(hookpoints), 1).coders, CPU)
     torch.manual_seed(1)
     with torch.no_grad():
         for unit in units:

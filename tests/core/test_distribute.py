@@ -1,0 +1,138 @@
+"""`distribute_modules`: every process trains its own hookpoints on all data, and nothing else changes."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from runs import BASE, Trained, TrainFunction, flags
+from sparsify_core.config import RunConfig, SparseCoderConfig
+from sparsify_core.errors import ConfigError
+from sparsify_core.formats.sparsify import save_coder
+from sparsify_core.manifest import verify_checkpoint
+from sparsify_core.model.coder import SparseCoder
+from sparsify_core.rundir import CheckpointDir, RunDir
+from sparsify_core.train.placement import balance, place
+
+ATTEMPTS = Path(__file__).parents[1] / "support" / "attempts.py"
+HOOKPOINTS = ["layers.0", "layers.0.mlp.up_proj", "layers.1"]
+SPREAD = {"layers": [], "hookpoints": HOOKPOINTS, "distribute_modules": True}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def torchrun(folder: Path, attempts: list[dict[str, Any]], *, fails: bool = False) -> None:
+    spec = folder / "attempts.json"
+    spec.write_text(json.dumps([{**attempt, "port": free_port()} for attempt in attempts]))
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    words = [sys.executable, *launcher, str(ATTEMPTS), str(spec)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=180)
+    assert bool(done.returncode) is fails, done.stdout + done.stderr
+
+
+@pytest.fixture
+def attempt(tiny_model: Path, tiny_text: Path, tmp_path: Path) -> Any:
+    def words(name: str, stop_at: int | None = None, **changes: Any) -> dict[str, Any]:
+        chosen = flags({**BASE, "batch_size": 2, **changes})
+        return {
+            "words": [str(tiny_model), str(tiny_text), *chosen, "--run_dir", str(tmp_path / name)],
+            "stop_at": stop_at,
+        }
+
+    return words
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("one_core")
+def test_owners_equal_one_process_with_the_whole_batch(attempt: Any, train: TrainFunction, tmp_path: Path) -> None:
+    cases: dict[str, dict[str, Any]] = {
+        "sae": {"exclude_tokens": [5, 9], "exclude_first": 1, "dead_feature_threshold": 100, "auxk_alpha": 0.1},
+        "transcoder": {"transcode": True, "skip_connection": True, "init_seeds": [0, 1], "grad_acc_steps": 2},
+        "signum": {"optimizer": "signum", "lr": 1e-3, "micro_acc_steps": 2, "dead_feature_threshold": 100},
+    }
+    torchrun(tmp_path, [attempt(name, **{"lr": 1e-3, **SPREAD, **case}) for name, case in cases.items()])
+    for name, case in cases.items():
+        changes = {"lr": 1e-3, **SPREAD, **case, "distribute_modules": False}
+        one, two = train(f"one-{name}", **changes), Trained(0, RunDir(tmp_path / name))
+        step = 10 // case.get("grad_acc_steps", 1)
+        assert [e.type for e in two.events()] == [e.type for e in one.events()]
+        assert two.events()[-1].outcome == "completed"
+        planned = [next(e for e in run.events() if e.type == "training_planned") for run in (one, two)]
+        assert planned[0].num_latents == planned[1].num_latents
+        keys = [key for e in one.events() if e.type == "metrics" for key in e.values if key != "tokens_per_s"]
+        for key in sorted(set(keys)):
+            assert two.series(key) == pytest.approx(one.series(key), rel=1e-4), key
+        assert two.evaluation(step)["coders"].keys() == one.evaluation(step)["coders"].keys()
+        for coder in one.evaluation(step)["coders"]:
+            for key, tensor in one.weights(step, coder).items():
+                torch.testing.assert_close(two.weights(step, coder)[key], tensor, atol=2e-4, rtol=1e-3)
+        files = [verify_checkpoint(run.run_dir.checkpoint(step))["files"].keys() for run in (one, two)]
+        assert files[1] == files[0] | {"training-rank1.safetensors"}
+
+
+@pytest.mark.integration
+def test_two_processes_resume_bit_for_bit(attempt: Any, train: TrainFunction, tmp_path: Path) -> None:
+    cases: dict[str, dict[str, Any]] = {
+        "replicas": {"optimizer": "signum", "lr": 0.003, "layers": [0, 1], "exclude_first": 1},
+        "owners": {**SPREAD, "exclude_first": 1, "auxk_alpha": 0.5, "dead_feature_threshold": 128, "k": 1},
+        "muon": {**SPREAD, "optimizer": "muon", "transcode": True, "k_decay_steps": 6},
+    }
+    attempts = []
+    for name, case in cases.items():
+        attempts.append(attempt(f"{name}-whole", **case))
+        attempts.append(attempt(f"{name}-cut", 4, **case))
+        attempts.append(attempt(f"{name}-cut", resume=True, **case))
+    torchrun(tmp_path, attempts)
+    for name, case in cases.items():
+        whole, cut = (Trained(0, RunDir(tmp_path / f"{name}-{what}")) for what in ("whole", "cut"))
+        assert (cut.events()[-1].outcome, cut.events()[-1].step) == ("stopped", 4)
+        assert (cut.events(2)[0].resumed_step, cut.events(2)[-1].outcome) == (4, "completed")
+        assert cut.evaluation(10) == whole.evaluation(10)
+        files = [verify_checkpoint(run.run_dir.checkpoint(10))["files"] for run in (whole, cut)]
+        assert ("training-rank1.safetensors" in files[0]) is ("distribute_modules" in case)
+        assert files[0].keys() == files[1].keys()
+        different = {file for file in files[0] if files[0][file] != files[1][file]}
+        assert different == {"config.json"}  # it holds `resume`
+    last = train("replicas-whole", resume=True, **cases["replicas"], batch_size=2).events(2)[-1]
+    assert last.reason_code == "checkpoint_error"
+    assert "trained by 2 processes and can only be resumed by as many, not by 1 process" in last.message
+
+
+@pytest.mark.integration
+def test_what_fails_on_another_process_is_reported(attempt: Any, tmp_path: Path) -> None:
+    config = SparseCoderConfig(k=4, expansion_factor=4)
+    directory = CheckpointDir(tmp_path / "old").coder("layers.0")  # rank 1 misses its layers.1
+    directory.root.mkdir(parents=True)
+    save_coder(directory, SparseCoder(32, config), config)
+    changes = {"layers": [0, 1], "distribute_modules": True, "finetune": str(tmp_path / "old")}
+    torchrun(tmp_path, [attempt("run", **changes)], fails=True)
+    last = Trained(0, RunDir(tmp_path / "run")).events()[-1]
+    assert (last.outcome, last.reason_code) == ("failed", "checkpoint_error")
+    assert "has no coder layers.1" in last.message
+
+
+def test_hookpoints_are_shared_out_by_work() -> None:
+    assert balance({"a": 1, "b": 1, "c": 1, "d": 1, "e": 1}, 2) == {"a": 0, "b": 1, "c": 0, "d": 1, "e": 0}
+    assert balance({"a": 1, "b": 9, "c": 2, "d": 3}, 2) == {"a": 0, "b": 1, "c": 0, "d": 0}
+    assert sorted(balance({"a": 1, "b": 9, "c": 0}, 3).values()) == [0, 1, 2]
+
+
+def test_one_process_is_refused(train: TrainFunction) -> None:
+    last = train(distribute_modules=True).events()[-1]
+    assert last.reason_code == "config_error"
+    assert "only one process" in last.message
+
+
+def test_fewer_hookpoints_than_processes_are_refused() -> None:
+    config = RunConfig(model="m", dataset="d", distribute_modules=True)
+    with pytest.raises(ConfigError, match="each of the 3 processes, but there are 2: start fewer"):
+        place(config, {"a": (8, 8), "b": (8, 16)}, ["a", "b"], 3)
