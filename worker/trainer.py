@@ -1,20 +1,19 @@
 """The training processes of one attempt: torchrun and its ranks, started and stopped as one tree."""
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from sparsify_core.parent import end_with_parent
 from sparsify_core.rundir import RunDir
 from worker import processes
 
-_PR_SET_PDEATHSIG = 1
 _ALLOWED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
@@ -89,7 +88,7 @@ class Trainer:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 cwd=run_dir.root,  # a name must not find files of wherever Sparseboard was started
-                preexec_fn=_die_with_parent(),  # safe: the supervisor has one thread
+                preexec_fn=end_with_parent(),  # safe: the supervisor has one thread
             )
         self._asked_at: float | None = None
 
@@ -117,18 +116,3 @@ class Trainer:
         self._process.wait()  # before psutil waits for it and takes the exit status
         processes.kill(process for process in family if process.pid != self._process.pid)
         processes.kill_run(self._run_id, up_to_fence=self._fence)
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What the child does before exec so that the kernel ends it with the supervisor (Linux; elsewhere nothing)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)  # loaded before the fork: the child must not
-    parent = os.getpid()
-
-    def request() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return request

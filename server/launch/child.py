@@ -1,19 +1,16 @@
 """One supervised process of the tree: started in its own session, restarted when it dies, stopped by SIGTERM."""
 
-import ctypes
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 from server.launch.errors import LaunchError
+from sparsify_core.parent import end_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _QUICK_S = 10.0
 """Dying this soon after its start is a quick death."""
 _MAX_QUICK_DEATHS = 5
@@ -65,7 +62,7 @@ class Child:
                 stderr=None if output is None else subprocess.STDOUT,
                 env=self._environment,
                 start_new_session=True,
-                preexec_fn=_die_with_launcher(),  # safe: the launcher has one thread
+                preexec_fn=end_with_parent(),  # safe: the launcher has one thread
             )
         if self._process.stdin is not None and self._stdin is not None:
             self._process.stdin.write(self._stdin)
@@ -118,18 +115,3 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def _die_with_launcher() -> Callable[[], None] | None:
-    """What a child does before exec so that the kernel ends it with the launcher (Linux; elsewhere nothing)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)  # loaded before the fork: the child must not
-    parent = os.getpid()
-
-    def request() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return request
