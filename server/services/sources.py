@@ -9,7 +9,7 @@ from server.settings import Settings
 from sparsify_core.config import RunConfig
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
-_FILE_ENDINGS = (".json", ".jsonl", ".txt", ".parquet", ".csv", ".bin", ".arrow", ".py")
+_FILE_ENDINGS = (".json", ".jsonl", ".txt", ".parquet", ".csv", ".bin", ".arrow", ".gguf", ".py")
 _DATA_ARGUMENT = re.compile(r"\w+=([\w.+*-]+(/[\w.+*-]+)*)?", re.ASCII)
 
 

@@ -16,7 +16,7 @@ class RunConfig(TrainConfig):
     """One training run."""
 
     model: str = option("HuggingFaceTB/SmolLM2-135M", "Model and data", basic=True, min_length=1, max_length=4096)
-    """Hugging Face model id, or a local folder."""
+    """Hugging Face model id, a local folder, or a local .gguf file."""
 
     dataset: str = option("EleutherAI/SmolLM2-135M-10B", "Model and data", basic=True, min_length=1, max_length=4096)
     """Hugging Face dataset id, a folder written by save_to_disk, a .jsonl, .txt or .parquet file, or a .bin memmap."""

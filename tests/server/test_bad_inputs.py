@@ -225,15 +225,22 @@ def test_local_sources_must_lie_really_below_a_declared_folder(sqlite_settings: 
     root = tmp_path / "sources"
     root.mkdir()
     (root / "text.jsonl").write_text("{}")
+    (root / "model.gguf").write_text("GGUF")
     (root / "loader.py").write_text("")
     (root / "link").symlink_to("/etc/passwd")
     (tmp_path / "sources-beside").mkdir()
     app = create_app(sqlite_settings.model_copy(update={"source_roots": [root]}))
     with serve(app) as client:
-        take = lambda path: client.post("/api/v1/runs", json=body(dataset=str(path))).status_code  # noqa: E731
+
+        def take(path: Path, field: str = "dataset") -> int:
+            return client.post("/api/v1/runs", json=body(**{field: str(path)})).status_code
+
         assert take(root / "text.jsonl") == 201
+        assert take(root / "model.gguf", "model") == 201
         for path in ("link", "missing.jsonl", "loader.py", "../sources-beside", "../sources/text.jsonl"):
             assert take(root / path) == 422
+        for model in (tmp_path / "model.gguf", root / "missing.gguf", Path("owner/model.gguf"), Path("model.gguf")):
+            assert take(model, "model") == 422
         assert take(tmp_path / "sources-beside") == 422
 
 
