@@ -83,7 +83,7 @@ class TrainConfig(Config):
     """Checkpoints to keep; older ones are deleted."""
 
     finetune: str | None = option(None, "Saving", max_length=4096)
-    """Start from the sparse coders in this checkpoint directory."""
+    """Start from the sparse coders in this checkpoint folder, or in this repository (owner/name) of the Hub."""
 
     run_name: str | None = option(None, "Saving", max_length=200)
     """Name of the run; without a server also its folder below save_dir."""

@@ -23,13 +23,14 @@ from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, T
 from sparsify_core.rundir import RunDir
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
+from sparsify_core.train.finetune import start_from
 from sparsify_core.train.placement import check_processes, place
 from sparsify_core.train.process import die_with_parent, use_all_cores
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.state import newest_intact, refuse_changes
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.trainer import Trainer
-from sparsify_core.train.units import build_units, load_weights
+from sparsify_core.train.units import build_units
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +89,9 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     tap = ActivationTap(base, hookpoints, needs_inputs=config.sae.transcode)
     placement = place(config, tap.widths(group.device), hookpoints, group.world_size)
     units = build_units(config, placement.trained_by(group.rank), group.device)
-    if config.finetune is not None:
+    if config.finetune is not None and checkpoint is None:
         with group.failing_together():
-            load_weights(units, Path(config.finetune).expanduser())
+            start_from(config.finetune, units)
 
     check_vocabulary(config, _vocabulary_size(model))
     reporter.phase("tokenizing", detail=config.dataset)

@@ -195,24 +195,6 @@ def test_width_that_is_no_number_is_refused(tmp_path: Path) -> None:
             Sae.load_from_disk(tmp_path / "a")
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that the Hub's client takes for the repository `owner/saes`, with its own rule for patterns."""
-    import huggingface_hub
-    from huggingface_hub.utils import filter_repo_objects
-
-    def download(name: str, allow_patterns: list[str] | None = None) -> str:
-        assert name == "owner/saes"
-        files = [p.relative_to(tmp_path / "hub").as_posix() for p in (tmp_path / "hub").rglob("*") if p.is_file()]
-        for file in filter_repo_objects(files, allow_patterns=allow_patterns):
-            (tmp_path / "snapshot" / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(tmp_path / "hub" / file, tmp_path / "snapshot" / file)
-        return str(tmp_path / "snapshot")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    return tmp_path / "hub"
-
-
 def test_one_coder_of_a_repository(hub: Path) -> None:
     save(hub, "layers.1", "layers.10")
     assert Sae.load_from_hub("owner/saes", "layers.1").num_latents == 32

@@ -244,11 +244,12 @@ def test_local_sources_must_lie_really_below_a_declared_folder(sqlite_settings: 
         assert take(tmp_path / "sources-beside") == 422
 
 
-@pytest.mark.parametrize("source", ["gpt2", "/etc", "../x", "/proc/self", ""])
-def test_fine_tuning_starts_from_declared_folders_only(
+@pytest.mark.parametrize("source", ["gpt2", "/etc", "../x", "/proc/self", "", "owner/../x", "a/b/c"])
+def test_fine_tuning_starts_from_declared_folders_or_repositories(
     sqlite_api: TestClient, sqlite_app: FastAPI, source: str
 ) -> None:
     assert refused(sqlite_api, sqlite_app, body(finetune=source))["errors"][0]["loc"] == ["config", "finetune"]
+    assert sqlite_api.post("/api/v1/runs", json=body(finetune="owner/saes")).status_code == 201
 
 
 @pytest.mark.parametrize(
