@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 _BUILT: dict[str, tuple[Any, ...]] = {
     "load_in_8bit": (False,),
-    "log_to_wandb": (False,),
 }
 """Dotted field name -> the values that the trainer carries out."""
 

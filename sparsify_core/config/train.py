@@ -100,11 +100,14 @@ class TrainConfig(Config):
     log_every: int = option(1, "Logging", unit="steps", ge=1)
     """Optimizer steps between two points of the charts."""
 
+    log_to_tensorboard: bool = option(False, "Logging")
+    """Also write TensorBoard files into the run's folder; its event file (JSON lines) is written in any case."""
+
     log_to_wandb: bool = option(False, "Logging")
-    """Also log to Weights & Biases."""
+    """Also log to Weights & Biases, into the project WANDB_PROJECT; the login is that of its own package."""
 
     wandb_log_frequency: int = option(1, "Logging", unit="steps", ge=1)
-    """Optimizer steps between two Weights & Biases records."""
+    """Optimizer steps between two Weights & Biases records, a multiple of log_every; 1 sends every point."""
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:
@@ -120,6 +123,12 @@ class TrainConfig(Config):
             raise ValueError("a hookpoint pattern is empty: remove it or write a module name")
         if self.save_best and not self.eval_tokens:
             raise ValueError("save_best compares held-out FVU: set eval_tokens to more than 0")
+        if self.wandb_log_frequency > 1 and not self.log_to_wandb:
+            raise ValueError(f"wandb_log_frequency = {self.wandb_log_frequency} has no effect without log_to_wandb")
+        if self.wandb_log_frequency > 1 and self.wandb_log_frequency % self.log_every:
+            raise ValueError(
+                f"wandb_log_frequency = {self.wandb_log_frequency} must be a multiple of log_every = {self.log_every}"
+            )
         if self.k_decay_steps and self.sae.activation == "groupmax":
             raise ValueError("k_decay_steps changes k step by step, which groupmax cannot: use activation topk")
         if self.loss_fn != "fvu" and self.distribute_modules:

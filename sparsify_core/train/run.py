@@ -27,6 +27,7 @@ from sparsify_core.train.finetune import start_from
 from sparsify_core.train.placement import check_processes, place
 from sparsify_core.train.process import die_with_parent, use_all_cores
 from sparsify_core.train.report import Reporter
+from sparsify_core.train.sinks import check_packages, open_sinks
 from sparsify_core.train.state import newest_intact, refuse_changes
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.trainer import Trainer
@@ -46,10 +47,11 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int) -> None:
     if group.is_launched:
         die_with_parent()
     use_all_cores(group.local_world_size)
-    writer = _open_events(run_dir, attempt) if group.is_main else None
-    reporter = Reporter(writer)
+    reporter = Reporter(_open_events(run_dir, attempt) if group.is_main else None)
+    failed = True
     try:
-        completed = _carry_out(config, run_dir, group, reporter)
+        completed = _carry_out(config, run_dir, group, reporter, attempt)
+        failed = False
         reporter.event(AttemptFinished(step=reporter.step, outcome="completed" if completed else "stopped"))
     except BaseException as error:
         failure = _as_failure(error)
@@ -58,12 +60,11 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int) -> None:
             raise
         raise failure from error
     finally:
-        if writer is not None:
-            writer.close()
+        reporter.close(failed=failed)
         group.leave()
 
 
-def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter) -> bool:
+def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter, attempt: int) -> bool:
     """Load everything and train. Returns whether the run is complete (False: stopped on request)."""
     checkpoint, problems = newest_intact(run_dir) if config.resume else (None, [])
     reporter.event(
@@ -79,9 +80,14 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     if checkpoint is not None:
         refuse_changes(checkpoint, config)
     check_processes(config, group.world_size)
+    check_packages(config)
     group.join()
     if group.is_main and not run_dir.config.exists():
         run_dir.config.write_text(config.model_dump_json(), encoding="utf-8")
+    with group.failing_together():
+        if group.is_main:
+            first_step = checkpoint.step if checkpoint else 0
+            reporter.log_to(open_sinks(config, run_dir, attempt=attempt, first_step=first_step))
     reporter.phase("loading model", detail=config.model)
     model = load_model(config, group.device)
     base: nn.Module = model.base_model  # type: ignore[assignment]

@@ -28,6 +28,7 @@ _MAY_CHANGE = {
     "device",
     "data_preprocessing_num_proc",
     "log_every",
+    "log_to_tensorboard",
     "log_to_wandb",
     "wandb_log_frequency",
 }
