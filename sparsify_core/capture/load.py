@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsify_core import eight_bit
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import ModelError
 
@@ -18,17 +19,20 @@ LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, struct.
 def load_model(config: RunConfig, device: torch.device) -> nn.Module:
     """The model, frozen, in eval mode, on `device`: the base model, or with its head where the loss is end to end.
 
-    Raises ModelError when it cannot be found or loaded, or lacks the head that the loss needs.
+    Raises ModelError when it cannot be found or loaded, or lacks the head that the loss needs, ConfigError where it
+    cannot be had in 8 bits.
     """
     import transformers  # slow to import, and --help must be instant
 
+    if config.load_in_8bit:
+        eight_bit.require("load_in_8bit", device, otherwise="leave load_in_8bit out")
     _check_path(config.model)
     end_to_end = config.loss_fn != "fvu"
     loader: Any = transformers.AutoModelForCausalLM if end_to_end else transformers.AutoModel
     try:
         model, info = loader.from_pretrained(
             **model_source(config.model),
-            **_weights_format(config.model),
+            **_weights_format(config, device),
             revision=config.revision,
             dtype=model_dtype(config, device),
             use_safetensors=True,
@@ -45,7 +49,7 @@ def load_model(config: RunConfig, device: torch.device) -> nn.Module:
     model.requires_grad_(False)
     model.eval()
     loaded: nn.Module = model if end_to_end else model.base_model
-    return loaded.to(device)
+    return loaded if config.load_in_8bit else loaded.to(device)
 
 
 def model_source(name: str) -> dict[str, str]:
@@ -62,17 +66,23 @@ def is_gguf(name: str) -> bool:
     return name.endswith(".gguf")
 
 
-def _weights_format(name: str) -> dict[str, Any]:
-    if not is_gguf(name):
-        return {}
-    from transformers import GgufConfig  # see load_model
+def _weights_format(config: RunConfig, device: torch.device) -> dict[str, Any]:
+    from transformers import BitsAndBytesConfig, GgufConfig  # see load_model
 
-    # Packed weights need kernels that transformers would download as code, and that no gradient passes through.
-    return {"quantization_config": GgufConfig(dequantize=True)}
+    if config.load_in_8bit:
+        # Weights are packed on the device that they are loaded to, and cannot be moved afterwards.
+        packed = BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+        return {"quantization_config": packed, "device_map": {"": device}}
+    if is_gguf(config.model):
+        # Packed weights need kernels that transformers would download as code, and that no gradient passes through.
+        return {"quantization_config": GgufConfig(dequantize=True)}
+    return {}
 
 
 def model_dtype(config: RunConfig, device: torch.device) -> torch.dtype:
-    """float16 is never chosen by itself: sums of squares overflow in it."""
+    """Auto never chooses float16, which the model may overflow, except for 8-bit weights: they are multiplied in it."""
+    if config.dtype == "auto" and config.load_in_8bit:
+        return torch.float16
     if config.dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     dtype: torch.dtype = getattr(torch, config.dtype)

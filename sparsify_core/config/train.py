@@ -55,6 +55,9 @@ class TrainConfig(Config):
     lr_warmup_steps: int = option(1000, "Optimizer", unit="steps", ge=0)
     """Linear warmup of adam, and of the biases' adam under muon."""
 
+    adam_bits: Literal["auto", "8", "32"] = option("auto", "Optimizer")
+    """Bits of adam's state; auto takes 8 on CUDA where bitsandbytes is installed, and 32 elsewhere."""
+
     batch_size: int = option(32, "Batching", unit="sequences", basic=True, ge=1, le=65_536)
     """Sequences per forward pass and process."""
 
@@ -123,6 +126,10 @@ class TrainConfig(Config):
             raise ValueError("a hookpoint pattern is empty: remove it or write a module name")
         if self.save_best and not self.eval_tokens:
             raise ValueError("save_best compares held-out FVU: set eval_tokens to more than 0")
+        if self.adam_bits != "auto" and self.optimizer != "adam":
+            raise ValueError(f"adam_bits = {self.adam_bits} is about optimizer adam, not {self.optimizer}")
+        if self.adam_bits == "8" and self.device == "cpu":
+            raise ValueError("adam_bits = 8 needs CUDA, not device cpu: set adam_bits to 32")
         if self.wandb_log_frequency > 1 and not self.log_to_wandb:
             raise ValueError(f"wandb_log_frequency = {self.wandb_log_frequency} has no effect without log_to_wandb")
         if self.wandb_log_frequency > 1 and self.wandb_log_frequency % self.log_every:

@@ -21,6 +21,7 @@ from sparsify_core.data.tokenize import load_tokenizer
 from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelError, SparsifyError
 from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, TrainingPlanned
 from sparsify_core.rundir import RunDir
+from sparsify_core.train.adam import resolve_bits
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.finetune import start_from
@@ -35,7 +36,7 @@ from sparsify_core.train.units import build_units
 
 logger = logging.getLogger(__name__)
 
-_VERSIONS_OF = ("sparseboard", "torch", "transformers", "datasets", "schedulefree")
+_VERSIONS_OF = ("sparseboard", "torch", "transformers", "datasets", "schedulefree", "bitsandbytes")
 
 
 def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int) -> None:
@@ -81,6 +82,8 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
         refuse_changes(checkpoint, config)
     check_processes(config, group.world_size)
     check_packages(config)
+    if config.optimizer == "adam":
+        resolve_bits(config, group.device)  # refused before anything is loaded
     group.join()
     if group.is_main and not run_dir.config.exists():
         run_dir.config.write_text(config.model_dump_json(), encoding="utf-8")

@@ -296,11 +296,6 @@ def test_what_sparseboard_decides_is_refused_not_ignored(
     assert refused(sqlite_api, sqlite_app, body(**{name: "/tmp/x"}))["errors"][0]["loc"] == ["config", name]
 
 
-def test_an_option_that_is_not_built_yet_says_so(sqlite_api: TestClient, sqlite_app: FastAPI) -> None:
-    problem = refused(sqlite_api, sqlite_app, body(load_in_8bit=True))
-    assert "load_in_8bit" in json.dumps(problem["errors"])
-
-
 @pytest.mark.parametrize("wrong", ["9223372036854775808", "-1", "abc", "%00", "1%2f..%2f2", "%252e%252e", "x" * 5000])
 @pytest.mark.parametrize(
     "path", ["/api/v1/runs/{}", "/api/v1/runs/{}/metrics", "/api/v1/checkpoints/{}", "/api/v1/pushes/{}"]
