@@ -49,6 +49,7 @@ class CoderOptimizer:
         self._coders = coders
         self._params = {f"{name}/{key}": p for name, coder in coders.items() for key, p in coder.named_parameters()}
         self._num_steps = num_steps
+        self._starts_at_zero = config.upstream_compat
         self._schedule_free: Any = None
         self._bases: list[torch.optim.Optimizer]
         if config.optimizer == "signum":
@@ -75,7 +76,9 @@ class CoderOptimizer:
         else:
             for base in self._bases:
                 for group in base.param_groups:
-                    group["lr"] = group["peak_lr"] * lr_factor(step, self._num_steps, group["warmup_steps"])
+                    group["lr"] = group["peak_lr"] * lr_factor(
+                        step, self._num_steps, group["warmup_steps"], starts_at_zero=self._starts_at_zero
+                    )
                 base.step()
         for base in self._bases:
             base.zero_grad(set_to_none=True)
