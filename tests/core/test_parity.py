@@ -1,6 +1,5 @@
 """Learning step by step as EleutherAI's own trainer does, on the same model and tokens."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from oracle import Oracle
+from peer import Logged, train_peer
 from runs import Trained
 from sparsify_core import MemmapDataset, SaeConfig, TrainConfig, Trainer
 
@@ -34,32 +34,6 @@ CASES: dict[str, dict[str, Any]] = {
     "excluded tokens": {"optimizer": "adam", "exclude_tokens": [3, 4, 5]},
 }
 
-UPSTREAM = """
-import json, sys, types, torch
-from transformers import AutoModelForCausalLM
-
-torch.set_num_threads(1)
-logged = []
-from sparsify import SaeConfig, TrainConfig, Trainer  # before the stand-in: accelerate looks for the real one
-from sparsify.data import MemmapDataset
-
-wandb = types.ModuleType("wandb")
-wandb.init = lambda **values: None
-wandb.log = lambda info, step: logged.append(info)
-sys.modules["wandb"] = wandb
-
-model, tokens, folder, ctx_len, cases = sys.argv[1:5] + [json.loads(sys.argv[5])]
-out = {}
-for name, values in cases.items():
-    logged.clear()
-    sae = SaeConfig(**values.pop("sae"))
-    config = TrainConfig(sae, log_to_wandb=True, save_dir=folder, run_name=name.replace(" ", "-"), **values)
-    lm = AutoModelForCausalLM.from_pretrained(model)
-    Trainer(config, MemmapDataset(tokens, int(ctx_len)), lm).fit()
-    out[name] = [dict(info) for info in logged]
-json.dump(out, open(folder + "/logged.json", "w"))
-"""
-
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -75,21 +49,16 @@ def values_of(case: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def upstream(
-    oracle: Oracle, tiny_model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, list[dict[str, float]]]:
+def upstream(oracle: Oracle, tiny_model: Path, tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Logged:
     """What upstream's trainer logged at every step, by case."""
     folder = tmp_path_factory.mktemp("upstream")
-    cases = json.dumps({name: values_of(case) for name, case in CASES.items()})
-    oracle.run(UPSTREAM, tiny_model, tokens, folder, CTX_LEN, cases)
-    return json.loads((folder / "logged.json").read_text())
+    cases = {name: {**values_of(case), "tokens": str(tokens)} for name, case in CASES.items()}
+    return train_peer(oracle, tiny_model, folder, cases, ctx_len=CTX_LEN)
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("one_core")
-def test_every_step_is_upstreams(
-    case: str, upstream: dict[str, list[dict[str, float]]], tiny_model: Path, tokens: Path, tmp_path: Path
-) -> None:
+def test_every_step_is_upstreams(case: str, upstream: Logged, tiny_model: Path, tokens: Path, tmp_path: Path) -> None:
     values = values_of(CASES[case])
     sae = SaeConfig(**values.pop("sae"))
     config = TrainConfig(sae, **values, upstream_compat=True, eval_tokens=0, save_dir=str(tmp_path), run_name="ours")
