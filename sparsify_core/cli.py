@@ -93,6 +93,7 @@ def _build_parser(specs: Any) -> argparse.ArgumentParser:
         prog="python -m sparsify_core",
         usage="%(prog)s [MODEL] [DATASET] [--flag value ...]",
         description="Train sparse autoencoders or transcoders on the activations of a language model.",
+        epilog=f"Other commands, each with a --help of its own: {', '.join(_COMMANDS)}",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
