@@ -111,14 +111,35 @@ def read_state(root: Path, optimizer: str, coders: Mapping[str, SparseCoder]) ->
 def _of_coder(
     coder: SparseCoder, indices: Sequence[int], states: Mapping[int, Mapping[str, Any]], keys: Sequence[str]
 ) -> dict[str, Tensor]:
-    """`parameter/key` -> tensor in the shape of the parameter or a scalar; empty for other keys (8-bit adam's)."""
+    """`parameter/key` -> tensor in the shape of the parameter or a scalar; empty where a key is missing."""
     found = {}
     for (parameter, p), index in zip(coder.named_parameters(), indices, strict=True):
+        state = _widened(states[index])
         for key in keys:
-            if key in states[index]:
-                value = torch.as_tensor(states[index][key], dtype=torch.float32)
+            if key in state:
+                value = torch.as_tensor(state[key], dtype=torch.float32)
                 found[f"{parameter}/{key}"] = value.reshape(p.shape if value.dim() else ())
     return found if len(found) == len(indices) * len(keys) else {}
+
+
+def _widened(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A parameter's state; bitsandbytes' Adam8bit, which upstream prefers where it is installed, as adam's."""
+    inner = {**state, **state.get("__bnb_optimizer_quant_state__", {})}
+    if "state1" not in inner:
+        return state
+    return {"step": inner["step"], "exp_avg": _dequantize(inner, 1), "exp_avg_sq": _dequantize(inner, 2)}
+
+
+def _dequantize(state: Mapping[str, Any], number: int) -> Tensor:
+    """code[state] * absmax of its block; small tensors are stored in float32."""
+    stored: Tensor = state[f"state{number}"].flatten()
+    if stored.dtype != torch.uint8:
+        return stored
+    absmax: Tensor = state[f"absmax{number}"]
+    # The size of blocks is not stored: 256, or 2048 in old versions of bitsandbytes.
+    size = 256 if len(absmax) == -(-len(stored) // 256) else 2048
+    values: Tensor = state[f"qmap{number}"][stored.long()]
+    return values * absmax.repeat_interleave(size)[: len(stored)]
 
 
 def _load(path: Path) -> dict[str, Any]:

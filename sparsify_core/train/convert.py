@@ -129,8 +129,7 @@ def _notes(config: RunConfig, state: UpstreamState, sequences: int, *, processes
         notes.append("sparsify stores muon's momentum in no order: it starts at zero")
     elif state.without_optimizer:
         notes.append(
-            f"no state of {config.optimizer} that can be read is stored for {', '.join(state.without_optimizer)}: it "
-            "starts anew"
+            f"no state of {config.optimizer} is stored for {', '.join(state.without_optimizer)}: it starts anew"
         )
     if config.optimizer != "signum":
         notes.append("the learning rate falls to 0 over the length of the run here, in sparsify over its batches")
