@@ -108,6 +108,20 @@ class CoderOptimizer:
             for name, p in self._params.items():
                 p.copy_(backup[name])
 
+    @torch.no_grad()
+    def go_to_training_point(self) -> Mapping[str, Tensor]:
+        """From deployed weights, with the state restored, to those to train on, which are returned by name.
+
+        For a schedule-free optimizer y = momentum * x + (1 - momentum) * z, of deployed x and state z.
+        """
+        if self._schedule_free is not None:
+            self._schedule_free.train_mode = False
+            self._schedule_free.train()
+        for coder in self._coders.values():
+            if coder.normalizes_decoder:
+                coder.normalize_decoder()
+        return self._params
+
     def tensors(self) -> dict[str, Tensor]:
         """State by `coder/parameter/key`."""
         return {f"{name}/{key}": value for name, p in self._params.items() for key, value in self._state(p).items()}
