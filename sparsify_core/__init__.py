@@ -14,6 +14,7 @@ _HOMES = {
     "SparseCoder": "formats.library",
     "SparseCoderConfig": "config.library",
     "TrainConfig": "config.library",
+    "Trainer": "train.library",
     "TranscoderConfig": "config.library",
     "chunk_and_tokenize": "data.library",
 }

@@ -4,11 +4,12 @@ Exit codes: 0 completed, or stopped by SIGTERM with a checkpoint saved; 1 failed
 """
 
 import argparse
+import importlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -21,6 +22,8 @@ from sparsify_core.errors import ConfigError, SparsifyError
 from sparsify_core.rundir import RunDir
 
 _POSITIONAL = ("model", "dataset")
+_COMMANDS = {"convert": "sparsify_core.convert"}
+"""First word -> module whose `main` takes the words behind it."""
 _RESERVED = ("eval", "inspect", "export", "kernels")
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _NONE = ("none", "null")
@@ -28,6 +31,8 @@ _NONE = ("none", "null")
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
+    if argv and argv[0] in _COMMANDS:
+        return int(importlib.import_module(_COMMANDS[argv[0]]).main(argv[1:]))
     try:
         config, run_dir, attempt = parse(argv)
     except ConfigError as error:
@@ -51,8 +56,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def parse(argv: Sequence[str]) -> tuple[RunConfig, RunDir, int | None]:
+def parse(argv: Sequence[str], base: Mapping[str, Any] | None = None) -> tuple[RunConfig, RunDir, int | None]:
     """Flags -> configuration, run directory, number of the attempt (None: the next free one).
+
+    Args:
+        base: values of the configuration that file and flags override.
 
     Raises ConfigError, one line per wrong field. Exits for --help.
     """
@@ -68,7 +76,7 @@ def parse(argv: Sequence[str]) -> tuple[RunConfig, RunDir, int | None]:
         raise ConfigError(
             "--hf_token would show the token to everybody on this machine: set HF_TOKEN in the environment"
         )
-    values = _merge(_load_file(Path(file)) if file else {}, nest(given))
+    values = _merge(_merge(dict(base or {}), _load_file(Path(file)) if file else {}), nest(given))
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
@@ -89,6 +97,7 @@ def _build_parser(specs: Any) -> argparse.ArgumentParser:
         prog="python -m sparsify_core",
         usage="%(prog)s [MODEL] [DATASET] [--flag value ...]",
         description="Train sparse autoencoders or transcoders on the activations of a language model.",
+        epilog=f"Other commands, each with a --help of its own: {', '.join(_COMMANDS)}",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -10,8 +10,9 @@ from sparsify_core.config.base import Config, option
 class SparseCoderConfig(Config):
     """A sparse autoencoder or transcoder."""
 
-    activation: Literal["topk", "groupmax"] = option("topk", "Sparse coder")
-    """Which latents stay active: the k largest (topk), or the largest of each of k groups (groupmax)."""
+    activation: Literal["topk", "groupmax", "batchtopk"] = option("topk", "Sparse coder")
+    """Which latents stay active: the k largest of each token (topk), the largest of each of k groups (groupmax), or the
+    largest of a whole batch, k per token on average (batchtopk; a trained coder takes those above a threshold)."""
 
     expansion_factor: int = option(32, "Sparse coder", basic=True, ge=1, le=4096)
     """Latents per input dimension; ignored when num_latents is set."""
@@ -44,6 +45,8 @@ class SparseCoderConfig(Config):
             raise ValueError(f"groupmax needs num_latents divisible by k, got {self.num_latents} and {self.k}")
         if self.num_latents and self.multi_topk and 4 * self.k > self.num_latents:
             raise ValueError(f"multi_topk needs num_latents >= 4k = {4 * self.k}, got {self.num_latents}")
+        if self.multi_topk and self.activation == "batchtopk":
+            raise ValueError("multi_topk is about a fixed number of latents per token: use activation topk or groupmax")
         return self
 
     def resolve_num_latents(self, d_in: int) -> int:

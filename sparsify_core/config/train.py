@@ -35,7 +35,8 @@ class TrainConfig(Config):
     """A latent counts as dead after this many tokens without firing."""
 
     k_decay_steps: int = option(0, "Loss", unit="batches", ge=0)
-    """Start with a much larger k and lower it linearly to k over this many batches."""
+    """Start with a much larger k and lower it linearly to k over this many batches; groupmax takes the next k that
+    divides the number of latents."""
 
     exclude_tokens: list[int] = option([], "Loss", max_length=100_000)
     """Token ids whose positions are left out of training and evaluation."""
@@ -65,7 +66,7 @@ class TrainConfig(Config):
     """Batches per optimizer step."""
 
     micro_acc_steps: int = option(1, "Batching", unit="chunks", ge=1, le=65_536)
-    """Chunks of tokens that a batch is cut into for the coders, to save memory."""
+    """Chunks that a batch is cut into for the coders, to save memory; end to end (ce, kl) for the model too."""
 
     num_epochs: int = option(1, "Batching", unit="epochs", ge=1, le=1000)
     """Passes over the training data, each in another order; max_tokens may end the last one early."""
@@ -96,6 +97,10 @@ class TrainConfig(Config):
 
     distribute_modules: bool = option(False, "Compute")
     """Give each process its own hookpoints to train on all data, instead of all of them on its part of the data."""
+
+    upstream_compat: bool = option(False, "Compute")
+    """Learn as EleutherAI's sparsify 1.3.3 does where that differs: gradients also reach latents that the ReLU cut off,
+    which count as firing; AuxK and Multi-TopK train the decoder alone; warmup starts at a learning rate of 0."""
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Compute")
     """Device to train on; auto takes CUDA where there is one."""
@@ -136,12 +141,8 @@ class TrainConfig(Config):
             raise ValueError(
                 f"wandb_log_frequency = {self.wandb_log_frequency} must be a multiple of log_every = {self.log_every}"
             )
-        if self.k_decay_steps and self.sae.activation == "groupmax":
-            raise ValueError("k_decay_steps changes k step by step, which groupmax cannot: use activation topk")
         if self.loss_fn != "fvu" and self.distribute_modules:
             raise ValueError(f"distribute_modules works with loss_fn fvu, not {self.loss_fn}")
-        if self.loss_fn != "fvu" and self.micro_acc_steps > 1:
-            raise ValueError(f"micro_acc_steps works with loss_fn fvu, not {self.loss_fn}: use grad_acc_steps")
         if self.loss_fn != "fvu" and self.auxk_alpha:
             raise ValueError(f"auxk_alpha works with loss_fn fvu, not {self.loss_fn}: set it to 0")
         if self.loss_fn != "fvu" and self.sae.multi_topk:

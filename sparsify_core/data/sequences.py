@@ -56,7 +56,12 @@ def load_sequences(config: RunConfig) -> Sequences:
     rows = _load_rows(config)
     if not len(rows):
         raise DataError(f"dataset {config.dataset} has no whole sequence of {config.ctx_len} tokens")
-    order = np.random.default_rng(config.shuffle_seed).permutation(len(rows))[: config.max_examples]
+    return split_in_order(rows, np.random.default_rng(config.shuffle_seed).permutation(len(rows)), config)
+
+
+def split_in_order(rows: Rows, order: Indices, config: RunConfig) -> Sequences:
+    """Hold out the last of the row numbers `order`, as many as `eval_tokens` asks for; train on those before them."""
+    order = order[: config.max_examples]
     num_held_out = min(_wanted_held_out(config, rows.length), int(len(order) * _MAX_HELD_OUT_FRAC))
     split = len(order) - num_held_out
     return Sequences(rows, _repeat(order[:split], config, rows.length), order[split:])

@@ -66,11 +66,11 @@ class _Sums:
         self.latents = LatentStats(coder.num_latents, tokens_per_sequence=tokens_per_sequence, device=device)
 
     def add(self, coder: SparseCoder, x_ND: Tensor, y_NE: Tensor, positions_N: Tensor) -> None:
-        latents = coder.encode(x_ND)
+        latents = coder.activate(x_ND)
         out_NE = coder.reconstruct(x_ND, latents)
         self.moments.add(y_NE)
         self.error += (y_NE.double() - out_NE.double()).square().sum()
-        self.latents.add(latents.acts_NK, latents.indices_NK, positions_N)
+        self.latents.add(latents, positions_N)
 
     def values(self) -> dict[str, float]:
         firing = self.latents.firing_count_M

@@ -13,12 +13,16 @@ from sparsify_core.config import SparseCoderConfig
 from sparsify_core.errors import CheckpointError
 from sparsify_core.formats.sparsify import fill, read_files, save_coder
 from sparsify_core.formats.tree import choose_coders
+from sparsify_core.kernels import starts
 from sparsify_core.model import coder, losses
 from sparsify_core.rundir import CoderDir
 
 
 class EncoderOutput(NamedTuple):
-    """`top_acts` and int64 `top_indices` (..., K), unsorted, and all `pre_acts` (..., M) behind the ReLU."""
+    """`top_acts` and int64 `top_indices` (..., K), unsorted, and all `pre_acts` (..., M) behind the ReLU.
+
+    Under batchtopk K is the largest number of active latents that a token has; the others are filled up with zeros.
+    """
 
     top_acts: Tensor
     top_indices: Tensor
@@ -116,15 +120,16 @@ class SparseCoder(coder.SparseCoder):
         Path(path).mkdir(parents=True, exist_ok=True)
         save_coder(CoderDir(Path(path)), self, self.cfg)
 
-    def encode(self, x: Tensor) -> EncoderOutput:  # type: ignore[override]  # upstream's names
+    def encode(self, x: Tensor) -> EncoderOutput:
         """The active latents of x (..., D)."""
         x_ND = x.reshape(-1, self.d_in).to(self.dtype)
         pre_NM = self.pre_activations(x_ND)
-        indices_NK = self.select(pre_NM)
-        acts_NK = self.encode_selected(x_ND, pre_NM, indices_NK)
+        acts_NK, indices_NK = _in_columns(self.encode_selected(x_ND, pre_NM, self.select(pre_NM)), len(x_ND))
         shape = x.shape[:-1]
         return EncoderOutput(
-            acts_NK.view(*shape, self.k), indices_NK.view(*shape, self.k), pre_NM.relu().view(*shape, self.num_latents)
+            acts_NK.view(*shape, acts_NK.shape[1]),
+            indices_NK.view(*shape, acts_NK.shape[1]),
+            pre_NM.relu().view(*shape, self.num_latents),
         )
 
     def decode(self, top_acts: Tensor, top_indices: Tensor) -> Tensor:
@@ -132,7 +137,8 @@ class SparseCoder(coder.SparseCoder):
         if self.W_dec is None:
             raise CheckpointError("this sparse coder was loaded with decoder=False: it can only encode")
         k = top_indices.shape[-1]
-        out_NE = super().decode(top_acts.reshape(-1, k).to(self.dtype), top_indices.reshape(-1, k))
+        latents = coder.Latents(top_acts.reshape(-1, k).to(self.dtype), top_indices.reshape(-1, k))
+        out_NE = self.decode_latents(latents, len(latents.acts))
         return out_NE.view(*top_indices.shape[:-1], self.d_out)
 
     def forward(  # type: ignore[override]  # upstream's names
@@ -167,6 +173,21 @@ class SparseCoder(coder.SparseCoder):
 
 
 Sae = SparseCoder
+
+
+def _in_columns(latents: coder.Latents, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """Activations and int64 indices (N, K), filled up with zeros where tokens have different numbers of latents."""
+    acts, indices, tokens_P = latents
+    if tokens_P is None:
+        return acts, indices
+    first_N = starts(tokens_P, num_tokens)
+    column_P = torch.arange(len(tokens_P), device=acts.device) - first_N[tokens_P]
+    k = int(column_P.max()) + 1 if len(column_P) else 1
+    places = (tokens_P, column_P)
+    return (
+        acts.new_zeros(num_tokens, k).index_put(places, acts),
+        indices.new_zeros(num_tokens, k).index_put(places, indices),
+    )
 
 
 def _download(name: str, patterns: list[str] | None) -> Path:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from sparsify_core.model.coder import Latents
+
 NUM_SNIPPETS = 8
 
 
@@ -19,15 +21,18 @@ class LatentStats:
         self._values_MT = torch.zeros(num_latents, NUM_SNIPPETS, device=device)
         self._positions_MT = torch.full((num_latents, NUM_SNIPPETS), -1, dtype=torch.int32, device=device)
 
-    def add(self, acts_NK: Tensor, indices_NK: Tensor, positions_N: Tensor) -> None:
+    def add(self, active: Latents, positions_N: Tensor) -> None:
         """Add tokens; a sequence must not be spread over several calls.
 
         Args:
             positions_N: int64, flat positions of the tokens in the held-out text.
         """
-        fires = acts_NK > 0
-        latents, values = indices_NK[fires], acts_NK[fires].float()
-        positions = positions_N[:, None].expand_as(indices_NK)[fires]
+        fires = active.acts > 0
+        latents, values = active.indices[fires], active.acts[fires].float()
+        if active.tokens_P is None:
+            positions = positions_N[:, None].expand_as(active.indices)[fires]
+        else:
+            positions = positions_N[active.tokens_P[fires]]
         self.firing_count_M += torch.bincount(latents, minlength=len(self.firing_count_M))
 
         sequences = positions // self._tokens_per_sequence

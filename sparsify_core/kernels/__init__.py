@@ -3,6 +3,6 @@
 Only the PyTorch reference exists so far; a fused kernel gets its own file and is chosen here, by device and shape.
 """
 
-from sparsify_core.kernels.reference import gather_latents, weighted_rows
+from sparsify_core.kernels.reference import gather_latents, starts, weighted_rows
 
-__all__ = ["gather_latents", "weighted_rows"]
+__all__ = ["gather_latents", "starts", "weighted_rows"]

@@ -1,6 +1,7 @@
 """The PyTorch truth of the sparse operations; runs on every device, and every fused kernel is tested against it.
 
-Legend: N tokens, K active latents per token, M latents, D width.
+Legend: N tokens, K active latents per token, M latents, D width. Where tokens have different numbers of latents, these
+are listed one token after the other: P entries in all, with the token of each.
 """
 
 import torch
@@ -8,32 +9,42 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def weighted_rows(indices_NK: Tensor, weights_NK: Tensor, table_MD: Tensor) -> Tensor:
+def weighted_rows(indices: Tensor, weights: Tensor, table_MD: Tensor, offsets_N: Tensor | None = None) -> Tensor:
     """out[n] = sum_k weights[n, k] * table[indices[n, k]], the decoder. Differentiable in weights and table.
 
     Args:
-        indices_NK: int64, repeated indices add up.
-        weights_NK: same dtype as the table.
+        indices: int64 (N, K), repeated indices add up; or (P) with `offsets_N`.
+        weights: of the same shape, in the dtype of the table.
+        offsets_N: where each token's entries begin, for a list (P).
 
     Returns:
         (N, D) in the table's dtype; no (N, K, D) product is ever built.
     """
-    return functional.embedding_bag(indices_NK, table_MD, per_sample_weights=weights_NK, mode="sum")
+    return functional.embedding_bag(indices, table_MD, offsets_N, per_sample_weights=weights, mode="sum")
 
 
-def scatter_rows(indices_NK: Tensor, weights_NK: Tensor, rows_ND: Tensor, num_rows: int) -> Tensor:
+def starts(keys_P: Tensor, num_keys: int) -> Tensor:
+    """(num_keys) where each key's entries begin in ascending `keys_P`."""
+    # Unlike bincount, this neither looks at the values on the host nor adds in an order that changes.
+    return torch.searchsorted(keys_P, torch.arange(num_keys, device=keys_P.device))
+
+
+def scatter_rows(
+    indices: Tensor, weights: Tensor, rows_ND: Tensor, num_rows: int, tokens_P: Tensor | None = None
+) -> Tensor:
     """out[m] = sum over the (n, k) with indices[n, k] = m of weights[n, k] * rows[n]: the transpose of `weighted_rows`.
 
     Sorting the entries by latent turns the scatter into a gather: no atomics, no (N, K, D) product, a fixed order.
+
+    Args:
+        tokens_P: the token of each entry, for a list (P) instead of (N, K).
     """
-    flat = indices_NK.flatten()
-    order = flat.argsort(stable=True)
-    counts = torch.bincount(flat, minlength=num_rows)
+    latents, order = indices.flatten().sort(stable=True)
     return functional.embedding_bag(
-        order // indices_NK.shape[1],
+        order // indices.shape[1] if tokens_P is None else tokens_P[order],
         rows_ND,
-        offsets=counts.cumsum(0) - counts,
-        per_sample_weights=weights_NK.flatten()[order],
+        offsets=starts(latents, num_rows),
+        per_sample_weights=weights.flatten()[order],
         mode="sum",
     )
 
@@ -42,30 +53,53 @@ class _GatherLatents(torch.autograd.Function):
     """See `gather_latents`."""
 
     @staticmethod
-    def forward(ctx, x_ND, weight_MD, bias_M, pre_NM, indices_NK):
-        acts_NK = pre_NM.gather(1, indices_NK).relu_()
-        ctx.save_for_backward(x_ND, weight_MD, acts_NK, indices_NK)
-        return acts_NK
+    def forward(ctx, x_ND, weight_MD, bias_M, pre_NM, indices, tokens_P, straight_through):
+        chosen = pre_NM.gather(1, indices) if tokens_P is None else pre_NM[tokens_P, indices]
+        acts = chosen.relu_()
+        ctx.straight_through = straight_through
+        ctx.save_for_backward(x_ND, weight_MD, acts, indices, tokens_P)
+        return acts
 
     @staticmethod
-    def backward(ctx, grad_NK):
-        x_ND, weight_MD, acts_NK, indices_NK = ctx.saved_tensors
-        # A latent that the ReLU cut off has no slope; a straight-through gradient here would push it without cause.
-        grad_NK = torch.where(acts_NK > 0, grad_NK, 0)
+    def backward(ctx, grad):
+        x_ND, weight_MD, acts, indices, tokens_P = ctx.saved_tensors
+        if not ctx.straight_through:
+            # A latent that the ReLU cut off has no slope; a gradient here would push it without cause.
+            grad = torch.where(acts > 0, grad, 0)
         num_latents = weight_MD.shape[0]
-        grad_x = weighted_rows(indices_NK, grad_NK, weight_MD) if ctx.needs_input_grad[0] else None
-        grad_weight = scatter_rows(indices_NK, grad_NK, x_ND, num_latents) if ctx.needs_input_grad[1] else None
-        grad_bias = None
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            offsets_N = None if tokens_P is None else starts(tokens_P, x_ND.shape[0])
+            grad_x = weighted_rows(indices, grad, weight_MD, offsets_N)
+        if ctx.needs_input_grad[1]:
+            grad_weight = scatter_rows(indices, grad, x_ND, num_latents, tokens_P)
         if ctx.needs_input_grad[2]:
-            grad_bias = torch.zeros(num_latents, dtype=grad_NK.dtype, device=grad_NK.device)
-            grad_bias.index_add_(0, indices_NK.flatten(), grad_NK.flatten())
-        return grad_x, grad_weight, grad_bias, None, None
+            grad_bias = torch.zeros(num_latents, dtype=grad.dtype, device=grad.device)
+            grad_bias.index_add_(0, indices.flatten(), grad.flatten())
+        return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
-def gather_latents(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor, pre_NM: Tensor, indices_NK: Tensor) -> Tensor:
+def gather_latents(
+    x_ND: Tensor,
+    weight_MD: Tensor,
+    bias_M: Tensor,
+    pre_NM: Tensor,
+    indices: Tensor,
+    tokens_P: Tensor | None = None,
+    *,
+    straight_through: bool = False,
+) -> Tensor:
     """acts[n, k] = relu(x[n] . weight[j] + bias[j]) with j = indices[n, k].
 
     The value is taken from `pre_NM` (computed once, without a graph, because the selection needs all of it); the
     gradient goes to x, weight and bias through the selected entries alone, so no (N, M) gradient exists.
+
+    Args:
+        indices: int64 (N, K), or (P) with `tokens_P`.
+        tokens_P: int64, ascending: the token of each entry.
+        straight_through: let the gradient pass where the ReLU gave 0, as upstream does.
+
+    Returns:
+        Of the shape of `indices`.
     """
-    return _GatherLatents.apply(x_ND, weight_MD, bias_M, pre_NM, indices_NK)
+    return _GatherLatents.apply(x_ND, weight_MD, bias_M, pre_NM, indices, tokens_P, straight_through)

@@ -3,6 +3,7 @@
 Legend: N tokens, M latents, K active latents, D input width, E output width (E = D for an autoencoder).
 Parameter names, shapes, their order and the initialization are EleutherAI/sparsify's, so weights and optimizer state
 can be exchanged. Different from it on purpose: latents cut off by the ReLU get no gradient (kernels/reference.py).
+BatchTopK is ours: a batch shares its N * K active latents while training; behind it a threshold decides for each token.
 """
 
 from typing import NamedTuple
@@ -12,23 +13,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsify_core.config import SparseCoderConfig
-from sparsify_core.kernels import gather_latents, weighted_rows
-from sparsify_core.model.selection import select_groupmax, select_topk
+from sparsify_core.kernels import gather_latents, starts, weighted_rows
+from sparsify_core.model.selection import select_batchtopk, select_from, select_groupmax, select_topk
 
 
-class EncoderOutput(NamedTuple):
-    """`acts_NK` >= 0 in the dtype of the weights; `indices_NK` int64."""
+class Selection(NamedTuple):
+    """Which latents of which tokens: int64 `indices` (N, K), or a list (P), token by token, with its `tokens_P`."""
 
-    acts_NK: Tensor
-    indices_NK: Tensor
+    indices: Tensor
+    tokens_P: Tensor | None = None
+
+
+class Latents(NamedTuple):
+    """The active latents: `acts` >= 0 in the dtype of the weights, and the rest as in Selection."""
+
+    acts: Tensor
+    indices: Tensor
+    tokens_P: Tensor | None = None
 
 
 class ForwardOutput(NamedTuple):
     """Reconstruction (N, E), the latents behind it, and the FVU of this batch (a scalar)."""
 
     out_NE: Tensor
-    acts_NK: Tensor
-    indices_NK: Tensor
+    latents: Latents
     fvu: Tensor
 
 
@@ -41,7 +49,13 @@ class SparseCoder(nn.Module):
         d_out: width of the target; None means d_in.
         seed: of the initialization. The same seed and widths give the same weights on every machine. None draws from
             torch's global generator, as upstream's class does.
+
+    `straight_through` lets gradients pass latents that the ReLU cut off, as upstream does.
     """
+
+    threshold: Tensor
+    """Scalar, only under batchtopk: what a pre-activation must reach behind training. 0, before it is calibrated, lets
+    all positive ones pass."""
 
     def __init__(self, d_in: int, config: SparseCoderConfig, *, d_out: int | None = None, seed: int | None = 0) -> None:
         super().__init__()
@@ -50,7 +64,8 @@ class SparseCoder(nn.Module):
         self.num_latents = config.resolve_num_latents(d_in)
         self.k = config.k
         self.is_transcoder = config.transcode
-        self.uses_groupmax = config.activation == "groupmax"
+        self.activation = config.activation
+        self.straight_through = False
         self.normalizes_decoder = config.normalize_decoder and not config.transcode
 
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -63,44 +78,67 @@ class SparseCoder(nn.Module):
         self.b_dec = nn.Parameter(torch.zeros(self.d_out))
         self.W_skip = nn.Parameter(torch.zeros(self.d_out, d_in)) if config.skip_connection else None
         self.encoder = encoder
+        if self.uses_batchtopk:
+            self.register_buffer("threshold", torch.zeros(()))
         if self.normalizes_decoder:
             self.normalize_decoder()
+
+    @property
+    def uses_batchtopk(self) -> bool:
+        return self.activation == "batchtopk"
 
     def pre_activations(self, x_ND: Tensor) -> Tensor:
         """(N, M) encoder outputs before ReLU and selection, without a graph."""
         with torch.no_grad():
             return functional.linear(self._centred(x_ND), self.encoder.weight, self.encoder.bias)
 
-    def encode_selected(self, x_ND: Tensor, pre_NM: Tensor, indices_NK: Tensor) -> Tensor:
-        """(N, K) activations of the given latents, differentiable in x and in the encoder."""
-        return gather_latents(self._centred(x_ND), self.encoder.weight, self.encoder.bias, pre_NM, indices_NK)
+    def encode_selected(self, x_ND: Tensor, pre_NM: Tensor, selection: Selection) -> Latents:
+        """The activations of the given latents, differentiable in x and in the encoder."""
+        acts = gather_latents(
+            self._centred(x_ND),
+            self.encoder.weight,
+            self.encoder.bias,
+            pre_NM,
+            *selection,
+            straight_through=self.straight_through,
+        )
+        return Latents(acts, *selection)
 
-    def encode(self, x_ND: Tensor) -> EncoderOutput:
-        """The active latents of each token."""
+    def activate(self, x_ND: Tensor, *, training: bool = False) -> Latents:
+        """The active latents of each token; `training` as in `select`."""
         pre_NM = self.pre_activations(x_ND)
-        indices_NK = self.select(pre_NM)
-        return EncoderOutput(self.encode_selected(x_ND, pre_NM, indices_NK), indices_NK)
+        return self.encode_selected(x_ND, pre_NM, self.select(pre_NM, training=training))
 
-    def select(self, pre_NM: Tensor) -> Tensor:
-        """(N, K) indices of the latents that stay active."""
-        return select_groupmax(pre_NM, self.k) if self.uses_groupmax else select_topk(pre_NM, self.k)
+    def select(self, pre_NM: Tensor, *, training: bool = False) -> Selection:
+        """The latents that stay active.
 
-    def decode(self, acts_NK: Tensor, indices_NK: Tensor) -> Tensor:
+        Args:
+            training: under batchtopk, let the batch share its active latents instead of asking the threshold.
+        """
+        if self.uses_batchtopk:
+            tokens_P, latents_P = select_batchtopk(pre_NM, self.k) if training else select_from(pre_NM, self.threshold)
+            return Selection(latents_P, tokens_P)
+        if self.straight_through:  # the choice among latents below zero matters then: make it as upstream does
+            pre_NM = pre_NM.relu()
+        return Selection((select_groupmax if self.activation == "groupmax" else select_topk)(pre_NM, self.k))
+
+    def decode_latents(self, latents: Latents, num_tokens: int) -> Tensor:
         """(N, E) = sum_k acts * W_dec[indices] + b_dec."""
-        return weighted_rows(indices_NK, acts_NK, self.W_dec) + self.b_dec
+        offsets_N = None if latents.tokens_P is None else starts(latents.tokens_P, num_tokens)
+        return weighted_rows(latents.indices, latents.acts, self.W_dec, offsets_N) + self.b_dec
 
-    def reconstruct(self, x_ND: Tensor, latents: EncoderOutput) -> Tensor:
+    def reconstruct(self, x_ND: Tensor, latents: Latents) -> Tensor:
         """(N, E) what the coder says the target of `x_ND` is, given its active latents: decoded, plus the skip."""
-        out_NE = self.decode(latents.acts_NK, latents.indices_NK)
+        out_NE = self.decode_latents(latents, len(x_ND))
         return out_NE if self.W_skip is None else out_NE + x_ND @ self.W_skip.T
 
     def forward(self, x_ND: Tensor, y_NE: Tensor | None = None) -> ForwardOutput:
         """Encode, decode and compare with `y_NE` (None: with the input)."""
         target_NE = x_ND if y_NE is None else y_NE
-        latents = self.encode(x_ND)
+        latents = self.activate(x_ND)
         out_NE = self.reconstruct(x_ND, latents)
         variance = (target_NE - target_NE.mean(0)).square().sum()
-        return ForwardOutput(out_NE, *latents, fvu=(target_NE - out_NE).square().sum() / variance)
+        return ForwardOutput(out_NE, latents, (target_NE - out_NE).square().sum() / variance)
 
     @torch.no_grad()
     def normalize_decoder(self) -> None:

@@ -5,13 +5,14 @@ micro-batches of all processes have been seen. Dividing the summed gradient once
 micro-batches, accumulation steps or processes equal to one big batch (upstream averages ratios, which is not equal).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparsify_core.kernels import weighted_rows
-from sparsify_core.model.coder import EncoderOutput, SparseCoder
+from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.selection import select_topk, select_topk_among
 
 
@@ -19,15 +20,14 @@ class LossSums(NamedTuple):
     """Of one micro-batch. `loss` carries the graph, everything else is detached.
 
     `error` is the summed squared error, `auxk` and `multi_topk` are the sums of the auxiliary losses before their
-    weights (0 where they are off); `acts_NK`, `indices_NK` are the active latents.
+    weights (0 where they are off); `latents` are the active ones.
     """
 
     loss: Tensor
     error: Tensor
     auxk: Tensor
     multi_topk: Tensor
-    acts_NK: Tensor
-    indices_NK: Tensor
+    latents: Latents
 
 
 def loss_sums(
@@ -38,6 +38,7 @@ def loss_sums(
     auxk_alpha: float = 0.0,
     dead_C: Tensor | None = None,
     multi_topk: bool = False,
+    selection: Callable[[Tensor], Selection] | None = None,
 ) -> LossSums:
     """Sums of reconstructing `y_NE` from `x_ND`, both float32.
 
@@ -45,10 +46,11 @@ def loss_sums(
         auxk_alpha: weight of the AuxK loss.
         dead_C: indices of the dead latents, which the AuxK loss is about; None switches it off.
         multi_topk: add the error of a second selection of 4k latents, with weight 1/8.
+        selection: pre-activations (N, M) -> the active latents; None: as the coder selects while training.
     """
     pre_NM = coder.pre_activations(x_ND)
-    indices_NK = coder.select(pre_NM)
-    latents = EncoderOutput(coder.encode_selected(x_ND, pre_NM, indices_NK), indices_NK)
+    selected = coder.select(pre_NM, training=True) if selection is None else selection(pre_NM)
+    latents = coder.encode_selected(x_ND, pre_NM, selected)
     residual_NE = y_NE - coder.reconstruct(x_ND, latents)
     error = residual_NE.square().sum()
     loss, zero = error, torch.zeros_like(error)
@@ -59,20 +61,22 @@ def loss_sums(
     if multi_topk:
         multi = multi_topk_sum(coder, x_ND, y_NE, pre_NM)
         loss = loss + multi / 8
-    return LossSums(loss, error.detach(), auxk.detach(), multi.detach(), latents.acts_NK.detach(), indices_NK)
+    latents = latents._replace(acts=latents.acts.detach())
+    return LossSums(loss, error.detach(), auxk.detach(), multi.detach(), latents)
 
 
 def auxk_sum(coder: SparseCoder, x_ND: Tensor, pre_NM: Tensor, residual_NE: Tensor, dead_C: Tensor) -> Tensor:
     """AuxK (Gao et al. 2024, appendix A.2): let the strongest dead latents reconstruct what the others left over.
 
     Unlike upstream's, its gradient reaches the encoder: a decoder row alone cannot bring a latent back to life.
+    (With the coder's `straight_through`, upstream's numerics, it does not.)
     """
     k_aux = coder.d_in // 2
     # The weight grows with the number of dead latents, so that few of them are not pushed with full force.
     scale = min(len(dead_C) / k_aux, 1.0)
     indices_NA = select_topk_among(pre_NM, dead_C, min(k_aux, len(dead_C)))
-    acts_NA = coder.encode_selected(x_ND, pre_NM, indices_NA)
-    return scale * (weighted_rows(indices_NA, acts_NA, coder.W_dec) - residual_NE).square().sum()
+    latents = _auxiliary(coder, x_ND, pre_NM, indices_NA)
+    return scale * (weighted_rows(indices_NA, latents.acts, coder.W_dec) - residual_NE).square().sum()
 
 
 def multi_topk_sum(coder: SparseCoder, x_ND: Tensor, y_NE: Tensor, pre_NM: Tensor) -> Tensor:
@@ -80,8 +84,13 @@ def multi_topk_sum(coder: SparseCoder, x_ND: Tensor, y_NE: Tensor, pre_NM: Tenso
     encoder and with the skip connection, both of which upstream leaves out.
     """
     indices_NJ = select_topk(pre_NM, min(4 * coder.k, coder.num_latents))
-    latents = EncoderOutput(coder.encode_selected(x_ND, pre_NM, indices_NJ), indices_NJ)
-    return (y_NE - coder.reconstruct(x_ND, latents)).square().sum()
+    return (y_NE - coder.reconstruct(x_ND, _auxiliary(coder, x_ND, pre_NM, indices_NJ))).square().sum()
+
+
+def _auxiliary(coder: SparseCoder, x_ND: Tensor, pre_NM: Tensor, indices_NA: Tensor) -> Latents:
+    """The latents of an auxiliary loss."""
+    latents = coder.encode_selected(x_ND, pre_NM, Selection(indices_NA))
+    return latents._replace(acts=latents.acts.detach()) if coder.straight_through else latents
 
 
 class Moments:

@@ -25,6 +25,7 @@ class Group:
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.device = _device(config.device, self.local_rank)
         self._control: dist.ProcessGroup | None = None
+        self._is_own = False
 
     @property
     def is_main(self) -> bool:
@@ -39,17 +40,20 @@ class Group:
         """Meet the other processes. Separate from the constructor because it waits for them."""
         if self.world_size == 1:
             return
+        self._is_own = not dist.is_initialized()  # a program that uses the library may have met already
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
-            dist.init_process_group("nccl", device_id=self.device)
+            if self._is_own:
+                dist.init_process_group("nccl", device_id=self.device)
             # Stop flags travel on their own group: reading one back must not wait for the GPU's queue.
             self._control = dist.new_group(backend="gloo")
         else:
-            dist.init_process_group("gloo")
+            if self._is_own:
+                dist.init_process_group("gloo")
             self._control = dist.group.WORLD
 
     def leave(self) -> None:
-        if self.world_size > 1 and dist.is_initialized():
+        if self._is_own and dist.is_initialized():
             with suppress(RuntimeError):  # another process may be gone already
                 dist.destroy_process_group()
 

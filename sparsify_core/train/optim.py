@@ -51,6 +51,7 @@ class CoderOptimizer:
         self._coders = coders
         self._params = {f"{name}/{key}": p for name, coder in coders.items() for key, p in coder.named_parameters()}
         self._num_steps = num_steps
+        self._starts_at_zero = config.upstream_compat
         self._schedule_free: Any = None
         self._bases: list[torch.optim.Optimizer]
         if config.optimizer == "signum":
@@ -80,7 +81,9 @@ class CoderOptimizer:
         else:
             for base in self._bases:
                 for group in base.param_groups:
-                    group["lr"] = group["peak_lr"] * lr_factor(step, self._num_steps, group["warmup_steps"])
+                    group["lr"] = group["peak_lr"] * lr_factor(
+                        step, self._num_steps, group["warmup_steps"], starts_at_zero=self._starts_at_zero
+                    )
                 base.step()
         for base in self._bases:
             base.zero_grad(set_to_none=True)
@@ -109,6 +112,20 @@ class CoderOptimizer:
             # train() only recomputes the training point up to rounding.
             for name, p in self._params.items():
                 p.copy_(backup[name])
+
+    @torch.no_grad()
+    def go_to_training_point(self) -> Mapping[str, Tensor]:
+        """From deployed weights, with the state restored, to those to train on, which are returned by name.
+
+        For a schedule-free optimizer y = momentum * x + (1 - momentum) * z, of deployed x and state z.
+        """
+        if self._schedule_free is not None:
+            self._schedule_free.train_mode = False
+            self._schedule_free.train()
+        for coder in self._coders.values():
+            if coder.normalizes_decoder:
+                coder.normalize_decoder()
+        return self._params
 
     def tensors(self) -> dict[str, Tensor]:
         """State by `coder/parameter/key`; a plain int, which bitsandbytes counts steps in, as int64."""

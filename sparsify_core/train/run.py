@@ -4,6 +4,7 @@ import errno
 import importlib.metadata
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,19 @@ logger = logging.getLogger(__name__)
 _VERSIONS_OF = ("sparseboard", "torch", "transformers", "datasets", "schedulefree", "bitsandbytes")
 
 
-def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int) -> None:
+@dataclass(frozen=True)
+class Sources:
+    """Where an attempt gets the language model and the token sequences from."""
+
+    model: Callable[[RunConfig, torch.device], nn.Module] = load_model
+    sequences: Callable[[RunConfig], Sequences] = load_sequences
+
+
+def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int, sources: Sources | None = None) -> None:
     """Carry out one attempt and write its event file.
+
+    Args:
+        sources: of model and data; None: those that the configuration names.
 
     Raises whatever ended it, after `AttemptFinished(outcome="failed")` was written; a full disk as DiskFullError.
     """
@@ -51,7 +63,7 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int) -> None:
     reporter = Reporter(_open_events(run_dir, attempt) if group.is_main else None)
     failed = True
     try:
-        completed = _carry_out(config, run_dir, group, reporter, attempt)
+        completed = _carry_out(config, run_dir, group, reporter, attempt=attempt, sources=sources or Sources())
         failed = False
         reporter.event(AttemptFinished(step=reporter.step, outcome="completed" if completed else "stopped"))
     except BaseException as error:
@@ -65,7 +77,9 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int) -> None:
         group.leave()
 
 
-def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter, attempt: int) -> bool:
+def _carry_out(
+    config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter, *, attempt: int, sources: Sources
+) -> bool:
     """Load everything and train. Returns whether the run is complete (False: stopped on request)."""
     checkpoint, problems = newest_intact(run_dir) if config.resume else (None, [])
     reporter.event(
@@ -92,7 +106,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
             first_step = checkpoint.step if checkpoint else 0
             reporter.log_to(open_sinks(config, run_dir, attempt=attempt, first_step=first_step))
     reporter.phase("loading model", detail=config.model)
-    model = load_model(config, group.device)
+    model = sources.model(config, group.device)
     base: nn.Module = model.base_model  # type: ignore[assignment]
     hookpoints = resolve_hookpoints(base, config)
     tap = ActivationTap(base, hookpoints, needs_inputs=config.sae.transcode)
@@ -104,7 +118,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
 
     check_vocabulary(config, _vocabulary_size(model))
     reporter.phase("tokenizing", detail=config.dataset)
-    sequences = _in_turn(group, lambda: load_sequences(config))
+    sequences = _in_turn(group, lambda: sources.sequences(config))
     _check_amount(config, sequences, group.world_size)
     if group.is_main:
         _warn(config, sequences, group.world_size, reporter)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -13,29 +14,36 @@ from sparsify_core.train.units import Unit
 
 @torch.no_grad()
 def initialize_biases(
-    units: list[Unit], tap: ActivationTap, batches: Iterable[tuple[Tensor, Tensor | None]], group: Group
+    units: list[Unit],
+    tap: ActivationTap,
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+    group: Group,
+    *,
+    first_only: bool,
 ) -> None:
     """b_dec := mean target; for a transcoder also encoder.bias := -W_enc @ mean input, which centres its input.
 
     The whole first step is looked at, before it is trained on, so the result does not depend on how the step is cut
-    into batches and processes (upstream uses the first batch of each process).
+    into batches and processes.
 
     Args:
         batches: (input ids (B, L), kept rows or None).
+        first_only: look at the first batch of each process alone, and average their means, as upstream does.
     """
     sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     def add(hookpoint: str, x_ND: Tensor, y_NE: Tensor, kept: Tensor | None) -> None:
         x_ND, y_NE = (x_ND, y_NE) if kept is None else (x_ND[kept], y_NE[kept])
+        takes_mean = first_only and len(y_NE) > 0
         new = (
-            x_ND.sum(0, dtype=torch.float64),
-            y_NE.sum(0, dtype=torch.float64),
-            torch.tensor([len(y_NE)], dtype=torch.float64, device=y_NE.device),
+            x_ND.mean(0).double() if takes_mean else x_ND.sum(0, dtype=torch.float64),
+            y_NE.mean(0).double() if takes_mean else y_NE.sum(0, dtype=torch.float64),
+            torch.tensor([1 if takes_mean else len(y_NE)], dtype=torch.float64, device=y_NE.device),
         )
         old = sums.get(hookpoint)
         sums[hookpoint] = new if old is None else (old[0] + new[0], old[1] + new[1], old[2] + new[2])
 
-    for input_ids, kept in batches:
+    for input_ids, kept in islice(batches, 1 if first_only else None):
         tap.run(input_ids, partial(add, kept=kept))
     group.add_up(tensor for hookpoint in sorted(sums) for tensor in sums[hookpoint])
     for unit in units:

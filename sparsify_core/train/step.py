@@ -1,15 +1,18 @@
 """What one optimizer step gathers for one coder, over its micro-batches and over all processes."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparsify_core.config import RunConfig
-from sparsify_core.model.coder import EncoderOutput
+from sparsify_core.model.coder import Latents, Selection
 from sparsify_core.model.losses import Moments, loss_sums
+from sparsify_core.model.selection import select_from
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.optim import CoderOptimizer, scale_gradients
+from sparsify_core.train.threshold import threshold_of
 from sparsify_core.train.units import Unit
 
 _ROUNDING = 1e-6
@@ -44,6 +47,7 @@ class StepSums:
         self.token_loss = torch.zeros((), dtype=torch.float64, device=coder.b_dec.device)
         self.num_predicted = torch.zeros_like(self.token_loss)
         self.fired_M = torch.zeros(coder.num_latents, dtype=torch.int32, device=coder.b_dec.device)
+        self._scale: Tensor | None = None
         self._dead_C: Tensor | None = None
         if config.auxk_alpha:
             is_dead_M = unit.tokens_since_fired_M > config.dead_feature_threshold
@@ -51,11 +55,28 @@ class StepSums:
 
     def add(self, x_ND: Tensor, y_NE: Tensor) -> None:
         """Forward and backward on one batch, in `micro_acc_steps` chunks."""
+        if self._config.upstream_compat and self._scale is None:
+            # As upstream, divide before the tokens are summed: where the true gradient is 0 (b_dec of an untrained
+            # transcoder), rounding decides on its sign, and that is all that signum looks at.
+            self._scale = 1 / (y_NE - y_NE.mean(0)).pow(2).sum()
         chunks = self._config.micro_acc_steps
+        selection = None
+        if self._unit.coder.uses_batchtopk and chunks > 1:
+            selection = self._shared_selection(x_ND.chunk(chunks))
         for x_part, y_part in zip(x_ND.chunk(chunks), y_NE.chunk(chunks), strict=True):
-            self._add_chunk(x_part, y_part)
+            self._add_chunk(x_part, y_part, selection)
 
-    def _add_chunk(self, x_ND: Tensor, y_NE: Tensor) -> None:
+    def _shared_selection(self, x_parts: Sequence[Tensor]) -> Callable[[Tensor], Selection]:
+        """The batch's BatchTopK selection for its chunks. It costs each of them a second pass through the encoder."""
+        threshold = threshold_of(self._unit.coder, x_parts)
+
+        def select(pre_NM: Tensor) -> Selection:
+            tokens_P, latents_P = select_from(pre_NM, threshold)
+            return Selection(latents_P, tokens_P)
+
+        return select
+
+    def _add_chunk(self, x_ND: Tensor, y_NE: Tensor, selection: Callable[[Tensor], Selection] | None) -> None:
         with torch.enable_grad():
             sums = loss_sums(
                 self._unit.coder,
@@ -64,15 +85,16 @@ class StepSums:
                 auxk_alpha=self._config.auxk_alpha,
                 dead_C=self._dead_C,
                 multi_topk=self._config.sae.multi_topk,
+                selection=selection,
             )
-            sums.loss.backward()  # type: ignore[no-untyped-call]
-        self._count(y_NE, EncoderOutput(sums.acts_NK, sums.indices_NK), sums.error, sums.auxk, sums.multi_topk)
+            sums.loss.backward(self._scale)  # type: ignore[no-untyped-call]
+        self._count(y_NE, sums.latents, sums.error, sums.auxk, sums.multi_topk)
 
     def reconstruct(self, x_ND: Tensor, y_NE: Tensor) -> Tensor:
         """The reconstruction (N, E) of `y_NE`, with its graph, for a loss that is computed elsewhere; it is counted
         like any other, but its error is not trained on.
         """
-        latents = self._unit.coder.encode(x_ND)
+        latents = self._unit.coder.activate(x_ND, training=True)
         out_NE = self._unit.coder.reconstruct(x_ND, latents)
         with torch.no_grad():
             error = (y_NE - out_NE).square().sum()
@@ -85,16 +107,19 @@ class StepSums:
         self.token_loss += loss_sum
         self.num_predicted += num_tokens
 
-    def _count(self, y_NE: Tensor, latents: EncoderOutput, *losses: Tensor) -> None:
+    def _count(self, y_NE: Tensor, latents: Latents, *losses: Tensor) -> None:
         """`losses`: the sums of error, AuxK and Multi-TopK."""
         self.moments.add(y_NE)
-        active = latents.acts_NK > 0
+        active = latents.acts > 0
         self.sums_4 += torch.stack([*losses, active.sum()])
-        self.fired_M[latents.indices_NK[active]] = 1
+        fired = torch.ones_like(active) if self._config.upstream_compat else active
+        self.fired_M.scatter_reduce_(0, latents.indices.flatten(), fired.flatten().int(), "amax")
 
     def tensors(self) -> list[Tensor]:
         """Everything that must be summed over the processes."""
         moments = self.moments
+        if self._scale is not None:  # other processes have other scales
+            scale_gradients(self._unit.coder, 1 / self._scale)
         grads = []
         for p in self._unit.coder.parameters():
             if p.grad is None:  # every token of this process is excluded, but the others wait for its share

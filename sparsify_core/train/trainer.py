@@ -27,11 +27,12 @@ from sparsify_core.train.exchange import Exchange
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.placement import Placement
 from sparsify_core.train.report import Reporter
-from sparsify_core.train.schedule import decayed_k
+from sparsify_core.train.schedule import decayed_k, divisor_from
 from sparsify_core.train.start import initialize_biases
 from sparsify_core.train.state import load_state, save_numbers, save_tensors
 from sparsify_core.train.step import StepStats, StepSums, finish_step
 from sparsify_core.train.stop import StopRequest
+from sparsify_core.train.threshold import calibrate
 from sparsify_core.train.units import Unit
 
 Batch = tuple[Tensor, Tensor | None]
@@ -94,6 +95,7 @@ class Trainer:
         if config.sae.multi_topk:
             self._logged.append("multi_topk_fvu")
         self._first_step = 0
+        self._last_batch: Batch | None = None
         self._token_strings = token_strings
         self._held_out: HeldOut | None = None
         if len(sequences.held_out):
@@ -113,7 +115,9 @@ class Trainer:
         """
         self._reporter.phase("training", self._first_step)
         if self._config.finetune is None and self._first_step == 0:
-            initialize_biases(self._units, self._tap, self._batches(0), self._group)
+            initialize_biases(
+                self._units, self._tap, self._batches(0), self._group, first_only=self._config.upstream_compat
+            )
         started = time.monotonic()
         pause_s = 0.0
         for step in range(self._first_step, self.num_steps):
@@ -135,6 +139,8 @@ class Trainer:
         self._set_k(step)
         sums = {unit.name: StepSums(unit, self._config) for unit in self._units}
         for input_ids, kept in self._batches(step):
+            if kept is None or len(kept):
+                self._last_batch = (input_ids, kept)
             if self._end_to_end is not None:
                 self._end_to_end.add(sums, input_ids, kept)
             elif self._exchange is not None:
@@ -149,13 +155,15 @@ class Trainer:
         config = self._config
         if config.k_decay_steps:
             for unit in self._units:
-                unit.coder.k = decayed_k(
+                k = decayed_k(
                     step * config.grad_acc_steps,
                     k=config.sae.k,
                     width=unit.coder.d_in,
                     num_latents=unit.coder.num_latents,
                     decay_batches=config.k_decay_steps,
                 )
+                uses_groups = config.sae.activation == "groupmax"
+                unit.coder.k = divisor_from(k, unit.coder.num_latents) if uses_groups else k
 
     def _forward_backward(self, sums: dict[str, StepSums], input_ids: Tensor, kept: Tensor | None) -> None:
         def train(hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
@@ -187,8 +195,10 @@ class Trainer:
                     f"dataset {config.dataset} has token id {ids.max()}, but {config.model} knows only ids below "
                     f"{self._max_token_id}: it was tokenized for another model"
                 )
-            kept = kept_positions(ids, exclude_tokens=self._exclude_tokens, exclude_first=config.exclude_first)
-            yield self._to_device(ids), None if kept is None else self._to_device(kept)
+            # End to end, the model's own activations need the memory: then it is the batch that is cut.
+            for part in np.array_split(ids, min(config.micro_acc_steps, len(ids)) if self._end_to_end else 1):
+                kept = kept_positions(part, exclude_tokens=self._exclude_tokens, exclude_first=config.exclude_first)
+                yield self._to_device(part), None if kept is None else self._to_device(kept)
 
     def _to_device(self, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
         return torch.from_numpy(array).to(self._group.device)
@@ -237,6 +247,8 @@ class Trainer:
         with self._optimizer.deployed_weights() as training_weights:
             for unit in self._units:
                 unit.coder.k = self._config.sae.k  # what cfg.json says; the next step sets its own
+            if self._config.sae.activation == "batchtopk" and self._last_batch is not None:
+                calibrate(self._saved_units, self._tap, *self._last_batch, self._config.micro_acc_steps)
             evaluation = self._evaluate(step) if with_evaluation else None
             self._reporter.phase("saving", step)
             event = save_checkpoint(

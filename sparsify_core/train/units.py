@@ -29,6 +29,7 @@ def build_units(config: RunConfig, specs: Sequence[CoderSpec], device: torch.dev
     units = []
     for spec in specs:
         coder = SparseCoder(spec.d_in, config.sae, d_out=spec.d_out, seed=spec.seed).to(device)
+        coder.straight_through = config.upstream_compat
         counts = torch.zeros(coder.num_latents, dtype=torch.int64, device=device)
         units.append(Unit(spec.name, spec.hookpoint, coder, counts))
     return units
@@ -44,6 +45,8 @@ def load_weights(units: Sequence[Unit], checkpoint: Path) -> None:
             raise CheckpointError(f"{directory} holds {kind}: set transcode to {str(loaded.is_transcoder).lower()}")
         weights = loaded.state_dict()
         own = unit.coder.state_dict()
+        if "threshold" in own:  # measured at every checkpoint; weights of another kind of coder have none
+            weights.setdefault("threshold", own["threshold"])
         for name in sorted(own.keys() | weights.keys()):
             have = list(weights[name].shape) if name in weights else "nothing"
             want = list(own[name].shape) if name in own else "nothing"

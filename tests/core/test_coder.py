@@ -78,7 +78,7 @@ def test_latents_below_zero_get_no_gradient() -> None:
         made.encoder.bias.fill_(-100.0)
     sums = loss_sums(made, torch.randn(5, 32), torch.randn(5, 32))
     sums.loss.backward()
-    assert not sums.acts_NK.any()
+    assert not sums.latents.acts.any()
     assert not made.encoder.bias.grad.any()
 
 

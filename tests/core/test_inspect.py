@@ -11,6 +11,7 @@ from sparsify_core.data.sequences import load_sequences, token_sha256
 from sparsify_core.errors import CheckpointError
 from sparsify_core.inspect.collect import NUM_SNIPPETS, LatentStats
 from sparsify_core.inspect.read import load_inspection
+from sparsify_core.model.coder import Latents
 
 
 def test_statistics_equal_brute_force() -> None:
@@ -24,7 +25,7 @@ def test_statistics_equal_brute_force() -> None:
         positions = torch.tensor([s * length + t for s in rows for t in range(1, length)])
         indices = torch.stack([torch.randperm(num_latents)[:k] for _ in positions])
         acts = torch.relu(torch.randn(len(positions), k))
-        stats.add(acts, indices, positions)
+        stats.add(Latents(acts, indices), positions)
         for n, position in enumerate(positions.tolist()):
             for latent, value in zip(indices[n].tolist(), acts[n].tolist(), strict=True):
                 if value > 0:

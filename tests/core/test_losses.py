@@ -44,7 +44,7 @@ def test_error_and_gradients(changes: dict[str, object]) -> None:
     coder = random_coder(**changes)
     x, y = torch.randn(2, 30, 12, dtype=torch.float64)
     pre = dense_pre(coder, x)
-    if coder.uses_groupmax:
+    if coder.activation == "groupmax":
         groups = pre.view(30, 4, 12)
         indices = groups.max(-1).indices + 12 * torch.arange(4)
     else:
@@ -96,4 +96,4 @@ def test_multi_topk_counts_the_skip_and_reaches_the_encoder(skip_connection: boo
     sums = loss_sums(coder, x, y, multi_topk=True)
     torch.testing.assert_close(sums.multi_topk, errors[1].detach())
     compare(coder, sums.loss, errors[0] + errors[1] / 8)
-    assert sums.indices_NK.shape == (30, 4)
+    assert sums.latents.indices.shape == (30, 4)

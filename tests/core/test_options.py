@@ -51,7 +51,7 @@ def test_groupmax_run(train: TrainFunction) -> None:
     fvu = done.series("fvu/layers.0")
     assert fvu[-1] < 0.9 * fvu[0]
     coder = load_coder(done.run_dir.checkpoint(40).coder("layers.0").root)
-    assert coder.uses_groupmax
+    assert coder.activation == "groupmax"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,17 @@ def test_k_decays_and_the_saved_k_is_the_target(train: TrainFunction) -> None:
     for step in (8, 10):
         assert json.loads(done.run_dir.checkpoint(step).coder("layers.0").config.read_text())["k"] == 4
     assert done.series("eval_l0/layers.0")[0] <= 4
+
+
+def test_groupmax_k_decays_through_divisors(train: TrainFunction) -> None:
+    done = train(k_decay_steps=4, activation="groupmax")
+    assert done.series("k")[:6] == [128, 128, 128, 64, 4, 4]
+    assert json.loads(done.run_dir.checkpoint(10).coder("layers.0").config.read_text())["k"] == 4
+
+
+def test_multi_topk_k_decays_to_all_latents_at_most(train: TrainFunction) -> None:
+    done = train(k_decay_steps=4, multi_topk=True)
+    assert done.series("k")[:6] == [128, 97, 66, 35, 4, 4]
 
 
 def test_finetune_starts_from_given_weights(train: TrainFunction) -> None:

@@ -106,7 +106,7 @@ def test_evaluation_equals_brute_force(train: TrainFunction) -> None:
     numbers = done.evaluation(10)["coders"]["layers.0"]
     expected = (x - out.out_NE).square().sum() / (x - x.mean(0)).square().sum()
     assert math.isclose(numbers["eval_fvu"], float(expected), rel_tol=1e-5)
-    fired = torch.bincount(out.indices_NK[out.acts_NK > 0], minlength=128)
+    fired = torch.bincount(out.latents.indices[out.latents.acts > 0], minlength=128)
     assert math.isclose(numbers["eval_l0"], float(fired.sum()) / len(x))
     assert math.isclose(numbers["eval_dead_frac"], float((fired == 0).double().mean()))
 

@@ -56,17 +56,17 @@ def test_upstream_loads_encodes_and_decodes_equally(
     coder = load_coder(checkpoint / "layers.0")
     x = torch.randn(50, 32) + coder.b_dec.detach()
     with torch.no_grad():
-        latents = coder.encode(x)
-        decoded = coder.decode(latents.acts_NK, latents.indices_NK)
+        latents = coder.activate(x)
+        decoded = coder.decode_latents(latents, len(x))
         out = coder(x).out_NE
-    save_file({"x": x, "acts": latents.acts_NK, "indices": latents.indices_NK}, tmp_path / "in.safetensors")
+    save_file({"x": x, "acts": latents.acts, "indices": latents.indices}, tmp_path / "in.safetensors")
     oracle.run(UPSTREAM, checkpoint, "layers.0", tmp_path)
     theirs = load_file(tmp_path / "out.safetensors")
-    order, their_order = latents.indices_NK.argsort(dim=1), theirs["indices"].argsort(dim=1)
+    order, their_order = latents.indices.argsort(dim=1), theirs["indices"].argsort(dim=1)
     torch.testing.assert_close(
-        latents.acts_NK.gather(1, order), theirs["acts"].gather(1, their_order), atol=1e-5, rtol=1e-5
+        latents.acts.gather(1, order), theirs["acts"].gather(1, their_order), atol=1e-5, rtol=1e-5
     )
-    assert torch.equal(latents.indices_NK.gather(1, order), theirs["indices"].gather(1, their_order))
+    assert torch.equal(latents.indices.gather(1, order), theirs["indices"].gather(1, their_order))
     torch.testing.assert_close(decoded, theirs["decoded"], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(out, theirs["out"], atol=1e-5, rtol=1e-5)
 

@@ -1,0 +1,43 @@
+"""BatchTopK's two thresholds: a batch's own, so that its chunks select as the whole would, and the one to deploy.
+
+The deployed one is measured, not averaged on the way: schedule-free optimizers train at one point and deploy another,
+where an average over training would not fit.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.model.coder import SparseCoder
+from sparsify_core.model.selection import batch_threshold, largest
+from sparsify_core.train.units import Unit
+
+
+def threshold_of(coder: SparseCoder, x_parts: Sequence[Tensor]) -> Tensor:
+    """What a pre-activation must reach so that the tokens of all parts (N_i, D) have k active latents on average."""
+    num_active = coder.k * sum(len(x_ND) for x_ND in x_parts)
+    return batch_threshold((largest(coder.pre_activations(x_ND), num_active) for x_ND in x_parts), num_active)
+
+
+@torch.no_grad()
+def calibrate(units: Sequence[Unit], tap: ActivationTap, input_ids: Tensor, kept: Tensor | None, chunks: int) -> None:
+    """Set the threshold of every BatchTopK coder to that of a training batch, with the weights that it has now.
+
+    Args:
+        input_ids: (B, L).
+        kept: the rows that count; None means all.
+        chunks: parts of the batch that are encoded one after the other, to save memory.
+    """
+    by_hookpoint: dict[str, list[Unit]] = {}
+    for unit in units:
+        by_hookpoint.setdefault(unit.hookpoint, []).append(unit)
+
+    def measure(hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
+        rows_ND = x_ND if kept is None else x_ND[kept]
+        for unit in by_hookpoint[hookpoint]:
+            unit.coder.threshold.copy_(threshold_of(unit.coder, rows_ND.chunk(chunks)))
+
+    if by_hookpoint:
+        tap.run(input_ids, measure, only=by_hookpoint)
