@@ -99,6 +99,9 @@ class TrainConfig(Config):
     """Learn as EleutherAI's sparsify 1.3.3 does where that differs: gradients also reach latents that the ReLU cut off,
     which count as firing; AuxK and Multi-TopK train the decoder alone; warmup starts at a learning rate of 0."""
 
+    compile_model: Literal["auto", "on", "off"] = option("auto", "Compute")
+    """Compile the language model's layers (torch.compile), which takes a while at the start; auto does it on CUDA."""
+
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Compute")
     """Device to train on; auto takes CUDA where there is one."""
 
