@@ -1,0 +1,142 @@
+"""What a run does between two steps: measure its coders on the held-out tokens and write checkpoints."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.config import RunConfig
+from sparsify_core.evaluate.held_out import Evaluation, HeldOut, evaluate
+from sparsify_core.metrics import series_key
+from sparsify_core.model.coder import SparseCoder
+from sparsify_core.rundir import CheckpointDir, RunDir
+from sparsify_core.train.checkpoint import save_checkpoint
+from sparsify_core.train.distributed import Group
+from sparsify_core.train.optim import CoderOptimizer
+from sparsify_core.train.placement import Placement
+from sparsify_core.train.report import Reporter
+from sparsify_core.train.state import save_numbers, save_tensors
+from sparsify_core.train.stop import StopRequest
+from sparsify_core.train.units import Unit
+
+
+class Saver:
+    """Every process evaluates and writes the coders that are its own; of replicas rank 0 does, the others wait.
+
+    Args:
+        units: the coders that `placement` gives to this process.
+        held_out: None when nothing is held out, so nothing evaluated.
+        token_strings: the held-out text, token by token, for the look at latents.
+        tokens_per_step: of all processes.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        tap: ActivationTap,
+        placement: Placement,
+        units: Sequence[Unit],
+        optimizer: CoderOptimizer,
+        held_out: HeldOut | None,
+        token_strings: Sequence[str],
+        tokens_per_step: int,
+        group: Group,
+        run_dir: RunDir,
+        reporter: Reporter,
+        stop: StopRequest,
+    ) -> None:
+        self._config = config
+        self._tap = tap
+        self._placement = placement
+        self._units = units
+        own = {coder.name for coder in placement.saved_by(group.rank)}
+        self._saved_units = [unit for unit in units if unit.name in own]
+        self._optimizer = optimizer
+        self._held_out = held_out
+        self._token_strings = token_strings
+        self._tokens_per_step = tokens_per_step
+        self._group = group
+        self._run_dir = run_dir
+        self._reporter = reporter
+        self._stop = stop
+
+    def save(self, step: int, *, with_evaluation: bool) -> None:
+        """Write a checkpoint, with the numbers of an evaluation. All processes call it together."""
+        group = self._group
+        with self._optimizer.deployed_weights() as training_weights:
+            for unit in self._units:
+                unit.coder.k = self._config.sae.k  # what cfg.json says; the next step sets its own
+            evaluation = self._evaluate(step) if with_evaluation else None
+            self._reporter.phase("saving", step)
+            event = save_checkpoint(
+                self._run_dir,
+                self._config,
+                self._saved_units,
+                group=group,
+                step=step,
+                tokens_seen=step * self._tokens_per_step,
+                save_training_state=partial(
+                    self._save_training_state,
+                    training_weights=training_weights,
+                    groups=group.gather(self._optimizer.scalars()),
+                    step=step,
+                ),
+                evaluation=evaluation,
+                held_out=self._held_out,
+                token_strings=self._token_strings,
+            )
+        if event is not None:
+            self._reporter.event(event)
+        group.wait()
+
+    def _save_training_state(
+        self,
+        checkpoint: CheckpointDir,
+        *,
+        training_weights: Mapping[str, Tensor],
+        groups: Sequence[Mapping[str, Any]],
+        step: int,
+    ) -> None:
+        rank = self._group.rank
+        if self._saved_units:
+            save_tensors(checkpoint, self._saved_units, self._optimizer, training_weights, rank=rank)
+        if self._group.is_main:
+            save_numbers(checkpoint, groups, step=step, world_size=self._group.world_size)
+
+    def _evaluate(self, step: int) -> Evaluation | None:
+        """All coders' numbers, with the latents of those that this process saves; None where there is nothing to save,
+        and on all processes when one of them gave up.
+        """
+        if self._held_out is None:
+            return None
+        self._reporter.phase("evaluating", step)
+        coders: dict[str, dict[str, SparseCoder]] = {}
+        for unit in self._saved_units:
+            coders.setdefault(unit.hookpoint, {})[unit.name] = unit.coder
+        evaluation = None
+        if coders:
+            with torch.no_grad():
+                evaluation = evaluate(
+                    self._tap,
+                    coders,
+                    self._held_out,
+                    batch_size=self._config.batch_size,
+                    should_stop=lambda: bool(self._stop),
+                )
+        found: dict[str, dict[str, float]] = {}
+        for share in self._group.gather({} if evaluation is None else evaluation.values):
+            found |= share
+        if evaluation is None or len(found) < len(self._placement.coders):
+            return None
+        by_coder = {coder.name: found[coder.name] for coder in self._placement.coders}
+        values = {
+            series_key(name, coder): value for coder, numbers in by_coder.items() for name, value in numbers.items()
+        }
+        self._reporter.metrics(step, values)
+        self._reporter.evaluated(step, values)
+        return replace(evaluation, values=by_coder)
