@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import DiskFullError
-from sparsify_core.evaluate.held_out import Evaluation, HeldOut
+from sparsify_core.evaluation.held_out import Evaluation, HeldOut
 from sparsify_core.events import CheckpointSaved
 from sparsify_core.formats.sparsify import save_coder
 from sparsify_core.manifest import delete_checkpoint, file_sha256, publish, write_manifest

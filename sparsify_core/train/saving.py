@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.config import RunConfig
-from sparsify_core.evaluate.held_out import Evaluation, HeldOut, evaluate
+from sparsify_core.evaluation.held_out import Evaluation, HeldOut, evaluate
 from sparsify_core.metrics import series_key
 from sparsify_core.model.coder import SparseCoder
 from sparsify_core.rundir import CheckpointDir, RunDir

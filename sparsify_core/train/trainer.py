@@ -14,7 +14,7 @@ from sparsify_core.config import RunConfig
 from sparsify_core.data.exclude import kept_positions
 from sparsify_core.data.sequences import Sequences
 from sparsify_core.errors import DataError, NonFiniteLossError
-from sparsify_core.evaluate.held_out import HeldOut
+from sparsify_core.evaluation.held_out import HeldOut
 from sparsify_core.metrics import series_key
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.distributed import Group
