@@ -1,1 +1,1 @@
-"""Measure sparse coders on the fixed held-out tokens."""
+"""Measure sparse coders on fixed held-out tokens: while training, from a program, and from the command line."""

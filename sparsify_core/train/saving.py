@@ -1,16 +1,18 @@
 """What a run does between two steps: measure its coders on the held-out tokens and write checkpoints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.config import RunConfig
-from sparsify_core.evaluation.held_out import Evaluation, HeldOut, evaluate
+from sparsify_core.evaluation.held_out import HeldOut, sequences_per_forward
+from sparsify_core.evaluation.measure import measure
+from sparsify_core.evaluation.result import Evaluation
 from sparsify_core.metrics import series_key
 from sparsify_core.model.coder import SparseCoder
 from sparsify_core.rundir import CheckpointDir, RunDir
@@ -28,6 +30,7 @@ class Saver:
     """Every process evaluates and writes the coders that are its own; of replicas rank 0 does, the others wait.
 
     Args:
+        lm: the model with its head, for the downstream metrics; None leaves them out.
         units: the coders that `placement` gives to this process.
         held_out: None when nothing is held out, so nothing evaluated.
         token_strings: the held-out text, token by token, for the look at latents.
@@ -39,6 +42,7 @@ class Saver:
         config: RunConfig,
         *,
         tap: ActivationTap,
+        lm: nn.Module | None,
         placement: Placement,
         units: Sequence[Unit],
         optimizer: CoderOptimizer,
@@ -52,6 +56,7 @@ class Saver:
     ) -> None:
         self._config = config
         self._tap = tap
+        self._lm = lm
         self._placement = placement
         self._units = units
         own = {coder.name for coder in placement.saved_by(group.rank)}
@@ -68,9 +73,7 @@ class Saver:
     def save(self, step: int, *, with_evaluation: bool) -> None:
         """Write a checkpoint, with the numbers of an evaluation. All processes call it together."""
         group = self._group
-        with self._optimizer.deployed_weights() as training_weights:
-            for unit in self._units:
-                unit.coder.k = self._config.sae.k  # what cfg.json says; the next step sets its own
+        with self._deployed_coders() as training_weights:
             evaluation = self._evaluate(step) if with_evaluation else None
             self._reporter.phase("saving", step)
             event = save_checkpoint(
@@ -87,12 +90,24 @@ class Saver:
                     step=step,
                 ),
                 evaluation=evaluation,
-                held_out=self._held_out,
                 token_strings=self._token_strings,
             )
         if event is not None:
             self._reporter.event(event)
         group.wait()
+
+    def evaluate(self, step: int) -> None:
+        """Report the numbers of an evaluation without saving anything. All processes call it together."""
+        with self._deployed_coders():
+            self._evaluate(step)
+
+    @contextmanager
+    def _deployed_coders(self) -> Iterator[dict[str, Tensor]]:
+        """Inside, the coders are what is evaluated and saved; yields the weights to train on, where they differ."""
+        for unit in self._units:
+            unit.coder.k = self._config.sae.k  # what cfg.json says; the next step sets its own
+        with self._optimizer.deployed_weights() as training_weights:
+            yield training_weights
 
     def _save_training_state(
         self,
@@ -120,17 +135,20 @@ class Saver:
             coders.setdefault(unit.hookpoint, {})[unit.name] = unit.coder
         evaluation = None
         if coders:
-            with torch.no_grad():
-                evaluation = evaluate(
-                    self._tap,
-                    coders,
-                    self._held_out,
-                    batch_size=self._config.batch_size,
-                    should_stop=lambda: bool(self._stop),
-                )
+            evaluation = measure(
+                self._tap,
+                coders,
+                self._held_out,
+                lm=self._lm,
+                batch_size=sequences_per_forward(self._config),
+                should_stop=lambda: bool(self._stop),
+            )
         found: dict[str, dict[str, float]] = {}
-        for share in self._group.gather({} if evaluation is None else evaluation.values):
-            found |= share
+        density: dict[str, dict[str, Any]] = {}
+        for share in self._group.gather(None if evaluation is None else (evaluation.values, evaluation.density)):
+            if share is not None:
+                found |= share[0]
+                density |= share[1]
         if evaluation is None or len(found) < len(self._placement.coders):
             return None
         by_coder = {coder.name: found[coder.name] for coder in self._placement.coders}
@@ -139,4 +157,4 @@ class Saver:
         }
         self._reporter.metrics(step, values)
         self._reporter.evaluated(step, values)
-        return replace(evaluation, values=by_coder)
+        return replace(evaluation, values=by_coder, density={name: density[name] for name in by_coder})

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.config import RunConfig
@@ -39,6 +39,7 @@ class Trainer:
     """Trains all units in one pass over the data.
 
     Args:
+        lm: the model with its head, for evaluation; None leaves the downstream metrics out.
         end_to_end: for the losses ce and kl; None trains on the activations.
         units: the coders that `placement` gives to this process.
         exclude_tokens: ids whose positions do not count (sparsify_core.data.exclude.excluded_tokens).
@@ -51,6 +52,7 @@ class Trainer:
         config: RunConfig,
         *,
         tap: ActivationTap,
+        lm: nn.Module | None,
         placement: Placement,
         end_to_end: EndToEnd | None,
         units: list[Unit],
@@ -94,6 +96,7 @@ class Trainer:
         self._saver = Saver(
             config,
             tap=tap,
+            lm=lm,
             placement=placement,
             units=units,
             optimizer=self._optimizer,
@@ -129,12 +132,16 @@ class Trainer:
             if done % self._config.log_every == 0 or last or done % self._config.save_every == 0:
                 self._log(done, stats, time.monotonic() - started - pause_s)
             stopping = self._group.any(bool(self._stop))
+            before = time.monotonic()
             if stopping or last or done % self._config.save_every == 0:
-                before = time.monotonic()
                 self._saver.save(done, with_evaluation=not stopping)
-                if not last:
-                    self._reporter.phase("training", done)
-                pause_s += time.monotonic() - before
+            elif self._config.eval_every and done % self._config.eval_every == 0:
+                self._saver.evaluate(done)
+            else:
+                continue
+            if not last:
+                self._reporter.phase("training", done)
+            pause_s += time.monotonic() - before
             if stopping and not last:
                 return False
         return True
