@@ -34,7 +34,7 @@ def load_model(config: RunConfig, device: torch.device) -> nn.Module:
     if with_head and info["missing_keys"]:  # transformers would go on with random weights
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         reason, way_out = (
-            ("eval_downstream", "switch it off")
+            ("downstream evaluation", "leave it out")
             if config.loss_fn == "fvu"
             else (f"loss_fn = {config.loss_fn}", "use loss_fn fvu")
         )

@@ -125,7 +125,7 @@ def test_model_without_its_head_is_refused(train: TrainFunction, tiny_model: Pat
     LlamaForCausalLM.from_pretrained(tiny_model).model.save_pretrained(tmp_path / "headless")
     last = train(model=tmp_path / "headless", eval_downstream=True).events()[-1]
     assert last.reason_code == "model_error"
-    assert "eval_downstream needs the model's predictions" in last.message
+    assert "downstream evaluation needs the model's predictions" in last.message
     assert train("without", model=tmp_path / "headless").exit_code == 0
 
 
