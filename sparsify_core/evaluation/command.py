@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,7 +21,7 @@ _SAVED_FIELDS = ("max_tokens", "micro_acc_steps")
 """Fields without a flag that have a part in which tokens were held out, and in how many fit into memory at a time."""
 
 _TEXT_FIELDS = ("dataset", "split", "data_args", "memmap_dtype", "text_column", "streaming")
-"""With one of these as a flag, it is another text than the run's."""
+"""Fields that say which text is read."""
 
 _SPLIT_FIELDS = ("model", "revision", "ctx_len", "max_examples", "shuffle_seed", "eval_tokens")
 """With one of these as a flag, other tokens of the same text are held out."""
@@ -55,7 +55,7 @@ def run(argv: Sequence[str]) -> None:
         raise ConfigError(f"--output {output} cannot be written: give a file in a folder that exists")
     source = open_source(name)
     folders = source.choose(options["coders"] or ())
-    is_held_out = bool(source.config.get("eval_tokens")) and not given.keys() & set(_TEXT_FIELDS)
+    is_held_out = bool(source.config.get("eval_tokens")) and _is_own_text(source, given)
     config = run_config(source, given, is_held_out=is_held_out)
     for problem in source.problems:
         _warn(f"{problem}: an older checkpoint is evaluated, {source.root.name}")
@@ -71,7 +71,7 @@ def run(argv: Sequence[str]) -> None:
         warn=_warn,
         progress=_progress(),
     )
-    _compare(source, given.keys(), evaluation.held_out.sha256)
+    _compare(source, given, evaluation.held_out.sha256)
     print(table(evaluation), footer(evaluation), sep="\n")
     if output is not None:
         try:
@@ -128,11 +128,23 @@ def _specs() -> list[FieldSpec]:
     return [spec for spec in iter_fields(RunConfig) if spec.group == "Model and data" or spec.name in _FIELDS]
 
 
-def _compare(source: Source, given: Collection[str], sha256: str) -> None:
+def _is_own_text(source: Source, given: Mapping[str, Any]) -> bool:
+    """Whether `given` names no other text than the checkpoint does. A file counts as the same in whatever folder it
+    lies: it may have been moved, and the config.json on the Hub has no folders.
+    """
+    return all(
+        value == source.config.get(name)
+        or (name == "dataset" and PurePath(value).name == PurePath(str(source.config.get(name))).name)
+        for name, value in given.items()
+        if name in _TEXT_FIELDS
+    )
+
+
+def _compare(source: Source, given: Mapping[str, Any], sha256: str) -> None:
     """Warn when the tokens are not those that the run held out, or when nobody can tell."""
     if source.evaluation is None:
-        is_split = bool(source.config.get("eval_tokens")) and not set(given) & set(_SPLIT_FIELDS)
-        if not is_split and not set(given) & set(_TEXT_FIELDS):
+        is_split = bool(source.config.get("eval_tokens")) and not given.keys() & set(_SPLIT_FIELDS)
+        if not is_split and _is_own_text(source, given):
             _warn("nothing says which tokens were held out: the coders may have been trained on some of these")
     elif source.evaluation.get("token_sha256") != sha256:
         _warn(

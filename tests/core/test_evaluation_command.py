@@ -159,6 +159,34 @@ def test_tokens_in_a_memmap(train: TrainFunction, run: Any, tmp_path: Path) -> N
     assert (done.code, "made for another model" in done.err) == (1, True)
 
 
+def test_a_repository_of_the_hub(
+    train: TrainFunction, run: Any, tiny_model: Path, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pushed config.json has no folders of the machine in it."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    trained = train(eval_downstream=True, layers=[0, 1])
+    checkpoint = trained.run_dir.checkpoint(10).root
+
+    def download(name: str, *, allow_patterns: list[str]) -> str:
+        assert name == "somebody/coders"
+        files = [path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file()]
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns):
+            (tmp_path / "snapshot" / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(checkpoint / file, tmp_path / "snapshot" / file)
+        config = {**json.loads((checkpoint / "config.json").read_text()), "model": "model", "dataset": "text.jsonl"}
+        (tmp_path / "snapshot" / "config.json").write_text(json.dumps(config))
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    done = run("somebody/coders", "--model", tiny_model, "--dataset", tiny_text)
+    assert (done.code, done.err) == (0, "")
+    names = {path.name for path in (tmp_path / "snapshot").rglob("*") if path.is_file()}
+    assert names == {"config.json", "eval.json", "cfg.json", "sae.safetensors"}
+    assert done.json["coders"] == close(trained.evaluation(10)["coders"])
+
+
 @pytest.fixture
 def coder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a coder and nothing else; the Hub is out of reach."""
