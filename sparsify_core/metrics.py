@@ -10,7 +10,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric. `per_coder` metrics have one series per sparse coder; `better` is the good direction, if any."""
+    """One metric. `per_coder` metrics have one series per sparse coder; `better` is the good direction, if any;
+    `downstream` ones are about the model's predictions, held-out ones otherwise about the reconstruction.
+    """
 
     name: str
     label: str
@@ -21,6 +23,7 @@ class Metric:
     per_coder: bool = True
     chart: bool = True
     log_scale: bool = False
+    downstream: bool = False
 
 
 _DOWNSTREAM = "Excluded positions keep the model's own output; all predicted tokens count."
@@ -84,12 +87,13 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "eval_delta_ce",
-            "Loss increase (held out)",
+            "Loss increase",
             "nats/token",
             "Next-token cross-entropy with this coder's reconstruction spliced in, minus that of the clean model. "
             f"{_DOWNSTREAM}",
             "delta_ce.v1",
             "lower",
+            downstream=True,
         ),
         Metric(
             "eval_ce_recovered",
@@ -99,15 +103,17 @@ METRICS: dict[str, Metric] = {
             f"{_DOWNSTREAM}",
             "ce_recovered.zero.v1",
             "higher",
+            downstream=True,
         ),
         Metric(
             "eval_ce_recovered_mean",
-            "Loss recovered, against the mean",
+            "Loss recovered (mean)",
             "",
             f"Loss recovered, with the mean of the counted held-out outputs in the place of zeros. {_DOWNSTREAM}",
             "ce_recovered.mean.v1",
             "higher",
             chart=False,
+            downstream=True,
         ),
         Metric(
             "eval_kl",
@@ -117,6 +123,7 @@ METRICS: dict[str, Metric] = {
             f"model. {_DOWNSTREAM}",
             "kl.v1",
             "lower",
+            downstream=True,
         ),
         Metric(
             "eval_kl_score",
@@ -126,15 +133,17 @@ METRICS: dict[str, Metric] = {
             "kl_score.zero.v1",
             "higher",
             chart=False,
+            downstream=True,
         ),
         Metric(
             "eval_kl_score_mean",
-            "KL score, against the mean",
+            "KL score (mean)",
             "",
             f"KL score, with the mean of the counted held-out outputs in the place of zeros. {_DOWNSTREAM}",
             "kl_score.mean.v1",
             "higher",
             chart=False,
+            downstream=True,
         ),
         Metric(
             "auxk",

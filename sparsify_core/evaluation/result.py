@@ -28,17 +28,23 @@ class Evaluation:
     num_tokens: int
     held_out: HeldOut
 
+    @property
+    def measured(self) -> list[str]:
+        """Names of the metrics that at least one coder has, in the registry's order."""
+        found = {name for numbers in self.values.values() for name in numbers}
+        return [name for name in METRICS if name in found]
+
     def to_json(self) -> dict[str, Any]:
         """The content of eval.json."""
-        measured = {name for numbers in self.values.values() for name in numbers}
+        measured = self.measured
         held_out = self.held_out
         content: dict[str, Any] = {
-            "formulas": {name: metric.formula for name, metric in METRICS.items() if name in measured},
+            "formulas": {name: METRICS[name].formula for name in measured},
             "tokens": self.num_tokens,
             "token_sha256": held_out.sha256,
             "exclusions": {"tokens": list(held_out.exclude_tokens), "first": held_out.exclude_first},
         }
-        if "eval_delta_ce" in measured:
+        if any(METRICS[name].downstream for name in measured):
             content["predicted_tokens"] = {"ce": held_out.num_next_tokens, "kl": held_out.tokens.size}
         return content | {"coders": self.values, "density": self.density}
 

@@ -8,8 +8,7 @@ _PREFIX = "eval_"
 
 def table(evaluation: Evaluation) -> str:
     """Aligned columns: names of metrics without their common prefix, units, numbers; `-` for what is undefined."""
-    measured = {name for numbers in evaluation.values.values() for name in numbers}
-    columns = [name for name in METRICS if name in measured]
+    columns = evaluation.measured
     rows = [
         ["coder", *(name.removeprefix(_PREFIX) for name in columns)],
         ["", *(METRICS[name].unit for name in columns)],
@@ -27,6 +26,6 @@ def footer(evaluation: Evaluation) -> str:
     """What the numbers were measured on."""
     held_out = evaluation.held_out
     text = f"{evaluation.num_tokens:,} of {held_out.tokens.size:,} tokens counted"
-    if any("eval_delta_ce" in numbers for numbers in evaluation.values.values()):
+    if any(METRICS[name].downstream for name in evaluation.measured):
         text += f", {held_out.num_next_tokens:,} predicted"
     return f"{text}; token sha256 {held_out.sha256}"
