@@ -74,6 +74,13 @@ class TrainConfig(Config):
     eval_tokens: int = option(16_384, "Evaluation", unit="tokens", ge=0, le=1 << 24)
     """Tokens held out of training for evaluation and the look at latents; 0: neither."""
 
+    eval_every: int = option(0, "Evaluation", unit="steps", ge=0)
+    """Optimizer steps between evaluations, beside those at checkpoints; 0: at checkpoints only."""
+
+    eval_downstream: bool = option(False, "Evaluation")
+    """Also measure what splicing the reconstructions in does to the model's predictions; loads the model with its
+    head."""
+
     save_every: int = option(1000, "Saving", unit="steps", basic=True, ge=1)
     """Optimizer steps between checkpoints; the last step is always saved."""
 
@@ -128,6 +135,10 @@ class TrainConfig(Config):
             raise ValueError("a hookpoint pattern is empty: remove it or write a module name")
         if self.save_best and not self.eval_tokens:
             raise ValueError("save_best compares held-out FVU: set eval_tokens to more than 0")
+        if self.eval_every and not self.eval_tokens:
+            raise ValueError("eval_every needs held-out tokens: set eval_tokens to more than 0")
+        if self.eval_downstream and not self.eval_tokens:
+            raise ValueError("eval_downstream needs held-out tokens: set eval_tokens to more than 0")
         if self.loss_fn != "fvu" and self.distribute_modules:
             raise ValueError(f"distribute_modules works with loss_fn fvu, not {self.loss_fn}")
         if self.loss_fn != "fvu" and self.auxk_alpha:

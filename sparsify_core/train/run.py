@@ -119,6 +119,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     trainer = Trainer(
         config,
         tap=tap,
+        lm=model if config.eval_downstream else None,
         placement=placement,
         end_to_end=EndToEnd(config, model, units) if config.loss_fn != "fvu" else None,
         units=units,
