@@ -1,7 +1,8 @@
 """Sparseboard's trainer: k-sparse autoencoders and transcoders on language-model activations.
 
 Importing this package, or its `config`, `events`, `metrics`, `rundir` and `errors`, never imports torch: the web server
-and the command line's `--help` stand on them. The names in `__all__`, upstream's, are imported when they are asked for.
+and the command line's `--help` stand on them. The names in `__all__`, upstream's and `evaluate`, are imported when they
+are asked for.
 """
 
 import importlib
@@ -17,6 +18,7 @@ _HOMES = {
     "Trainer": "train.library",
     "TranscoderConfig": "config.library",
     "chunk_and_tokenize": "data.library",
+    "evaluate": "evaluation.library",
 }
 
 __all__ = list(_HOMES)

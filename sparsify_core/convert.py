@@ -2,19 +2,18 @@
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sparsify_core.cli import parse
-from sparsify_core.errors import ConfigError, SparsifyError
+from sparsify_core.errors import ConfigError
 from sparsify_core.rundir import RunDir
 
 _UNNAMED = "(not named)"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command; returns the exit code, as `sparsify_core.cli` does."""
+def run(argv: Sequence[str]) -> None:
+    """Convert. Raises SparsifyError before anything is written."""
     parser = argparse.ArgumentParser(
         prog="python -m sparsify_core convert",
         usage="%(prog)s UPSTREAM_RUN RUN_DIR [MODEL] [DATASET] [--num_processes N] [--flag value ...]",
@@ -32,15 +31,7 @@ def main(argv: Sequence[str]) -> int:
         help="processes that trained the run, which sparsify stores only under distribute_modules [default: 1]",
     )
     given, rest = parser.parse_known_args(argv)
-    try:
-        _convert(given.upstream_run, RunDir(given.run_dir), given.num_processes, rest)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except SparsifyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    _convert(given.upstream_run, RunDir(given.run_dir), given.num_processes, rest)
 
 
 def _convert(source: Path, run_dir: RunDir, num_processes: int | None, flags: Sequence[str]) -> None:

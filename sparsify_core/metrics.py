@@ -10,7 +10,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric. `per_coder` metrics have one series per sparse coder; `better` is the good direction, if any."""
+    """One metric. `per_coder` metrics have one series per sparse coder; `better` is the good direction, if any;
+    `downstream` ones are about the model's predictions, held-out ones otherwise about the reconstruction.
+    """
 
     name: str
     label: str
@@ -21,7 +23,10 @@ class Metric:
     per_coder: bool = True
     chart: bool = True
     log_scale: bool = False
+    downstream: bool = False
 
+
+_DOWNSTREAM = "Excluded positions keep the model's own output; all predicted tokens count."
 
 METRICS: dict[str, Metric] = {
     m.name: m
@@ -39,10 +44,20 @@ METRICS: dict[str, Metric] = {
             "eval_fvu",
             "FVU (held out)",
             "",
-            "Fraction of variance unexplained on the fixed held-out tokens, against their mean, in float64.",
+            "Fraction of variance unexplained on the fixed held-out tokens, against their mean, in float64; excluded "
+            "positions are left out.",
             "fvu.dataset.v1",
             "lower",
             log_scale=True,
+        ),
+        Metric(
+            "eval_ev",
+            "Explained variance (held out)",
+            "",
+            "1 - FVU on the held-out tokens; excluded positions are left out.",
+            "ev.dataset.v1",
+            "higher",
+            chart=False,
         ),
         Metric(
             "dead_frac",
@@ -53,15 +68,82 @@ METRICS: dict[str, Metric] = {
             "lower",
         ),
         Metric("l0", "L0", "latents/token", "Mean number of latents with a positive activation per token.", "l0.v1"),
-        Metric("eval_l0", "L0 (held out)", "latents/token", "L0 on the held-out tokens.", "l0.v1", chart=False),
+        Metric(
+            "eval_l0",
+            "L0 (held out)",
+            "latents/token",
+            "L0 on the held-out tokens; excluded positions are left out.",
+            "l0.v1",
+            chart=False,
+        ),
         Metric(
             "eval_dead_frac",
             "Silent latents (held out)",
             "fraction",
-            "Share of latents that never fire on the held-out tokens.",
+            "Share of latents that never fire on the held-out tokens; excluded positions are left out.",
             "silent.v1",
             "lower",
             chart=False,
+        ),
+        Metric(
+            "eval_delta_ce",
+            "Loss increase",
+            "nats/token",
+            "Next-token cross-entropy with this coder's reconstruction spliced in, minus that of the clean model. "
+            f"{_DOWNSTREAM}",
+            "delta_ce.v1",
+            "lower",
+            downstream=True,
+        ),
+        Metric(
+            "eval_ce_recovered",
+            "Loss recovered",
+            "",
+            "(CE of zeros - CE of the reconstruction) / (CE of zeros - clean CE), each spliced in: 1 is perfect. "
+            f"{_DOWNSTREAM}",
+            "ce_recovered.zero.v1",
+            "higher",
+            downstream=True,
+        ),
+        Metric(
+            "eval_ce_recovered_mean",
+            "Loss recovered (mean)",
+            "",
+            f"Loss recovered, with the mean of the counted held-out outputs in the place of zeros. {_DOWNSTREAM}",
+            "ce_recovered.mean.v1",
+            "higher",
+            chart=False,
+            downstream=True,
+        ),
+        Metric(
+            "eval_kl",
+            "KL divergence (held out)",
+            "nats/token",
+            "KL divergence of the predictions with this coder's reconstruction spliced in from those of the clean "
+            f"model. {_DOWNSTREAM}",
+            "kl.v1",
+            "lower",
+            downstream=True,
+        ),
+        Metric(
+            "eval_kl_score",
+            "KL score",
+            "",
+            f"(KL of zeros - KL of the reconstruction) / KL of zeros, each spliced in: 1 is perfect. {_DOWNSTREAM}",
+            "kl_score.zero.v1",
+            "higher",
+            chart=False,
+            downstream=True,
+        ),
+        Metric(
+            "eval_kl_score_mean",
+            "KL score (mean)",
+            "",
+            f"KL score, with the mean of the counted held-out outputs in the place of zeros. {_DOWNSTREAM}",
+            "kl_score.mean.v1",
+            "higher",
+            chart=False,
+            downstream=True,
         ),
         Metric(
             "auxk",

@@ -12,7 +12,7 @@
 <run>/checkpoints/step-00000200/       one published checkpoint: upstream's layout plus manifest.json
     manifest.json                      sizes and sha256 of every other file; written last
     config.json                        the RunConfig
-    eval.json                          held-out evaluation (sparsify_core.evaluate)
+    eval.json                          held-out evaluation (sparsify_core.evaluation)
     <hookpoint>/cfg.json, sae.safetensors, inspect.safetensors
     training.json, training.safetensors  optimizer state and counters, to resume from (sparsify_core.train.state)
     training-rank1.safetensors         ... of the coders that another process trained (distribute_modules)

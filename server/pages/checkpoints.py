@@ -111,7 +111,7 @@ def _context(request: Request, checkpoint_id: str, coder: str) -> dict[str, Any]
         "coders": coders,
         "coder": chosen,
         "files": files,
-        "tiles": _tiles(row.evaluation.get(chosen, {}), inspection),
+        "tile_groups": _tile_groups(row.evaluation.get(chosen, {}), inspection),
         "config_groups": config_groups(run.config),
         "inspection": inspection,
         "inspection_problem": problem,
@@ -121,18 +121,23 @@ def _context(request: Request, checkpoint_id: str, coder: str) -> dict[str, Any]
     }
 
 
-def _tiles(evaluation: dict[str, Any], inspection: "Inspection | None") -> list[Tile]:
-    tiles = []
+def _tile_groups(evaluation: dict[str, Any], inspection: "Inspection | None") -> list[tuple[str, list[Tile]]]:
+    """Tiles by heading; groups without a tile are left out."""
+    reconstruction: list[Tile] = []
+    downstream: list[Tile] = []
     for name, value in evaluation.items():
         if name in METRICS:
             known = METRICS[name]
             form = metric_form(name, known.unit)
             unit = "" if form == "percent" else known.unit
-            tiles.append(Tile(known.label, known.help, known.formula, metric(value, form), unit))
-    if tiles and inspection is not None:
+            group = downstream if known.downstream else reconstruction
+            group.append(Tile(known.label, known.help, known.formula, metric(value, form), unit))
+    if reconstruction and inspection is not None:
         text = f"{inspection.num_tokens:,}"
-        tiles.append(Tile("Held-out tokens", "Tokens that the numbers were measured on.", "tokens.v1", text, ""))
-    return tiles
+        help_text = "Tokens that the reconstruction was measured on."
+        reconstruction.append(Tile("Held-out tokens", help_text, "tokens.v1", text, ""))
+    groups = [("Reconstruction", reconstruction), ("Predictions with the reconstruction spliced in", downstream)]
+    return [group for group in groups if group[1]]
 
 
 def _histograms(inspection: "Inspection", latent: int) -> dict[str, Any]:

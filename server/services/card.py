@@ -49,18 +49,26 @@ def model_card(
 
 
 def _table(evaluation: dict[str, Any]) -> str:
-    rows = [
-        f"| `{_code(coder)}` | {METRICS[name].label} | {_number(value)} | `{METRICS[name].formula}` |"
-        for coder, values in evaluation.items()
-        for name, value in values.items()
-        if name in METRICS
-    ]
-    if not rows:
+    """A row per sparse coder, a column per metric, and what each of the metrics means."""
+    found = {name for values in evaluation.values() for name in values}
+    names = [name for name in METRICS if name in found]
+    if not names:
         return ""
-    return (
-        "## Evaluation\n\nOn held-out tokens.\n\n| Sparse coder | Metric | Value | Formula |\n|---|---|---|---|\n"
-        + "\n".join(rows)
+    rows = [
+        ["Sparse coder", *(METRICS[name].label for name in names)],
+        ["---"] * (1 + len(names)),
+        *(
+            [f"`{_code(coder)}`", *(_number(values.get(name, "")) for name in names)]
+            for coder, values in evaluation.items()
+        ),
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    meanings = "\n".join(
+        f"- {METRICS[name].label}{f' ({METRICS[name].unit})' if METRICS[name].unit else ''}: "
+        f"{_plain(METRICS[name].help)} `{METRICS[name].formula}`"
+        for name in names
     )
+    return f"## Evaluation\n\nOn held-out tokens; `eval.json` says which.\n\n{table}\n\n{meanings}"
 
 
 def _number(value: Any) -> str:

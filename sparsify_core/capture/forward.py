@@ -32,8 +32,9 @@ class ActivationTap:
         self._consumer: Consumer | None = None
         self._keeps_dtype = False
         self._hookpoints = tuple(hookpoints)
-        for name in hookpoints:
-            model.get_submodule(name).register_forward_hook(self._hook(name), with_kwargs=True)
+        self._handles = [
+            model.get_submodule(name).register_forward_hook(self._hook(name), with_kwargs=True) for name in hookpoints
+        ]
 
     @torch.no_grad()
     def run(
@@ -64,6 +65,11 @@ class ActivationTap:
             self._consumer = None
         missed = ", ".join(sorted(self._waiting))
         raise HookpointError(f"the model never calls {missed}: choose a hookpoint that its forward pass goes through")
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
 
     def widths(self, device: torch.device) -> dict[str, tuple[int, int]]:
         """(input width, output width) of every hookpoint, by one short forward."""

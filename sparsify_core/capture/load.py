@@ -17,18 +17,17 @@ LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, struct.
 
 
 def load_model(config: RunConfig, device: torch.device) -> nn.Module:
-    """The model, frozen, in eval mode, on `device`: the base model, or with its head where the loss is end to end.
+    """The model, frozen, in eval mode, on `device`: the base model, or with its head where loss or evaluation need it.
 
-    Raises ModelError when it cannot be found or loaded, or lacks the head that the loss needs, ConfigError where it
-    cannot be had in 8 bits.
+    Raises ModelError when it cannot be found or loaded, or lacks the head, ConfigError where it cannot have 8 bits.
     """
     import transformers  # slow to import, and --help must be instant
 
     if config.load_in_8bit:
         eight_bit.require("load_in_8bit", device, otherwise="leave load_in_8bit out")
     _check_path(config.model)
-    end_to_end = config.loss_fn != "fvu"
-    loader: Any = transformers.AutoModelForCausalLM if end_to_end else transformers.AutoModel
+    with_head = config.loss_fn != "fvu" or config.eval_downstream
+    loader: Any = transformers.AutoModelForCausalLM if with_head else transformers.AutoModel
     try:
         model, info = loader.from_pretrained(
             **model_source(config.model),
@@ -40,15 +39,20 @@ def load_model(config: RunConfig, device: torch.device) -> nn.Module:
         )
     except LOAD_ERRORS as error:
         raise ModelError(load_failure("model", config.model, error)) from error
-    if end_to_end and info["missing_keys"]:  # transformers would go on with random weights
+    if with_head and info["missing_keys"]:  # transformers would go on with random weights
         missing = ", ".join(sorted(info["missing_keys"])[:3])
+        reason, way_out = (
+            ("downstream evaluation", "leave it out")
+            if config.loss_fn == "fvu"
+            else (f"loss_fn = {config.loss_fn}", "use loss_fn fvu")
+        )
         raise ModelError(
-            f"model {config.model!r} comes without {missing}, and loss_fn = {config.loss_fn} needs the model's "
-            "predictions: give a causal language model, or use loss_fn fvu"
+            f"model {config.model!r} comes without {missing}, and {reason} needs the model's predictions: "
+            f"give a causal language model, or {way_out}"
         )
     model.requires_grad_(False)
     model.eval()
-    loaded: nn.Module = model if end_to_end else model.base_model
+    loaded: nn.Module = model if with_head else model.base_model
     return loaded if config.load_in_8bit else loaded.to(device)
 
 

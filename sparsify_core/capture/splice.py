@@ -31,8 +31,9 @@ class Splice:
         self._waiting: set[str] = set()
         self._replacement: Replacement | None = None
         base: Any = lm.base_model
-        for name in hookpoints:
-            base.get_submodule(name).register_forward_hook(self._hook(name), with_kwargs=True)
+        self._handles = [
+            base.get_submodule(name).register_forward_hook(self._hook(name), with_kwargs=True) for name in hookpoints
+        ]
 
     def logits(self, input_ids: Tensor, replacement: Replacement | None) -> Tensor:
         """Logits (B, L, V) in the model's dtype for `input_ids` (B, L); of the clean model without a replacement."""
@@ -43,6 +44,11 @@ class Splice:
             return logits
         finally:
             self._replacement = None
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
 
     def _hook(self, name: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:

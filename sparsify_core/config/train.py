@@ -77,6 +77,13 @@ class TrainConfig(Config):
     eval_tokens: int = option(16_384, "Evaluation", unit="tokens", ge=0, le=1 << 24)
     """Tokens held out of training for evaluation and the look at latents; 0: neither."""
 
+    eval_every: int = option(0, "Evaluation", unit="steps", ge=0)
+    """Optimizer steps between evaluations, beside those at checkpoints; 0: at checkpoints only."""
+
+    eval_downstream: bool = option(False, "Evaluation")
+    """Also measure what splicing the reconstructions in does to the model's predictions; loads the model with its
+    head."""
+
     save_every: int = option(1000, "Saving", unit="steps", basic=True, ge=1)
     """Optimizer steps between checkpoints; the last step is always saved."""
 
@@ -101,6 +108,9 @@ class TrainConfig(Config):
     upstream_compat: bool = option(False, "Compute")
     """Learn as EleutherAI's sparsify 1.3.3 does where that differs: gradients also reach latents that the ReLU cut off,
     which count as firing; AuxK and Multi-TopK train the decoder alone; warmup starts at a learning rate of 0."""
+
+    compile_model: Literal["auto", "on", "off"] = option("auto", "Compute")
+    """Compile the language model's layers (torch.compile), which takes a while at the start; auto does it on CUDA."""
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Compute")
     """Device to train on; auto takes CUDA where there is one."""
@@ -131,6 +141,10 @@ class TrainConfig(Config):
             raise ValueError("a hookpoint pattern is empty: remove it or write a module name")
         if self.save_best and not self.eval_tokens:
             raise ValueError("save_best compares held-out FVU: set eval_tokens to more than 0")
+        if self.eval_every and not self.eval_tokens:
+            raise ValueError("eval_every needs held-out tokens: set eval_tokens to more than 0")
+        if self.eval_downstream and not self.eval_tokens:
+            raise ValueError("eval_downstream needs held-out tokens: set eval_tokens to more than 0")
         if self.adam_bits != "auto" and self.optimizer != "adam":
             raise ValueError(f"adam_bits = {self.adam_bits} is about optimizer adam, not {self.optimizer}")
         if self.adam_bits == "8" and self.device == "cpu":

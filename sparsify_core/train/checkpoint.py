@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import DiskFullError
-from sparsify_core.evaluate.held_out import Evaluation, HeldOut
+from sparsify_core.evaluation.result import Evaluation
 from sparsify_core.events import CheckpointSaved
 from sparsify_core.formats.sparsify import save_coder
 from sparsify_core.manifest import delete_checkpoint, file_sha256, publish, write_manifest
@@ -35,7 +35,6 @@ def save_checkpoint(
     tokens_seen: int,
     save_training_state: Callable[[CheckpointDir], None],
     evaluation: Evaluation | None,
-    held_out: HeldOut | None,
     token_strings: Sequence[str],
 ) -> CheckpointSaved | None:
     """Write, flush and publish one checkpoint, then delete those beyond `keep_last`. All processes call it together.
@@ -63,8 +62,9 @@ def save_checkpoint(
         return None
     config_text = config.model_dump_json()
     staging.config.write_text(config_text, encoding="utf-8")
-    if evaluation is not None and held_out is not None:
-        _write_json(staging.evaluation, evaluation.to_json(held_out))
+    if evaluation is not None:
+        _write_json(staging.evaluation, evaluation.to_json())
+        held_out = evaluation.held_out
         text = {"ctx_len": held_out.tokens.shape[1], "tokens": list(token_strings), "sha256": held_out.sha256}
         _write_json(staging.tokens, text)
     config_sha256 = hashlib.sha256(config_text.encode()).hexdigest()
@@ -122,7 +122,9 @@ def _best(checkpoints: Sequence[CheckpointDir]) -> CheckpointDir | None:
     for checkpoint in checkpoints:
         if checkpoint.evaluation.is_file():
             coders = json.loads(checkpoint.evaluation.read_text(encoding="utf-8"))["coders"].values()
-            losses[checkpoint] = sum(values["eval_fvu"] for values in coders) / len(coders)
+            values = [numbers["eval_fvu"] for numbers in coders if "eval_fvu" in numbers]
+            if values:  # activations without variance have no FVU
+                losses[checkpoint] = sum(values) / len(values)
     return min(losses, key=lambda checkpoint: losses[checkpoint], default=None)
 
 

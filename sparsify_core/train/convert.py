@@ -65,7 +65,6 @@ def convert(
         tokens_seen=sequences * config.ctx_len,
         save_training_state=save_training_state,
         evaluation=None,
-        held_out=None,
         token_strings=(),
     )
     run_dir.config.write_text(config.model_dump_json(), encoding="utf-8")

@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sparsify_core.capture.device import choose_device
 from sparsify_core.config import RunConfig
-from sparsify_core.errors import ConfigError, SparsifyError
+from sparsify_core.errors import SparsifyError
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ class Group:
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        self.device = _device(config.device, self.local_rank)
+        self.device = choose_device(config.device, self.local_rank)
         self._control: dist.ProcessGroup | None = None
         self._is_own = False
 
@@ -113,15 +114,3 @@ class Group:
         """Until all processes are here."""
         if self.world_size > 1:
             dist.barrier(group=self._control)
-
-
-def _device(wish: str, local_rank: int) -> torch.device:
-    if wish == "cpu" or (wish == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ConfigError("device = cuda, but torch sees no CUDA device: use device auto or cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}, start at most that many"
-        )
-    return torch.device("cuda", local_rank)

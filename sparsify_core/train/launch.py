@@ -1,22 +1,18 @@
 """Start an attempt from the command line, under torchrun or without it."""
 
-import logging
 import os
 
-import transformers
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from sparsify_core.config import RunConfig
+from sparsify_core.quiet import quiet_libraries
 from sparsify_core.rundir import RunDir
 from sparsify_core.train.run import next_attempt, run_attempt
 
 
 def launch(config: RunConfig, run_dir: RunDir, attempt: int | None) -> None:
     """Carry out one attempt; `None` takes the next free number. Raises what ended it."""
-    # Its report on the missing language-model head, which we leave out on purpose, would alarm people.
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    # It tells of every matrix product of a model that is not in float16.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    quiet_libraries()
     number = next_attempt(run_dir) if attempt is None else attempt
     # torchrun names the file that the error of the rank which failed first must be written to.
     carry_out = record(run_attempt) if "TORCHELASTIC_ERROR_FILE" in os.environ else run_attempt

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsify_core.capture.compile import compile_layers
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.capture.hookpoints import resolve_hookpoints
 from sparsify_core.capture.load import load_model
@@ -111,6 +112,9 @@ def _carry_out(
     hookpoints = resolve_hookpoints(base, config)
     tap = ActivationTap(base, hookpoints, needs_inputs=config.sae.transcode)
     placement = place(config, tap.widths(group.device), hookpoints, group.world_size)
+    compile_layers(
+        base, hookpoints, config, group.device
+    )  # behind the short forward of `widths`: each shape is compiled
     units = build_units(config, placement.trained_by(group.rank), group.device)
     if config.finetune is not None and checkpoint is None:
         with group.failing_together():
@@ -127,6 +131,7 @@ def _carry_out(
     trainer = Trainer(
         config,
         tap=tap,
+        lm=model if config.eval_downstream else None,
         placement=placement,
         end_to_end=EndToEnd(config, model, units) if config.loss_fn != "fvu" else None,
         units=units,

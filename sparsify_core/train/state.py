@@ -23,6 +23,8 @@ _MAY_CHANGE = {
     "finetune",
     "run_name",
     "save_dir",
+    "eval_every",
+    "eval_downstream",
     "save_every",
     "save_best",
     "keep_last",

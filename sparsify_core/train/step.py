@@ -15,6 +15,9 @@ from sparsify_core.train.optim import CoderOptimizer, scale_gradients
 from sparsify_core.train.threshold import threshold_of
 from sparsify_core.train.units import Unit
 
+Batch = tuple[Tensor, Tensor | None]
+"""Token ids (B, L) and the rows that count (None: all), on the device."""
+
 _ROUNDING = 1e-6
 """Behind a coder that maps all tokens to one point (an untrained transcoder does), the spliced model has no variance:
 below this share of the mean square it is what float32 squares leave over, and the FVU is NaN."""

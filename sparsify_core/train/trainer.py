@@ -2,47 +2,41 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.config import RunConfig
 from sparsify_core.data.exclude import kept_positions
 from sparsify_core.data.sequences import Sequences
 from sparsify_core.errors import DataError, NonFiniteLossError
-from sparsify_core.evaluate.held_out import Evaluation, HeldOut, evaluate
+from sparsify_core.evaluation.held_out import HeldOut
 from sparsify_core.metrics import series_key
-from sparsify_core.model.coder import SparseCoder
 from sparsify_core.rundir import CheckpointDir, RunDir
-from sparsify_core.train.checkpoint import save_checkpoint
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.exchange import Exchange
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.placement import Placement
 from sparsify_core.train.report import Reporter
+from sparsify_core.train.saving import Saver
 from sparsify_core.train.schedule import decayed_k, divisor_from
 from sparsify_core.train.start import initialize_biases
-from sparsify_core.train.state import load_state, save_numbers, save_tensors
-from sparsify_core.train.step import StepStats, StepSums, finish_step
+from sparsify_core.train.state import load_state
+from sparsify_core.train.step import Batch, StepStats, StepSums, finish_step
 from sparsify_core.train.stop import StopRequest
-from sparsify_core.train.threshold import calibrate
 from sparsify_core.train.units import Unit
-
-Batch = tuple[Tensor, Tensor | None]
-"""Token ids (B, L) and the rows that count (None: all), on the device."""
 
 
 class Trainer:
     """Trains all units in one pass over the data.
 
     Args:
+        lm: the model with its head, for evaluation; None leaves the downstream metrics out.
         end_to_end: for the losses ce and kl; None trains on the activations.
         units: the coders that `placement` gives to this process.
         exclude_tokens: ids whose positions do not count (sparsify_core.data.exclude.excluded_tokens).
@@ -55,6 +49,7 @@ class Trainer:
         config: RunConfig,
         *,
         tap: ActivationTap,
+        lm: nn.Module | None,
         placement: Placement,
         end_to_end: EndToEnd | None,
         units: list[Unit],
@@ -73,8 +68,6 @@ class Trainer:
         self._placement = placement
         self._exchange = None if placement.owners is None else Exchange(group, placement.owners)
         self._units = units
-        own = {coder.name for coder in placement.saved_by(group.rank)}
-        self._saved_units = [unit for unit in units if unit.name in own]
         self._by_hookpoint: dict[str, list[Unit]] = {}
         for unit in units:
             self._by_hookpoint.setdefault(unit.hookpoint, []).append(unit)
@@ -82,7 +75,6 @@ class Trainer:
         self._exclude_tokens = exclude_tokens
         self._max_token_id = max_token_id
         self._group = group
-        self._run_dir = run_dir
         self._reporter = reporter
         self._stop = stop
         self._sequences_per_step = config.batch_size * config.grad_acc_steps * group.world_size
@@ -96,11 +88,24 @@ class Trainer:
             self._logged.append("multi_topk_fvu")
         self._first_step = 0
         self._last_batch: Batch | None = None
-        self._token_strings = token_strings
-        self._held_out: HeldOut | None = None
+        held_out = None
         if len(sequences.held_out):
-            tokens = sequences.held_out_tokens()
-            self._held_out = HeldOut(tokens, exclude_tokens, config.exclude_first)
+            held_out = HeldOut(sequences.held_out_tokens(), exclude_tokens, config.exclude_first)
+        self._saver = Saver(
+            config,
+            tap=tap,
+            lm=lm,
+            placement=placement,
+            units=units,
+            optimizer=self._optimizer,
+            held_out=held_out,
+            token_strings=token_strings,
+            tokens_per_step=self.tokens_per_step,
+            group=group,
+            run_dir=run_dir,
+            reporter=reporter,
+            stop=stop,
+        )
 
     def resume(self, checkpoint: CheckpointDir) -> None:
         """Go on behind `checkpoint` instead of starting."""
@@ -127,10 +132,16 @@ class Trainer:
             if done % self._config.log_every == 0 or last or done % self._config.save_every == 0:
                 self._log(done, stats, time.monotonic() - started - pause_s)
             stopping = self._group.any(bool(self._stop))
+            before = time.monotonic()
             if stopping or last or done % self._config.save_every == 0:
-                before = time.monotonic()
-                self._save(done, with_evaluation=not stopping)
-                pause_s += time.monotonic() - before
+                self._saver.save(done, self._last_batch, with_evaluation=not stopping)
+            elif self._config.eval_every and done % self._config.eval_every == 0:
+                self._saver.evaluate(done, self._last_batch)
+            else:
+                continue
+            if not last:
+                self._reporter.phase("training", done)
+            pause_s += time.monotonic() - before
             if stopping and not last:
                 return False
         return True
@@ -240,83 +251,3 @@ class Trainer:
         table[[row for row, coder in enumerate(self._placement.coders) if coder.name in own]] = stats
         self._group.add_up([table])
         return table
-
-    def _save(self, step: int, *, with_evaluation: bool) -> None:
-        """Every process evaluates and writes the coders that are its own; of replicas rank 0 does, the others wait."""
-        group = self._group
-        with self._optimizer.deployed_weights() as training_weights:
-            for unit in self._units:
-                unit.coder.k = self._config.sae.k  # what cfg.json says; the next step sets its own
-            if self._config.sae.activation == "batchtopk" and self._last_batch is not None:
-                calibrate(self._saved_units, self._tap, *self._last_batch, self._config.micro_acc_steps)
-            evaluation = self._evaluate(step) if with_evaluation else None
-            self._reporter.phase("saving", step)
-            event = save_checkpoint(
-                self._run_dir,
-                self._config,
-                self._saved_units,
-                group=group,
-                step=step,
-                tokens_seen=step * self.tokens_per_step,
-                save_training_state=partial(
-                    self._save_training_state,
-                    training_weights=training_weights,
-                    groups=group.gather(self._optimizer.scalars()),
-                    step=step,
-                ),
-                evaluation=evaluation,
-                held_out=self._held_out,
-                token_strings=self._token_strings,
-            )
-        if event is not None:
-            self._reporter.event(event)
-        if step < self.num_steps:
-            self._reporter.phase("training", step)
-        group.wait()
-
-    def _save_training_state(
-        self,
-        checkpoint: CheckpointDir,
-        *,
-        training_weights: Mapping[str, Tensor],
-        groups: Sequence[Mapping[str, Any]],
-        step: int,
-    ) -> None:
-        rank = self._group.rank
-        if self._saved_units:
-            save_tensors(checkpoint, self._saved_units, self._optimizer, training_weights, rank=rank)
-        if self._group.is_main:
-            save_numbers(checkpoint, groups, step=step, world_size=self._group.world_size)
-
-    def _evaluate(self, step: int) -> Evaluation | None:
-        """All coders' numbers, with the latents of those that this process saves; None where there is nothing to save,
-        and on all processes when one of them gave up.
-        """
-        if self._held_out is None:
-            return None
-        self._reporter.phase("evaluating", step)
-        coders: dict[str, dict[str, SparseCoder]] = {}
-        for unit in self._saved_units:
-            coders.setdefault(unit.hookpoint, {})[unit.name] = unit.coder
-        evaluation = None
-        if coders:
-            with torch.no_grad():
-                evaluation = evaluate(
-                    self._tap,
-                    coders,
-                    self._held_out,
-                    batch_size=self._config.batch_size,
-                    should_stop=lambda: bool(self._stop),
-                )
-        found: dict[str, dict[str, float]] = {}
-        for share in self._group.gather({} if evaluation is None else evaluation.values):
-            found |= share
-        if evaluation is None or len(found) < len(self._placement.coders):
-            return None
-        by_coder = {coder.name: found[coder.name] for coder in self._placement.coders}
-        values = {
-            series_key(name, coder): value for coder, numbers in by_coder.items() for name, value in numbers.items()
-        }
-        self._reporter.metrics(step, values)
-        self._reporter.evaluated(step, values)
-        return replace(evaluation, values=by_coder)

@@ -89,9 +89,13 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(
     assert "hf_secret" not in message
 
 
+def test_no_words_at_all_are_a_run_with_the_defaults() -> None:
+    assert parse([])[0] == RunConfig()
+
+
 def test_reserved_words_are_not_models() -> None:
     with pytest.raises(ConfigError, match="reserved"):
-        parse(["eval", "text.jsonl"])
+        parse(["export", "text.jsonl"])
 
 
 def test_upstream_config_file_with_empty_token_is_read(tmp_path: Path) -> None:
@@ -110,7 +114,8 @@ def test_help_lists_every_field_without_importing_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["config", "events", "metrics", "rundir", "errors", "manifest", "inspect.read", "cli"]
+    "module",
+    ["config", "events", "metrics", "rundir", "errors", "manifest", "inspect.read", "cli", "evaluation.command"],
 )
 def test_shared_modules_do_not_import_torch(module: str) -> None:
     program = f"import sys, sparsify_core.{module}; "

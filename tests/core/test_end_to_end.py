@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from models import VOCABULARY, dense, gpt2, llama
 from runs import Trained, TrainFunction, command
 from sparsify_core.capture.load import load_model
 from sparsify_core.capture.splice import Splice
@@ -31,38 +32,8 @@ from sparsify_core.train.step import StepSums
 from sparsify_core.train.units import Unit, build_units
 
 CPU = torch.device("cpu")
-VOCABULARY = 50
 IDS = torch.arange(32).view(2, 16) * 7 % VOCABULARY
 KEPT = torch.tensor([1, 2, 5, 8, 17, 18, 30])
-
-
-def llama(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        initializer_range=0.3,  # predictions far from uniform
-    )
-    return LlamaForCausalLM(config).eval().requires_grad_(False)
-
-
-def gpt2() -> nn.Module:
-    torch.manual_seed(0)
-    config = GPT2Config(
-        n_embd=16,
-        n_layer=3,
-        n_head=2,
-        vocab_size=VOCABULARY,
-        n_positions=32,
-        initializer_range=0.3,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return GPT2LMHeadModel(config).eval().requires_grad_(False)
 
 
 def config_of(loss_fn: str, **changes: Any) -> RunConfig:
@@ -94,15 +65,6 @@ def gradients(config: RunConfig, lm: nn.Module, units: list[Unit], batches: list
     losses = [s.finish().token_loss for s in sums.values()]
     grads = {f"{u.name}/{name}": p.grad.clone() for u in units for name, p in u.coder.named_parameters()}
     return losses, grads
-
-
-def dense(coder: SparseCoder, x: Tensor) -> Tensor:
-    """The coder's reconstruction in dense arithmetic."""
-    centred = x if coder.is_transcoder else x - coder.b_dec
-    pre = centred @ coder.encoder.weight.T + coder.encoder.bias
-    chosen = torch.zeros_like(pre).scatter(1, pre.topk(coder.k).indices, 1.0)
-    out = (pre.relu() * chosen) @ coder.W_dec + coder.b_dec
-    return out if coder.W_skip is None else out + x @ coder.W_skip.T
 
 
 def reference(loss_fn: str, lm: nn.Module, coders: dict[str, SparseCoder], ids: Tensor, kept: Tensor | None) -> Tensor:
@@ -302,7 +264,7 @@ def test_events_and_evaluation_of_a_run(train: TrainFunction) -> None:
     per_coder = {f"{name}/layers.0/seed{seed}" for name in ("fvu", "dead_frac", "l0") for seed in (0, 1)}
     assert set(metrics) == per_coder | {"ce_loss", "lr", "tokens_per_s", "tokens"}
     assert metrics["l0/layers.0/seed0"] <= 4
-    assert set(done.evaluation(10)["coders"]["layers.0/seed1"]) == {"eval_fvu", "eval_l0", "eval_dead_frac"}
+    assert set(done.evaluation(10)["coders"]["layers.0/seed1"]) == {"eval_fvu", "eval_ev", "eval_l0", "eval_dead_frac"}
 
 
 def test_logged_loss_is_that_of_the_initialized_coder(train: TrainFunction) -> None:

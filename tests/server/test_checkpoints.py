@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import zipfile
 
 import pytest
@@ -120,3 +121,25 @@ def test_a_checkpoint_without_inspection_says_so(sqlite_api: TestClient, checkpo
     assert sqlite_api.get(f"{url}/0", params={"coder": "../x"}).status_code == 404
     assert sqlite_api.get(f"{url}/x", params={"coder": CODER}).status_code == 422
     assert sqlite_api.get(f"{url}/0").status_code == 422
+
+
+def tiles(page: str) -> list[list[str]]:
+    """Labels of the tiles, list by list; those of a latent are not among them."""
+    lists = re.findall(r'<dl class="tiles[^"]*" aria-label="[^"]*">(.*?)</dl>', page, re.DOTALL)
+    return [re.findall(r"<dt>(.*?)</dt>", found) for found in lists]
+
+
+def test_numbers_stand_in_groups(browser: TestClient, sqlite_app: FastAPI, checkpoint_id: str) -> None:
+    page = browser.get(f"/checkpoints/{checkpoint_id}").text
+    assert tiles(page) == [["FVU (held out)", "L0 (held out)"]]
+    assert "spliced in" not in page
+    values = {"eval_fvu": 0.25, "eval_delta_ce": 0.0125, "eval_kl": 0.5, "eval_ce_recovered": 0.875, "unknown": 1}
+    with sqlite_app.state.db.write() as session:
+        session.get_one(Checkpoint, checkpoint_id).evaluation = {CODER: values}
+    page = browser.get(f"/checkpoints/{checkpoint_id}").text
+    assert tiles(page) == [["FVU (held out)"], ["Loss increase", "KL divergence (held out)", "Loss recovered"]]
+    for text in ("Reconstruction</h2>", "spliced in</h2>", "0.0125 <small>nats/token</small>", "0.875"):
+        assert text in page
+    with sqlite_app.state.db.write() as session:
+        session.get_one(Checkpoint, checkpoint_id).evaluation = {}
+    assert "was not evaluated" in browser.get(f"/checkpoints/{checkpoint_id}").text

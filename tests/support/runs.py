@@ -1,6 +1,7 @@
 """What tests of whole runs share."""
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -46,6 +47,9 @@ def flags(values: dict[str, Any]) -> list[str]:
     return words
 
 
+DEVICE = os.environ.get("SPARSEBOARD_TEST_DEVICE", "cpu")
+"""Where runs of the tests train: `cuda` tries the same on a GPU."""
+
 BASE = {
     "ctx_len": 16,
     "batch_size": 4,
@@ -57,7 +61,8 @@ BASE = {
     "optimizer": "adam",
     "lr": 0.01,
     "lr_warmup_steps": 2,
-    "device": "cpu",
+    "device": DEVICE,
+    "dtype": "float32",
 }
 """Ten optimizer steps of 64 tokens."""
 

@@ -181,9 +181,7 @@ def _metrics(session: Session, run: Run, coders: list[str], steps: int, started:
 def _checkpoint(session: Session, settings: Settings, run_id: str, coders: list[str], now: float) -> str:
     checkpoint = settings.run_dir(run_id).checkpoint(200)
     _write_files(checkpoint, coders)
-    evaluation = {
-        c: {"eval_fvu": 0.1834 + 0.04 * n, "eval_l0": 31.62, "eval_dead_frac": 0.031} for n, c in enumerate(coders)
-    }
+    evaluation = {coder: _numbers(0.1834 + 0.04 * number) for number, coder in enumerate(coders)}
     row = Checkpoint(
         run_id=run_id,
         attempt=1,
@@ -197,6 +195,22 @@ def _checkpoint(session: Session, settings: Settings, run_id: str, coders: list[
     session.add(row)
     session.flush()
     return row.id
+
+
+def _numbers(fvu: float) -> dict[str, float]:
+    """One coder's evaluation, with the model's predictions."""
+    return {
+        "eval_fvu": fvu,
+        "eval_ev": 1 - fvu,
+        "eval_l0": 31.62,
+        "eval_dead_frac": 0.031,
+        "eval_delta_ce": 0.0873,
+        "eval_ce_recovered": 0.9871,
+        "eval_ce_recovered_mean": 0.9412,
+        "eval_kl": 0.1024,
+        "eval_kl_score": 0.9846,
+        "eval_kl_score_mean": 0.9377,
+    }
 
 
 def _write_files(checkpoint: CheckpointDir, coders: list[str]) -> None:

@@ -1,1 +1,0 @@
-"""Measure sparse coders on the fixed held-out tokens."""

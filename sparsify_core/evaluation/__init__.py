@@ -1,0 +1,1 @@
+"""Measure sparse coders on fixed held-out tokens: while training, from a program, and from the command line."""

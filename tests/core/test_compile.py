@@ -1,0 +1,67 @@
+"""Compiled layers give what eager ones give, wherever the hookpoints lie."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
+
+from sparsify_core.capture.compile import compile_layers
+from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.config import RunConfig
+
+IDS = torch.arange(24).view(2, 12) * 5 % 50
+
+
+def llama() -> Any:
+    return LlamaModel(
+        LlamaConfig(
+            vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+    )  # fmt: skip
+
+
+def gpt2() -> Any:
+    return GPT2Model(GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=50, n_positions=32))
+
+
+def rows(model: Any, hookpoints: list[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    ActivationTap(model, hookpoints, needs_inputs=True).run(
+        IDS, lambda name, x, y: seen.update({name: (x.clone(), y.clone())})
+    )
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("make", "hookpoints"),
+    [
+        (llama, ["layers.1"]),
+        (llama, ["layers.0.mlp", "layers.1.self_attn"]),
+        (gpt2, ["h.0.attn", "h.1.mlp.c_fc"]),
+    ],
+)
+def test_compiled_model_gives_the_same_rows(make: Any, hookpoints: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = make().eval().requires_grad_(False)
+    expected = rows(model, hookpoints)
+    calls: list[Any] = []
+    real = torch.compile
+    # Inductor would need a C++ compiler: what matters here is what is traced, and that hooks still run.
+    monkeypatch.setattr(torch, "compile", lambda f, **kw: calls.append(f) or real(f, backend="aot_eager", **kw))
+    compile_layers(model, hookpoints, RunConfig(compile_model="on"), torch.device("cpu"))
+    got = rows(model, hookpoints)
+    assert calls
+    assert got.keys() == expected.keys()
+    for name, pair in expected.items():
+        torch.testing.assert_close(got[name], pair)
+    breaks = torch._dynamo.utils.counters["graph_break"]
+    assert not breaks
+
+
+def test_auto_leaves_the_cpu_alone() -> None:
+    model = llama()
+    before = [layer.forward for layer in model.layers]
+    compile_layers(model, ["layers.1"], RunConfig(), torch.device("cpu"))
+    assert [layer.forward for layer in model.layers] == before
