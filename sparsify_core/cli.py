@@ -6,6 +6,7 @@ Exit codes: 0 completed, or stopped by SIGTERM with a checkpoint saved; 1 failed
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,9 @@ def main(argv: Sequence[str]) -> int:
 def _train(argv: Sequence[str]) -> None:
     config, run_dir, attempt = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    if not sys.stderr.isatty():
+        # Progress bars fill a log file with carriage returns; they read this when they are imported.
+        os.environ.setdefault("TQDM_DISABLE", "1")
     # Imported late: torch takes seconds, and --help and errors in flags must not wait for it.
     from sparsify_core.train.launch import launch
 

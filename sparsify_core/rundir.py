@@ -7,6 +7,8 @@
 <run>/logs/0001.error.json             what torchrun says about the rank that failed first
 <run>/logs/0001.supervisor.log         what the process that watches torchrun says
 <run>/logs/0001.ranks/                 torchrun's own files, one folder per rank
+<run>/tensorboard/                     TensorBoard's event files, with log_to_tensorboard
+<run>/wandb/                           W&B's own files, with log_to_wandb; W&B names and fills it
 <run>/checkpoints/step-00000200/       one published checkpoint: upstream's layout plus manifest.json
     manifest.json                      sizes and sha256 of every other file; written last
     config.json                        the RunConfig
@@ -38,6 +40,10 @@ class RunDir:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
 
     def events(self, attempt: int) -> Path:
         return self.root / "events" / f"{attempt:04d}.jsonl"

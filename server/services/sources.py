@@ -9,7 +9,7 @@ from server.settings import Settings
 from sparsify_core.config import RunConfig
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
-_FILE_ENDINGS = (".json", ".jsonl", ".txt", ".parquet", ".csv", ".bin", ".arrow", ".py")
+_FILE_ENDINGS = (".json", ".jsonl", ".txt", ".parquet", ".csv", ".bin", ".arrow", ".gguf", ".py")
 _DATA_ARGUMENT = re.compile(r"\w+=([\w.+*-]+(/[\w.+*-]+)*)?", re.ASCII)
 
 
@@ -24,8 +24,9 @@ def _problems(config: RunConfig, settings: Settings) -> Iterator[FieldProblem]:
         if message:
             yield FieldProblem(("config", name), message, f"{name}_not_allowed")
     if config.finetune is not None:
+        is_repository = _is_hub_id(config.finetune) and "/" in config.finetune
         message = _path_problem(Path(config.finetune), [settings.runs_dir, *settings.source_roots])
-        if message:
+        if message and not is_repository:
             yield FieldProblem(("config", "finetune"), message, "finetune_not_allowed")
     for argument in filter(None, config.data_args.split(",")):
         if "trust_remote_code" in argument:
@@ -37,7 +38,7 @@ def _problems(config: RunConfig, settings: Settings) -> Iterator[FieldProblem]:
 
 
 def _source_problem(source: str, settings: Settings) -> str | None:
-    if _HUB_ID.fullmatch(source) and ".." not in source and "--" not in source and not source.endswith(_FILE_ENDINGS):
+    if _is_hub_id(source):
         return None
     path = Path(source)
     if not path.is_absolute():
@@ -45,6 +46,11 @@ def _source_problem(source: str, settings: Settings) -> str | None:
     if path.resolve().suffix == ".py":
         return f"{source} is a program: code that comes with a dataset is never run"
     return _path_problem(path, [settings.demo_dir, *settings.source_roots])
+
+
+def _is_hub_id(source: str) -> bool:
+    plain = ".." not in source and "--" not in source and not source.endswith(_FILE_ENDINGS)
+    return plain and _HUB_ID.fullmatch(source) is not None
 
 
 def _path_problem(path: Path, roots: list[Path]) -> str | None:

@@ -5,7 +5,6 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from sparsify_core.config.base import option
-from sparsify_core.config.pending import refuse_pending
 from sparsify_core.config.train import TrainConfig
 
 CONFIG_VERSION = 1
@@ -16,7 +15,7 @@ class RunConfig(TrainConfig):
     """One training run."""
 
     model: str = option("HuggingFaceTB/SmolLM2-135M", "Model and data", basic=True, min_length=1, max_length=4096)
-    """Hugging Face model id, or a local folder."""
+    """Hugging Face model id, a local folder, or a local .gguf file."""
 
     dataset: str = option("EleutherAI/SmolLM2-135M-10B", "Model and data", basic=True, min_length=1, max_length=4096)
     """Hugging Face dataset id, a folder written by save_to_disk, a .jsonl, .txt or .parquet file, or a .bin memmap."""
@@ -34,10 +33,11 @@ class RunConfig(TrainConfig):
     """Revision of the model: a branch, tag or commit."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "Model and data")
-    """Number format of the language model; auto is bfloat16 on CUDA and float32 on a CPU. Coders are always float32."""
+    """Number format of the language model; auto is bfloat16 on CUDA (float16 with load_in_8bit) and float32 on a CPU.
+    Coders are always float32."""
 
     load_in_8bit: bool = option(False, "Model and data")
-    """Load the language model in 8 bits (needs bitsandbytes and CUDA)."""
+    """Load the language model's matrices in 8 bits; needs CUDA and bitsandbytes. Activations and coders are not."""
 
     max_examples: int | None = option(None, "Model and data", unit="sequences", ge=1)
     """Use at most this many sequences."""
@@ -85,6 +85,9 @@ class RunConfig(TrainConfig):
         return self
 
     @model_validator(mode="after")
-    def _only_what_is_built(self) -> Self:
-        refuse_pending(self)
+    def _eight_bits_fit(self) -> Self:
+        if self.load_in_8bit and self.device == "cpu":
+            raise ValueError("load_in_8bit needs CUDA, not device cpu")
+        if self.load_in_8bit and self.model.endswith(".gguf"):
+            raise ValueError("load_in_8bit works with safetensors weights, and a .gguf file is unpacked: leave it out")
         return self

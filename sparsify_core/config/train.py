@@ -56,6 +56,9 @@ class TrainConfig(Config):
     lr_warmup_steps: int = option(1000, "Optimizer", unit="steps", ge=0)
     """Linear warmup of adam, and of the biases' adam under muon."""
 
+    adam_bits: Literal["auto", "8", "32"] = option("auto", "Optimizer")
+    """Bits of adam's state; auto takes 8 on CUDA where bitsandbytes is installed, and 32 elsewhere."""
+
     batch_size: int = option(32, "Batching", unit="sequences", basic=True, ge=1, le=65_536)
     """Sequences per forward pass and process."""
 
@@ -91,7 +94,7 @@ class TrainConfig(Config):
     """Checkpoints to keep; older ones are deleted."""
 
     finetune: str | None = option(None, "Saving", max_length=4096)
-    """Start from the sparse coders in this checkpoint directory."""
+    """Start from the sparse coders in this checkpoint folder, or in this repository (owner/name) of the Hub."""
 
     run_name: str | None = option(None, "Saving", max_length=200)
     """Name of the run; without a server also its folder below save_dir."""
@@ -115,11 +118,14 @@ class TrainConfig(Config):
     log_every: int = option(1, "Logging", unit="steps", ge=1)
     """Optimizer steps between two points of the charts."""
 
+    log_to_tensorboard: bool = option(False, "Logging")
+    """Also write TensorBoard files into the run's folder; its event file (JSON lines) is written in any case."""
+
     log_to_wandb: bool = option(False, "Logging")
-    """Also log to Weights & Biases."""
+    """Also log to Weights & Biases, into the project WANDB_PROJECT; the login is that of its own package."""
 
     wandb_log_frequency: int = option(1, "Logging", unit="steps", ge=1)
-    """Optimizer steps between two Weights & Biases records."""
+    """Optimizer steps between two Weights & Biases records, a multiple of log_every; 1 sends every point."""
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:
@@ -139,6 +145,16 @@ class TrainConfig(Config):
             raise ValueError("eval_every needs held-out tokens: set eval_tokens to more than 0")
         if self.eval_downstream and not self.eval_tokens:
             raise ValueError("eval_downstream needs held-out tokens: set eval_tokens to more than 0")
+        if self.adam_bits != "auto" and self.optimizer != "adam":
+            raise ValueError(f"adam_bits = {self.adam_bits} is about optimizer adam, not {self.optimizer}")
+        if self.adam_bits == "8" and self.device == "cpu":
+            raise ValueError("adam_bits = 8 needs CUDA, not device cpu: set adam_bits to 32")
+        if self.wandb_log_frequency > 1 and not self.log_to_wandb:
+            raise ValueError(f"wandb_log_frequency = {self.wandb_log_frequency} has no effect without log_to_wandb")
+        if self.wandb_log_frequency > 1 and self.wandb_log_frequency % self.log_every:
+            raise ValueError(
+                f"wandb_log_frequency = {self.wandb_log_frequency} must be a multiple of log_every = {self.log_every}"
+            )
         if self.loss_fn != "fvu" and self.distribute_modules:
             raise ValueError(f"distribute_modules works with loss_fn fvu, not {self.loss_fn}")
         if self.loss_fn != "fvu" and self.auxk_alpha:

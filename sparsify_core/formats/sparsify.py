@@ -1,4 +1,8 @@
-"""EleutherAI/sparsify's format, which is also ours: `cfg.json` and `sae.safetensors` in one folder per coder."""
+"""EleutherAI/sparsify's format, which is also ours: `cfg.json` and `sae.safetensors` in one folder per coder.
+
+Tensors are named `encoder.weight` (M, D), `encoder.bias` (M), `W_dec` (M, E), `b_dec` (E), `W_skip` (E, D); other names
+that such files came with are read too.
+"""
 
 import json
 from collections.abc import Iterator
@@ -17,6 +21,9 @@ from sparsify_core.config import SparseCoderConfig
 from sparsify_core.errors import CheckpointError
 from sparsify_core.model.coder import SparseCoder
 from sparsify_core.rundir import CoderDir
+
+_OTHER_NAMES = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "decoder.weight": "W_dec", "decoder.bias": "b_dec"}
+"""Names in older and converted files -> the format's. Their matrices may lie the other way round."""
 
 
 def save_coder(directory: CoderDir, coder: SparseCoder, config: SparseCoderConfig) -> None:
@@ -54,8 +61,22 @@ def read_files(directory: Path) -> CoderFiles:
         known = {name: value for name, value in values.items() if name in SparseCoderConfig.model_fields}
         with safe_open(paths.weights, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        d_in, config = int(values["d_in"]), SparseCoderConfig(**known)
         dtype = next(iter(tensors.values())).dtype
-        return CoderFiles(int(values["d_in"]), values.get("d_out"), SparseCoderConfig(**known), tensors, dtype)
+        tensors = _renamed(tensors, config.resolve_num_latents(d_in))
+        return CoderFiles(d_in, values.get("d_out"), config, tensors, dtype)
+
+
+def _renamed(tensors: dict[str, Tensor], num_latents: int) -> dict[str, Tensor]:
+    """The tensors under the format's names, latents first; square matrices are taken to be that way already."""
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        current = _OTHER_NAMES.get(name, name)
+        if current != name and current in tensors:
+            raise ValueError(f"it holds both {name} and {current}")
+        lies_across = current != name and tensor.dim() == 2 and tensor.shape[0] != num_latents == tensor.shape[1]
+        renamed[current] = tensor.T if lies_across else tensor
+    return renamed
 
 
 def fill(coder: SparseCoder, files: CoderFiles, directory: Path, *, strict: bool = True) -> None:

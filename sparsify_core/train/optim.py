@@ -10,7 +10,9 @@ from schedulefree.wrap_schedulefree import ScheduleFreeWrapper
 from torch import Tensor, nn
 
 from sparsify_core.config import RunConfig
+from sparsify_core.errors import CheckpointError
 from sparsify_core.model.coder import SparseCoder
+from sparsify_core.train.adam import build_adam, resolve_bits
 from sparsify_core.train.muon import Muon
 from sparsify_core.train.schedule import lr_factor
 
@@ -18,7 +20,7 @@ _BASE_LR = {"adam": 2e-4, "signum": 5e-3}
 _MUON_LR = 2e-3
 _BASE_NUM_LATENTS = 2**14
 _SIGNUM_MOMENTUM = 0.95
-_GROUP_SCALARS = ("lr", "lr_max", "weight_sum", "k")
+_GROUP_SCALARS = ("lr", "lr_max", "weight_sum", "k", "bits")
 
 
 class SignSGD(torch.optim.Optimizer):
@@ -62,7 +64,10 @@ class CoderOptimizer:
                 torch.optim.Adam(_groups(config, coders, matrices=False), fused=True),
             ]
         else:
-            self._bases = [torch.optim.Adam(_groups(config, coders), fused=True)]
+            device = next(iter(self._params.values())).device
+            bits = resolve_bits(config, device)
+            groups = [{**group, "bits": bits} for group in _groups(config, coders)]
+            self._bases = [build_adam(groups, bits)]
 
     @property
     def lr(self) -> float:
@@ -123,8 +128,12 @@ class CoderOptimizer:
         return self._params
 
     def tensors(self) -> dict[str, Tensor]:
-        """State by `coder/parameter/key`."""
-        return {f"{name}/{key}": value for name, p in self._params.items() for key, value in self._state(p).items()}
+        """State by `coder/parameter/key`; a plain int, which bitsandbytes counts steps in, as int64."""
+        return {
+            f"{name}/{key}": torch.as_tensor(value)
+            for name, p in self._params.items()
+            for key, value in self._state(p).items()
+        }
 
     def scalars(self) -> dict[str, list[dict[str, float]]]:
         """Numbers of each coder's parameter groups, one per optimizer."""
@@ -140,17 +149,31 @@ class CoderOptimizer:
         weights: Mapping[str, Tensor],
         scalars: Mapping[str, Sequence[Mapping[str, float]]],
     ) -> None:
-        """Put back what `tensors`, `deployed_weights` and `scalars` gave; that of other coders is left alone."""
+        """Put back what `tensors`, `deployed_weights` and `scalars` gave; that of other coders is left alone.
+
+        Raises CheckpointError when Adam's state has another number of bits.
+        """
+        self._refuse_other_bits(scalars)
         for name, p in self._params.items():
             if name in weights:
                 p.copy_(weights[name])
             prefix = f"{name}/"
             self._state(p).update(
-                {key.removeprefix(prefix): v.to(p.device) for key, v in tensors.items() if key.startswith(prefix)}
+                {key.removeprefix(prefix): _loaded(v, p) for key, v in tensors.items() if key.startswith(prefix)}
             )
         for name, groups in self._groups_by_coder().items():
             for group, numbers in zip(groups, scalars[name], strict=True):
                 group.update(numbers)
+
+    def _refuse_other_bits(self, scalars: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+        for name, groups in self._groups_by_coder().items():
+            for group, numbers in zip(groups, scalars[name], strict=True):
+                saved, own = (int(values.get("bits", 32)) for values in (numbers, group))
+                if saved != own:
+                    raise CheckpointError(
+                        f"the checkpoint's adam has its state in {saved} bits and this attempt's has it in {own}: "
+                        f"resume with adam_bits {saved}, or start a new run"
+                    )
 
     def _groups_by_coder(self) -> dict[str, list[dict[str, Any]]]:
         groups = zip(*(base.param_groups for base in self._bases), strict=True)
@@ -163,6 +186,12 @@ class CoderOptimizer:
                 state: dict[str, Any] = base.state[p]
                 return state
         raise KeyError("parameter of another optimizer")
+
+
+def _loaded(value: Tensor, p: Tensor) -> Tensor | int:
+    """A value of the state as the optimizer of `p` had it."""
+    is_count = value.dtype == torch.int64 and value.dim() == 0
+    return int(value) if is_count else value.to(p.device)
 
 
 def _groups(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 
 from sparsify_core.events import Event, EventWriter, Metrics, Phase, Warned
+from sparsify_core.train.sinks import Sinks
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,19 @@ class Reporter:
 
     def __init__(self, writer: EventWriter | None) -> None:
         self._writer = writer
+        self._sinks = Sinks({})
         self._last_line = 0.0
         self.step = 0
+
+    def log_to(self, sinks: Sinks) -> None:
+        """Send the metrics there too, from now on."""
+        self._sinks = sinks
+
+    def close(self, *, failed: bool) -> None:
+        """Finish the sinks, then the event file."""
+        self._sinks.close(failed=failed)
+        if self._writer is not None:
+            self._writer.close()
 
     def event(self, event: Event) -> None:
         if self._writer is not None:
@@ -37,6 +49,8 @@ class Reporter:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.step = step
         self.event(Metrics(step=step, values=dict(values)))
+        for problem in self._sinks.log(step, values):
+            self.warn(problem, step)
 
     def progress(self, step: int, total: int, values: Mapping[str, float]) -> None:
         """A line at most every half second, and always for the last step."""

@@ -4,6 +4,7 @@ import errno
 import importlib.metadata
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsify_core.capture.compile import compile_layers
+from sparsify_core.capture.compile import compiled_layers
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.capture.hookpoints import resolve_hookpoints
 from sparsify_core.capture.load import load_model
@@ -22,20 +23,22 @@ from sparsify_core.data.sequences import Sequences, load_sequences
 from sparsify_core.data.tokenize import load_tokenizer
 from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelError, SparsifyError
 from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, TrainingPlanned
-from sparsify_core.rundir import RunDir
+from sparsify_core.rundir import CheckpointDir, RunDir
+from sparsify_core.train.adam import resolve_bits
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
+from sparsify_core.train.finetune import start_from
 from sparsify_core.train.placement import check_processes, place
 from sparsify_core.train.process import die_with_parent, use_all_cores
 from sparsify_core.train.report import Reporter
+from sparsify_core.train.sinks import check_packages, open_sinks
 from sparsify_core.train.state import newest_intact, refuse_changes
-from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.trainer import Trainer
-from sparsify_core.train.units import build_units, load_weights
+from sparsify_core.train.units import build_units
 
 logger = logging.getLogger(__name__)
 
-_VERSIONS_OF = ("sparseboard", "torch", "transformers", "datasets", "schedulefree")
+_VERSIONS_OF = ("sparseboard", "torch", "transformers", "datasets", "schedulefree", "bitsandbytes")
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,11 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int, sources: So
     if group.is_launched:
         die_with_parent()
     use_all_cores(group.local_world_size)
-    writer = _open_events(run_dir, attempt) if group.is_main else None
-    reporter = Reporter(writer)
+    reporter = Reporter(_open_events(run_dir, attempt) if group.is_main else None)
+    failed = True
     try:
-        completed = _carry_out(config, run_dir, group, reporter, sources or Sources())
+        completed = _carry_out(config, run_dir, group, reporter, attempt, sources or Sources())
+        failed = False
         reporter.event(AttemptFinished(step=reporter.step, outcome="completed" if completed else "stopped"))
     except BaseException as error:
         failure = _as_failure(error)
@@ -70,12 +74,13 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int, sources: So
             raise
         raise failure from error
     finally:
-        if writer is not None:
-            writer.close()
+        reporter.close(failed=failed)
         group.leave()
 
 
-def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter, sources: Sources) -> bool:
+def _carry_out(
+    config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter, attempt: int, sources: Sources
+) -> bool:
     """Load everything and train. Returns whether the run is complete (False: stopped on request)."""
     checkpoint, problems = newest_intact(run_dir) if config.resume else (None, [])
     reporter.event(
@@ -91,22 +96,55 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     if checkpoint is not None:
         refuse_changes(checkpoint, config)
     check_processes(config, group.world_size)
+    check_packages(config)
+    if config.optimizer == "adam":
+        resolve_bits(config, group.device)  # refused before anything is loaded
     group.join()
     if group.is_main and not run_dir.config.exists():
         run_dir.config.write_text(config.model_dump_json(), encoding="utf-8")
+    with group.failing_together():
+        if group.is_main:
+            first_step = checkpoint.step if checkpoint else 0
+            reporter.log_to(open_sinks(config, run_dir, attempt=attempt, first_step=first_step))
     reporter.phase("loading model", detail=config.model)
     model = sources.model(config, group.device)
+    with ExitStack() as undo:
+        trainer = _build(
+            config, model, sources, group=group, run_dir=run_dir, reporter=reporter, resuming=checkpoint, undo=undo
+        )
+        if checkpoint is not None:
+            with group.failing_together():
+                trainer.resume(checkpoint)
+        with trainer.stop.listening():
+            return trainer.run()
+
+
+def _build(
+    config: RunConfig,
+    model: nn.Module,
+    sources: Sources,
+    *,
+    group: Group,
+    run_dir: RunDir,
+    reporter: Reporter,
+    resuming: CheckpointDir | None,
+    undo: ExitStack,
+) -> Trainer:
+    """Hook into the model, make the coders, read the data. `undo` leaves the model as it was."""
     base: nn.Module = model.base_model  # type: ignore[assignment]
     hookpoints = resolve_hookpoints(base, config)
     tap = ActivationTap(base, hookpoints, needs_inputs=config.sae.transcode)
+    undo.callback(tap.close)
     placement = place(config, tap.widths(group.device), hookpoints, group.world_size)
-    compile_layers(
-        base, hookpoints, config, group.device
-    )  # behind the short forward of `widths`: each shape is compiled
+    # Behind the short forward of `widths`, because every shape is compiled anew.
+    undo.enter_context(compiled_layers(base, hookpoints, config, group.device))
     units = build_units(config, placement.trained_by(group.rank), group.device)
-    if config.finetune is not None:
+    if config.finetune is not None and resuming is None:
         with group.failing_together():
-            load_weights(units, Path(config.finetune).expanduser())
+            start_from(config.finetune, units)
+    end_to_end = EndToEnd(config, model, units) if config.loss_fn != "fvu" else None
+    if end_to_end is not None:
+        undo.callback(end_to_end.close)
 
     check_vocabulary(config, _vocabulary_size(model))
     reporter.phase("tokenizing", detail=config.dataset)
@@ -114,23 +152,20 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
     _check_amount(config, sequences, group.world_size)
     if group.is_main:
         _warn(config, sequences, group.world_size, reporter)
-    exclude_tokens = excluded_tokens(config)
-    stop = StopRequest()
     trainer = Trainer(
         config,
         tap=tap,
         lm=model if config.eval_downstream else None,
         placement=placement,
-        end_to_end=EndToEnd(config, model, units) if config.loss_fn != "fvu" else None,
+        end_to_end=end_to_end,
         units=units,
         sequences=sequences,
-        exclude_tokens=exclude_tokens,
+        exclude_tokens=excluded_tokens(config),
         token_strings=_token_strings(config, sequences) if group.is_main else [],
         max_token_id=_vocabulary_size(model),
         group=group,
         run_dir=run_dir,
         reporter=reporter,
-        stop=stop,
     )
     reporter.event(
         TrainingPlanned(
@@ -140,11 +175,7 @@ def _carry_out(config: RunConfig, run_dir: RunDir, group: Group, reporter: Repor
             num_latents={coder.name: coder.num_latents for coder in placement.coders},
         )
     )
-    if checkpoint is not None:
-        with group.failing_together():
-            trainer.resume(checkpoint)
-    with stop.listening():
-        return trainer.run()
+    return trainer
 
 
 def _open_events(run_dir: RunDir, attempt: int) -> EventWriter:

@@ -18,6 +18,7 @@ from sparsify_core.train.units import Unit, load_weights
 _VERSION = 2
 
 _MAY_CHANGE = {
+    "adam_bits",
     "resume",
     "finetune",
     "run_name",
@@ -30,10 +31,11 @@ _MAY_CHANGE = {
     "device",
     "data_preprocessing_num_proc",
     "log_every",
+    "log_to_tensorboard",
     "log_to_wandb",
     "wandb_log_frequency",
 }
-"""Fields that do not influence what the weights become."""
+"""Fields that do not influence what the weights become; what adam_bits comes to is compared by the optimizer."""
 
 
 def save_tensors(

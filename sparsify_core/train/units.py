@@ -39,9 +39,11 @@ def load_weights(units: Sequence[Unit], checkpoint: Path) -> None:
     """Take the weights from the coders of a checkpoint directory. Raises CheckpointError when they do not fit."""
     for unit in units:
         directory = checkpoint / unit.name
-        if not directory.is_dir():
-            raise CheckpointError(f"finetune = {checkpoint} has no coder {unit.name}: give a folder that has one")
-        weights = load_coder(directory).state_dict()
+        loaded = load_coder(directory)
+        if loaded.is_transcoder != unit.coder.is_transcoder:
+            kind = "a transcoder" if loaded.is_transcoder else "an autoencoder"
+            raise CheckpointError(f"{directory} holds {kind}: set transcode to {str(loaded.is_transcoder).lower()}")
+        weights = loaded.state_dict()
         own = unit.coder.state_dict()
         if "threshold" in own:  # measured at every checkpoint; weights of another kind of coder have none
             weights.setdefault("threshold", own["threshold"])

@@ -1,6 +1,7 @@
 """One way to train on the tiny model."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,3 +45,21 @@ def train(tiny_model: Path, tiny_text: Path, tmp_path: Path, one_core: None) -> 
         return Trained(main(words), RunDir(root))
 
     return run
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that the Hub's client takes for the repository `owner/saes`, with its own rule for patterns."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    def download(name: str, allow_patterns: list[str] | None = None) -> str:
+        assert name == "owner/saes"
+        files = [p.relative_to(tmp_path / "hub").as_posix() for p in (tmp_path / "hub").rglob("*") if p.is_file()]
+        for file in filter_repo_objects(files, allow_patterns=allow_patterns):
+            (tmp_path / "snapshot" / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / "hub" / file, tmp_path / "snapshot" / file)
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return tmp_path / "hub"

@@ -121,6 +121,52 @@ def test_plain_text_file(tmp_path: Path, tiny_model: Path) -> None:
     assert load(path, tiny_model).rows.length == 8
 
 
+def write_texts(folder: Path) -> Path:
+    """A folder with the same texts as JSON lines and as Parquet, and others beside them."""
+    texts = {"text": ["kan kar kas kat kal"] * 40, "body": ["lon lor los lot lol"] * 40}
+    table = datasets.Dataset.from_dict(texts)
+    table.to_json(folder / "some.jsonl")
+    table.to_parquet(folder / "some.parquet")
+    datasets.Dataset.from_dict({"text": ["min mir mis mit mil"] * 40}).to_json(folder / "other.jsonl")
+    return folder
+
+
+def all_rows(sequences: Sequences) -> list[list[int]]:
+    rows: list[list[int]] = sequences.rows.take(np.arange(len(sequences.rows))).tolist()
+    return sorted(rows)
+
+
+def test_parquet_is_read_like_json(tmp_path: Path, tiny_model: Path) -> None:
+    folder = write_texts(tmp_path)
+    by_json, by_parquet = (load(folder / name, tiny_model) for name in ("some.jsonl", "some.parquet"))
+    assert all_rows(by_json) == all_rows(by_parquet)
+    assert all_rows(load(folder / "some.parquet", tiny_model, text_column="body")) != all_rows(by_json)
+
+
+def test_data_args_choose_the_files_of_a_folder(tmp_path: Path, tiny_model: Path) -> None:
+    folder = write_texts(tmp_path)
+    for name in ("some.jsonl", "other.jsonl"):
+        chosen = load(folder, tiny_model, data_args=f"data_files={name}")
+        assert all_rows(chosen) == all_rows(load(folder / name, tiny_model))
+
+
+def test_saved_splits_are_chosen_by_name(tmp_path: Path) -> None:
+    splits = {name: np.arange(start, start + 160).reshape(20, 8).tolist() for name, start in (("train", 0), ("b", 500))}
+    tables = {name: datasets.Dataset.from_dict({"input_ids": ids}) for name, ids in splits.items()}
+    datasets.DatasetDict(tables).save_to_disk(tmp_path / "saved")
+    assert all_rows(load(tmp_path / "saved")) == splits["train"]
+    assert all_rows(load(tmp_path / "saved", split="b")) == splits["b"]
+    with pytest.raises(DataError, match="has no split 'test': it has train, b"):
+        load(tmp_path / "saved", split="test")
+
+
+def test_max_examples_limits_what_is_used(tmp_path: Path) -> None:
+    path = write_memmap(tmp_path, 100 * 8)
+    everything, limited = load(path), load(path, max_examples=30)
+    assert [*limited.train, *limited.held_out] == everything.train[:30].tolist()
+    assert np.array_equal(load(path, max_examples=1000).train, everything.train)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [

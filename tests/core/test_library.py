@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import sparsify_core
 from sparsify_core import Sae, SaeConfig, SparseCoder, SparseCoderConfig, TrainConfig, TranscoderConfig
 from sparsify_core.errors import CheckpointError
+from sparsify_core.formats.sparsify import load_coder
 
 LAZY = """
 import sys
@@ -121,6 +122,50 @@ def test_coder_without_decoder_encodes(tmp_path: Path) -> None:
     assert "W_dec" not in load_file(tmp_path / "again" / "sae.safetensors")
 
 
+LAYOUTS: dict[str, dict[str, tuple[str, bool]]] = {
+    "decoder": {"W_dec": ("decoder.weight", False), "b_dec": ("decoder.bias", False)},
+    "matrices": {"encoder.weight": ("W_enc", True), "encoder.bias": ("b_enc", False)},
+    "linear": {"encoder.weight": ("W_enc", False), "W_dec": ("decoder.weight", True)},
+}
+"""Name of the layout -> our name -> the file's, and whether the matrix is transposed."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("num_latents", [32, 8])
+def test_tensors_under_other_names(tmp_path: Path, layout: str, num_latents: int) -> None:
+    save(tmp_path, "a", num_latents=num_latents, skip_connection=True)
+    known = Sae.load_from_disk(tmp_path / "a")
+    file = tmp_path / "a" / "sae.safetensors"
+    stored = {}
+    for name, tensor in load_file(file).items():
+        other, transposed = LAYOUTS[layout].get(name, (name, False))
+        # Of a square matrix the file does not tell how it lies.
+        stored[other] = tensor.T.contiguous() if transposed and num_latents != 8 else tensor
+    save_file(stored, file)
+    coder = Sae.load_from_disk(tmp_path / "a")
+    for name, tensor in known.state_dict().items():
+        assert torch.equal(coder.state_dict()[name], tensor), name
+    if layout == "matrices":
+        encoder = Sae.load_from_disk(tmp_path / "a", decoder=False)
+        assert torch.equal(encoder.encode(torch.ones(1, 8)).top_acts, known.encode(torch.ones(1, 8)).top_acts)
+    save_file({**stored, **known.state_dict()}, file)
+    with pytest.raises(CheckpointError, match="holds both"):
+        Sae.load_from_disk(tmp_path / "a")
+
+
+def test_other_names_in_two_bytes(tmp_path: Path) -> None:
+    save(tmp_path, "a")
+    file = tmp_path / "a" / "sae.safetensors"
+    weights = load_file(file)
+    mixed = {"W_enc": weights["encoder.weight"].T.bfloat16().contiguous(), "b_enc": weights["encoder.bias"].bfloat16()}
+    save_file({**mixed, "decoder.weight": weights["W_dec"], "b_dec": weights["b_dec"].half()}, file)
+    coder = load_coder(tmp_path / "a")
+    assert {p.dtype for p in coder.parameters()} == {torch.float32}
+    assert torch.equal(coder.encoder.weight, weights["encoder.weight"].bfloat16().float())
+    assert torch.equal(coder.W_dec, weights["W_dec"])
+    assert len({p.dtype for p in Sae.load_from_disk(tmp_path / "a").parameters()}) == 1
+
+
 def test_old_keys_and_unresolved_widths(tmp_path: Path) -> None:
     save(tmp_path, "a")
     old = {"expansion_factor": 4, "normalize_decoder": True, "num_latents": 0, "k": 4, "signed": False, "d_in": 8}
@@ -148,24 +193,6 @@ def test_width_that_is_no_number_is_refused(tmp_path: Path) -> None:
         (tmp_path / "a" / "cfg.json").write_text(json.dumps(values))
         with pytest.raises(CheckpointError, match="cannot be read"):
             Sae.load_from_disk(tmp_path / "a")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that the Hub's client takes for the repository `owner/saes`, with its own rule for patterns."""
-    import huggingface_hub
-    from huggingface_hub.utils import filter_repo_objects
-
-    def download(name: str, allow_patterns: list[str] | None = None) -> str:
-        assert name == "owner/saes"
-        files = [p.relative_to(tmp_path / "hub").as_posix() for p in (tmp_path / "hub").rglob("*") if p.is_file()]
-        for file in filter_repo_objects(files, allow_patterns=allow_patterns):
-            (tmp_path / "snapshot" / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(tmp_path / "hub" / file, tmp_path / "snapshot" / file)
-        return str(tmp_path / "snapshot")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    return tmp_path / "hub"
 
 
 def test_one_coder_of_a_repository(hub: Path) -> None:

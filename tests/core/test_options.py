@@ -1,10 +1,13 @@
 """Options of upstream, in whole runs."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from runs import TrainFunction
 from sparsify_core.formats.sparsify import load_coder
@@ -108,10 +111,44 @@ def test_finetune_starts_from_given_weights(train: TrainFunction) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [({"num_latents": 64}, "W_dec is [128, 32], expected [64, 32]"), ({"layers": [1]}, "layers.1")],
+    [
+        ({"num_latents": 64}, "W_dec is [128, 32], expected [64, 32]"),
+        ({"layers": [1]}, "has no coder layers.1"),
+        ({"transcode": True}, "layers.0 holds an autoencoder: set transcode to false"),
+    ],
 )
 def test_finetune_that_does_not_fit(train: TrainFunction, changes: dict[str, object], sentence: str) -> None:
     first = train("first", max_tokens=64)
     last = train("second", finetune=str(first.run_dir.checkpoint(1).root), **changes).events()[-1]
+    assert last.reason_code == "checkpoint_error"
+    assert sentence in last.message
+
+
+def test_finetune_from_the_hub(train: TrainFunction, hub: Path) -> None:
+    first = train("first", layers=[0, 1], max_tokens=640).run_dir.checkpoint(10).root
+    shutil.copytree(first, hub)
+    second = train("second", max_tokens=64, finetune="owner/saes", k=2, lr=1e-9)
+    torch.testing.assert_close(second.weights(1)["b_dec"], load_file(first / "layers.0" / "sae.safetensors")["b_dec"])
+    assert json.loads((second.run_dir.checkpoint(1).root / "layers.0" / "cfg.json").read_text())["k"] == 2
+    downloaded = [p.relative_to(hub.parent / "snapshot").as_posix() for p in (hub.parent / "snapshot").rglob("*.*")]
+    assert sorted(downloaded) == ["layers.0", "layers.0/cfg.json", "layers.0/sae.safetensors"]
+    last = train("third", finetune="owner/saes", hookpoints="layers.1.mlp", layers=[]).events()[-1]
+    assert "finetune = owner/saes has no coder layers.1.mlp" in last.message
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("nobody/no-such-coders", "cannot be downloaded from the Hugging Face Hub"),
+        ("owner/-saes-", "cannot be downloaded from the Hugging Face Hub"),
+        ("./missing", "does not exist: give a folder, or a Hub id"),
+        ("missing", "does not exist: give a folder, or a Hub id"),
+    ],
+)
+def test_finetune_from_nowhere(
+    train: TrainFunction, monkeypatch: pytest.MonkeyPatch, source: str, sentence: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    last = train(finetune=source).events()[-1]
     assert last.reason_code == "checkpoint_error"
     assert sentence in last.message

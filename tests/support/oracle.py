@@ -5,13 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PACKAGES = [
-    "eai-sparsify==1.3.3",
-    "simple-parsing==0.1.9",
-    "docstring-parser==0.18.0",
-    "einops==0.8.2",
-    "accelerate==1.15.0",
-]
+PACKAGES = ["eai-sparsify==1.3.3", "simple-parsing==0.1.9", "docstring-parser==0.18.0", "einops==0.8.2"]
 
 
 def install() -> Path:

@@ -1,0 +1,43 @@
+"""Start from sparse coders that were trained before: of a checkpoint folder, or of a repository on the Hub."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparsify_core.errors import CheckpointError
+from sparsify_core.rundir import CheckpointDir
+from sparsify_core.train.units import Unit, load_weights
+
+
+def start_from(source: str, units: Sequence[Unit]) -> None:
+    """Take the weights of `units` from the coders of the same names in `source`.
+
+    Args:
+        source: a local folder, or else a Hub id `owner/name`, of which only these coders' files are downloaded.
+
+    Raises CheckpointError when the source cannot be had, lacks a coder, or holds one that does not fit.
+    """
+    names = [unit.name for unit in units]
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        folder = _download(source, names)
+    for name in names:
+        if not CheckpointDir(folder).coder(name).config.is_file():
+            raise CheckpointError(f"finetune = {source} has no coder {name}: give a folder or repository that has one")
+    load_weights(units, folder)
+
+
+def _download(source: str, names: Sequence[str]) -> Path:
+    if source.startswith(("/", ".", "~")) or source.count("/") != 1:
+        raise CheckpointError(f"finetune = {source} does not exist: give a folder, or a Hub id (owner/name)")
+    from httpx2 import HTTPError  # what the Hub's client speaks HTTP with
+    from huggingface_hub import snapshot_download
+
+    root = CheckpointDir(Path())
+    files = [file.as_posix() for name in names for file in (root.coder(name).config, root.coder(name).weights)]
+    try:
+        return Path(snapshot_download(source, allow_patterns=files))
+    except (OSError, ValueError, HTTPError) as error:
+        raise CheckpointError(
+            f"finetune = {source} is no folder here and cannot be downloaded from the Hugging Face Hub "
+            f"({type(error).__name__}): check the name and the connection, and set HF_TOKEN if it is private"
+        ) from error
