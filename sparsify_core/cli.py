@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     try:
         if not sys.stderr.isatty():
-            # Progress bars fill a log file with carriage returns; they read this when they are imported.
+            # Progress bars fill a log file with carriage returns. That of GGUF files obeys only this, at its import.
             os.environ.setdefault("TQDM_DISABLE", "1")
         if argv and argv[0] in _COMMANDS:
             importlib.import_module(_COMMANDS[argv[0]]).run(argv[1:])

@@ -4,7 +4,8 @@ What is compiled is a module's forward; hooks run around it, outside. So a layer
 lies inside it; then its parts are. Layers of one kind share their compiled code, which keeps the wait short.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import nn
@@ -14,25 +15,33 @@ from sparsify_core.config import RunConfig
 from sparsify_core.errors import HookpointError
 
 
-def compile_layers(model: nn.Module, hookpoints: Collection[str], config: RunConfig, device: torch.device) -> None:
-    """Compile the layers of the base model `model` in place, where `config.compile_model` asks for it.
+@contextmanager
+def compiled_layers(
+    model: nn.Module, hookpoints: Collection[str], config: RunConfig, device: torch.device
+) -> Iterator[None]:
+    """Inside, the layers of the base model `model` are compiled where `config.compile_model` asks for it.
 
     On a CPU `auto` does not: there the compiled code is hardly faster and needs a C++ compiler.
     """
-    if config.compile_model == "off" or (config.compile_model == "auto" and device.type != "cuda"):
-        return
+    compiled: list[nn.Module] = []
+    if config.compile_model == "on" or (config.compile_model == "auto" and device.type == "cuda"):
+        with suppress(HookpointError):  # no list of layers to go through: eager always works
+            prefix, num_layers = layer_list(model)
+            for layer in range(num_layers):
+                compiled += _largest_pieces(model, f"{prefix}.{layer}", hookpoints)
+    for module in compiled:
+        module.forward = torch.compile(module.forward, dynamic=False)
     try:
-        prefix, num_layers = layer_list(model)
-    except HookpointError:  # no list of layers to go through: eager always works
-        return
-    for layer in range(num_layers):
-        _compile(model, f"{prefix}.{layer}", hookpoints)
+        yield
+    finally:
+        for module in compiled:
+            del module.forward  # the class's own is seen again
 
 
-def _compile(model: nn.Module, name: str, hookpoints: Collection[str]) -> None:
+def _largest_pieces(model: nn.Module, name: str, hookpoints: Collection[str]) -> list[nn.Module]:
+    """The module `name`, or the largest modules below it that have no hookpoint inside."""
     module = model.get_submodule(name)
     if not any(hookpoint.startswith(f"{name}.") for hookpoint in hookpoints):
-        module.forward = torch.compile(module.forward, dynamic=False)
-        return
-    for child, _ in module.named_children():
-        _compile(model, f"{name}.{child}", hookpoints)
+        return [module]
+    names = [f"{name}.{child}" for child, _ in module.named_children()]
+    return [piece for child in names for piece in _largest_pieces(model, child, hookpoints)]

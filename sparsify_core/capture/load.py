@@ -19,7 +19,7 @@ LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, struct.
 def load_model(config: RunConfig, device: torch.device) -> nn.Module:
     """The model, frozen, in eval mode, on `device`: the base model, or with its head where loss or evaluation need it.
 
-    Raises ModelError when it cannot be found or loaded, or lacks the head, ConfigError where it cannot have 8 bits.
+    Raises ModelError when it cannot be found or loaded, or lacks the head, ConfigError where 8 bits cannot be had.
     """
     import transformers  # slow to import, and --help must be instant
 

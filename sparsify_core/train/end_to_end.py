@@ -37,6 +37,10 @@ class EndToEnd:
         ]
         self._splice = Splice(lm, list(by_hookpoint), needs_inputs=config.sae.transcode)
 
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        self._splice.close()
+
     def add(self, sums: Mapping[str, StepSums], input_ids_BL: Tensor, kept: Tensor | None) -> None:
         """Forward and backward on one batch.
 

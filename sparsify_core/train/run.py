@@ -4,6 +4,7 @@ import errno
 import importlib.metadata
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsify_core.capture.compile import compile_layers
+from sparsify_core.capture.compile import compiled_layers
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.capture.hookpoints import resolve_hookpoints
 from sparsify_core.capture.load import load_model
@@ -22,7 +23,7 @@ from sparsify_core.data.sequences import Sequences, load_sequences
 from sparsify_core.data.tokenize import load_tokenizer
 from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelError, SparsifyError
 from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, TrainingPlanned
-from sparsify_core.rundir import RunDir
+from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.adam import resolve_bits
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
@@ -32,7 +33,6 @@ from sparsify_core.train.process import die_with_parent, use_all_cores
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.sinks import check_packages, open_sinks
 from sparsify_core.train.state import newest_intact, refuse_changes
-from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.trainer import Trainer
 from sparsify_core.train.units import build_units
 
@@ -64,7 +64,7 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int, sources: So
     reporter = Reporter(_open_events(run_dir, attempt) if group.is_main else None)
     failed = True
     try:
-        completed = _carry_out(config, run_dir, group, reporter, attempt=attempt, sources=sources or Sources())
+        completed = _carry_out(config, run_dir, group, reporter, attempt, sources or Sources())
         failed = False
         reporter.event(AttemptFinished(step=reporter.step, outcome="completed" if completed else "stopped"))
     except BaseException as error:
@@ -79,7 +79,7 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int, sources: So
 
 
 def _carry_out(
-    config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter, *, attempt: int, sources: Sources
+    config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter, attempt: int, sources: Sources
 ) -> bool:
     """Load everything and train. Returns whether the run is complete (False: stopped on request)."""
     checkpoint, problems = newest_intact(run_dir) if config.resume else (None, [])
@@ -108,17 +108,43 @@ def _carry_out(
             reporter.log_to(open_sinks(config, run_dir, attempt=attempt, first_step=first_step))
     reporter.phase("loading model", detail=config.model)
     model = sources.model(config, group.device)
+    with ExitStack() as undo:
+        trainer = _build(
+            config, model, sources, group=group, run_dir=run_dir, reporter=reporter, resuming=checkpoint, undo=undo
+        )
+        if checkpoint is not None:
+            with group.failing_together():
+                trainer.resume(checkpoint)
+        with trainer.stop.listening():
+            return trainer.run()
+
+
+def _build(
+    config: RunConfig,
+    model: nn.Module,
+    sources: Sources,
+    *,
+    group: Group,
+    run_dir: RunDir,
+    reporter: Reporter,
+    resuming: CheckpointDir | None,
+    undo: ExitStack,
+) -> Trainer:
+    """Hook into the model, make the coders, read the data. `undo` leaves the model as it was."""
     base: nn.Module = model.base_model  # type: ignore[assignment]
     hookpoints = resolve_hookpoints(base, config)
     tap = ActivationTap(base, hookpoints, needs_inputs=config.sae.transcode)
+    undo.callback(tap.close)
     placement = place(config, tap.widths(group.device), hookpoints, group.world_size)
-    compile_layers(
-        base, hookpoints, config, group.device
-    )  # behind the short forward of `widths`: each shape is compiled
+    # Behind the short forward of `widths`, because every shape is compiled anew.
+    undo.enter_context(compiled_layers(base, hookpoints, config, group.device))
     units = build_units(config, placement.trained_by(group.rank), group.device)
-    if config.finetune is not None and checkpoint is None:
+    if config.finetune is not None and resuming is None:
         with group.failing_together():
             start_from(config.finetune, units)
+    end_to_end = EndToEnd(config, model, units) if config.loss_fn != "fvu" else None
+    if end_to_end is not None:
+        undo.callback(end_to_end.close)
 
     check_vocabulary(config, _vocabulary_size(model))
     reporter.phase("tokenizing", detail=config.dataset)
@@ -126,23 +152,20 @@ def _carry_out(
     _check_amount(config, sequences, group.world_size)
     if group.is_main:
         _warn(config, sequences, group.world_size, reporter)
-    exclude_tokens = excluded_tokens(config)
-    stop = StopRequest()
     trainer = Trainer(
         config,
         tap=tap,
         lm=model if config.eval_downstream else None,
         placement=placement,
-        end_to_end=EndToEnd(config, model, units) if config.loss_fn != "fvu" else None,
+        end_to_end=end_to_end,
         units=units,
         sequences=sequences,
-        exclude_tokens=exclude_tokens,
+        exclude_tokens=excluded_tokens(config),
         token_strings=_token_strings(config, sequences) if group.is_main else [],
         max_token_id=_vocabulary_size(model),
         group=group,
         run_dir=run_dir,
         reporter=reporter,
-        stop=stop,
     )
     reporter.event(
         TrainingPlanned(
@@ -152,11 +175,7 @@ def _carry_out(
             num_latents={coder.name: coder.num_latents for coder in placement.coders},
         )
     )
-    if checkpoint is not None:
-        with group.failing_together():
-            trainer.resume(checkpoint)
-    with stop.listening():
-        return trainer.run()
+    return trainer
 
 
 def _open_events(run_dir: RunDir, attempt: int) -> EventWriter:

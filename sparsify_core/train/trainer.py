@@ -60,7 +60,6 @@ class Trainer:
         group: Group,
         run_dir: RunDir,
         reporter: Reporter,
-        stop: StopRequest,
     ) -> None:
         self._config = config
         self._tap = tap
@@ -76,7 +75,7 @@ class Trainer:
         self._max_token_id = max_token_id
         self._group = group
         self._reporter = reporter
-        self._stop = stop
+        self.stop = StopRequest()
         self._sequences_per_step = config.batch_size * config.grad_acc_steps * group.world_size
         self.num_steps = sequences.num_steps(self._sequences_per_step)
         self.tokens_per_step = self._sequences_per_step * sequences.rows.length
@@ -104,7 +103,7 @@ class Trainer:
             group=group,
             run_dir=run_dir,
             reporter=reporter,
-            stop=stop,
+            stop=self.stop,
         )
 
     def resume(self, checkpoint: CheckpointDir) -> None:
@@ -131,7 +130,7 @@ class Trainer:
             last = done == self.num_steps
             if done % self._config.log_every == 0 or last or done % self._config.save_every == 0:
                 self._log(done, stats, time.monotonic() - started - pause_s)
-            stopping = self._group.any(bool(self._stop))
+            stopping = self._group.any(bool(self.stop))
             before = time.monotonic()
             if stopping or last or done % self._config.save_every == 0:
                 self._saver.save(done, self._last_batch, with_evaluation=not stopping)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
-from sparsify_core.capture.compile import compile_layers
+from sparsify_core.capture.compile import compiled_layers
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.config import RunConfig
 
@@ -50,9 +50,10 @@ def test_compiled_model_gives_the_same_rows(make: Any, hookpoints: list[str], mo
     real = torch.compile
     # Inductor would need a C++ compiler: what matters here is what is traced, and that hooks still run.
     monkeypatch.setattr(torch, "compile", lambda f, **kw: calls.append(f) or real(f, backend="aot_eager", **kw))
-    compile_layers(model, hookpoints, RunConfig(compile_model="on"), torch.device("cpu"))
-    got = rows(model, hookpoints)
+    with compiled_layers(model, hookpoints, RunConfig(compile_model="on"), torch.device("cpu")):
+        got = rows(model, hookpoints)
     assert calls
+    assert not any("forward" in vars(module) for module in model.modules())
     assert got.keys() == expected.keys()
     for name, pair in expected.items():
         torch.testing.assert_close(got[name], pair)
@@ -63,5 +64,5 @@ def test_compiled_model_gives_the_same_rows(make: Any, hookpoints: list[str], mo
 def test_auto_leaves_the_cpu_alone() -> None:
     model = llama()
     before = [layer.forward for layer in model.layers]
-    compile_layers(model, ["layers.1"], RunConfig(), torch.device("cpu"))
-    assert [layer.forward for layer in model.layers] == before
+    with compiled_layers(model, ["layers.1"], RunConfig(), torch.device("cpu")):
+        assert [layer.forward for layer in model.layers] == before
