@@ -13,6 +13,7 @@ from sparsify_core.data.library import MemmapDataset
 from sparsify_core.data.rows import ArrayRows, DatasetRows
 from sparsify_core.data.sequences import Sequences, split_in_order
 from sparsify_core.errors import ConfigError, DataError
+from sparsify_core.evaluation.coders import has_head
 from sparsify_core.formats.library import SparseCoder
 from sparsify_core.formats.tree import find_coders
 from sparsify_core.rundir import RunDir
@@ -32,7 +33,8 @@ class Trainer:
     Args:
         cfg: a TrainConfig, or a RunConfig, of which what is about loading model and data is not used.
         dataset: a `datasets.Dataset` with the column input_ids, every row equally long, or a MemmapDataset.
-        model: from transformers, on the device to train on; with its head for the losses ce and kl. It is frozen.
+        model: from transformers, on the device to train on; with its head for the losses ce and kl, and for
+            eval_downstream. It is frozen.
 
     Raises ConfigError or DataError when they do not fit.
     """
@@ -42,6 +44,12 @@ class Trainer:
         self._rows = _rows(dataset)
         name = getattr(model.config, "_name_or_path", "") or _GIVEN
         values = cfg.model_dump() | {"model": name, "dataset": _GIVEN, "ctx_len": self._rows.length}
+        needs_head = cfg.eval_downstream or cfg.loss_fn != "fvu"
+        if needs_head and not has_head(model):
+            raise ConfigError(
+                f"{'eval_downstream' if cfg.eval_downstream else f'loss_fn = {cfg.loss_fn}'} needs the model's "
+                f"predictions, but {type(model).__name__} has no head: give the causal language model"
+            )
         device = next(model.parameters()).device.type
         if device not in ("cpu", "cuda"):
             raise ConfigError(f"the model is on {device}: move it to cpu or cuda")

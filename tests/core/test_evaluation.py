@@ -35,6 +35,8 @@ def coder_of(d_in: int = 16, d_out: int | None = None, *, seed: int = 0, **chang
     with torch.no_grad():
         for p in coder.parameters():
             p.normal_(std=0.3, generator=generator)
+        if coder.uses_batchtopk:
+            coder.threshold.fill_(1.5)  # some tokens have many active latents, some have none
     return coder
 
 
@@ -99,6 +101,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, SparseCoder]]] = {
     "llama transcoder": (llama, {"layers.1.mlp": coder_of(transcode=True, skip_connection=True)}),
     "gpt2 attention": (gpt2, {"h.1.attn": coder_of(skip_connection=True)}),
     "gpt2 transcoder of another width": (gpt2, {"h.0.mlp.c_fc": coder_of(16, 64, transcode=True)}),
+    "batchtopk": (llama, {"layers.1": coder_of(activation="batchtopk"), "layers.2": coder_of(activation="batchtopk")}),
     "seeds": (gpt2, {"h.0/seed0": coder_of(), "h.0/seed3": coder_of(seed=3)}),
     "autoencoder and transcoder of one module": (
         llama,

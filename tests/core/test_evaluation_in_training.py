@@ -51,6 +51,7 @@ def test_evaluations_between_checkpoints(train: TrainFunction) -> None:
     [
         {"transcode": True, "skip_connection": True},
         {"optimizer": "signum", "lr": 0.003, "k_decay_steps": 6},
+        {"activation": "batchtopk", "optimizer": "signum", "lr": 0.003},
         {"loss_fn": "kl", "dead_feature_threshold": 100},
     ],
     ids=str,

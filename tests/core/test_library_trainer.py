@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from runs import Trained
-from sparsify_core import MemmapDataset, SaeConfig, SparseCoder, TrainConfig, Trainer
+from sparsify_core import MemmapDataset, SaeConfig, SparseCoder, TrainConfig, Trainer, evaluate
 from sparsify_core.errors import ConfigError, DataError
 
 IDS = np.random.default_rng(0).integers(2, 66, (48, 16))
@@ -70,3 +70,19 @@ def test_folder_with_checkpoints_is_not_overwritten(config: Any, model: Any) -> 
 def test_data_without_tokens_is_refused(config: Any, model: Any, data: Any) -> None:
     with pytest.raises(DataError, match="has no column input_ids"):
         Trainer(config(), data, model)
+
+
+@pytest.mark.parametrize("changes", [{"eval_downstream": True}, {"loss_fn": "ce"}], ids=str)
+def test_model_without_its_head_is_refused_where_it_must_predict(
+    config: Any, model: Any, changes: dict[str, Any]
+) -> None:
+    data = datasets.Dataset.from_dict({"input_ids": IDS.tolist()})
+    with pytest.raises(ConfigError, match="has no head"):
+        Trainer(config(**changes), data, model.base_model)
+
+
+def test_downstream_metrics_of_a_given_model(config: Any, model: Any) -> None:
+    trainer = Trainer(config(eval_downstream=True), datasets.Dataset.from_dict({"input_ids": IDS.tolist()}), model)
+    trainer.fit()
+    found = evaluate(trainer.saes, model, IDS[-4:]).values["layers.0"]
+    assert Trained(0, trainer.run_dir).evaluation(11)["coders"]["layers.0"] == pytest.approx(found, rel=1e-4, abs=1e-6)

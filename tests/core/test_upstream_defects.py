@@ -52,8 +52,9 @@
     test_optim::test_lr_rises_linearly_then_falls_to_the_end
     test_upstream_defects::test_learning_rate_falls_to_the_end_with_accumulation
     test_failures::test_warnings
-17  k_decay_steps breaks multi_topk, and k is saved as it is at that moment
+17  k_decay_steps breaks multi_topk and groupmax, and k is saved as it is at that moment
     test_upstream_defects::test_k_decays_with_multi_topk
+    test_options::test_groupmax_k_decays_through_divisors
     test_options::test_k_decays_and_the_saved_k_is_the_target
 18  batches without a token, and losses that are no number, are trained on and saved
     test_upstream_defects::test_batch_without_tokens_changes_nothing

@@ -48,4 +48,6 @@ def dense_latents(coder: SparseCoder, x: Tensor) -> Tensor:
     """(N, M) with zeros where a latent is not active."""
     centred = x if coder.is_transcoder else x - coder.b_dec
     pre = centred @ coder.encoder.weight.T + coder.encoder.bias
+    if coder.uses_batchtopk:
+        return pre.relu() * (pre >= coder.threshold)
     return pre.relu() * torch.zeros_like(pre).scatter(1, pre.topk(coder.k).indices, 1.0)

@@ -63,6 +63,7 @@ BASE = {
     "lr_warmup_steps": 2,
     "device": DEVICE,
     "dtype": "float32",
+    "compile_model": "off",
 }
 """Ten optimizer steps of 64 tokens."""
 
