@@ -68,9 +68,9 @@ def test_widths_that_do_not_fit(train: TrainFunction, changes: dict[str, object]
 
 
 def test_best_checkpoint_is_kept(train: TrainFunction, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsify_core.train import trainer
+    from sparsify_core.train import saving
 
-    original = trainer.evaluate
+    original = saving.measure
     fvus = iter([0.9, 0.1, 0.5, 0.4, 0.3])
 
     def scripted(*args: object, **kwargs: object):
@@ -78,7 +78,7 @@ def test_best_checkpoint_is_kept(train: TrainFunction, monkeypatch: pytest.Monke
         evaluation.values["layers.0"]["eval_fvu"] = next(fvus)
         return evaluation
 
-    monkeypatch.setattr(trainer, "evaluate", scripted)
+    monkeypatch.setattr(saving, "measure", scripted)
     done = train(save_every=2, keep_last=1, save_best=True)
     assert [c.step for c in done.run_dir.published()] == [4, 10]
 

@@ -15,7 +15,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
     def stopping(self: trainer.Trainer, number: int) -> Any:
         if number + 1 == step:
-            self._stop._asked_at = 0.0
+            self.stop._asked_at = 0.0
         return original(self, number)
 
     monkeypatch.setattr(trainer.Trainer, "_train_step", stopping)

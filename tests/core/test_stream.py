@@ -135,7 +135,7 @@ def test_resumed_run_over_a_stream_or_epochs_is_bit_equal(
 
     def stopping(self: Trainer, number: int) -> object:
         if number + 1 == 6:
-            self._stop._asked_at = 0.0
+            self.stop._asked_at = 0.0
         return original(self, number)
 
     with monkeypatch.context() as patch:

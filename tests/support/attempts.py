@@ -21,7 +21,7 @@ def _stop_at(step: int | None) -> None:
 
     def stopping(self: trainer.Trainer, number: int) -> Any:
         if number + 1 == step and self._group.rank == self._group.world_size - 1:
-            self._stop._asked_at = 0.0
+            self.stop._asked_at = 0.0
         return _train_step(self, number)
 
     trainer.Trainer._train_step = stopping
