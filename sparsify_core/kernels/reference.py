@@ -4,6 +4,8 @@ Legend: N tokens, K active latents per token, M latents, D width. Where tokens h
 are listed one token after the other: P entries in all, with the token of each.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -103,3 +105,68 @@ def gather_latents(
         Of the shape of `indices`.
     """
     return _GatherLatents.apply(x_ND, weight_MD, bias_M, pre_NM, indices, tokens_P, straight_through)
+
+
+class SparseGradients(NamedTuple):
+    """Gradients of the rows of a sparse coder, float32 (float64 from float64 input); zero for latents without entries.
+
+    W_dec_ME (M, E), W_enc_MD (M, D), b_enc_M (M). `counts_M` int32: on how many tokens each latent is positive.
+    `acts`: gradient of the activations, of their shape; None where it was not asked for.
+    """
+
+    W_dec_ME: Tensor
+    W_enc_MD: Tensor
+    b_enc_M: Tensor
+    counts_M: Tensor
+    acts: Tensor | None = None
+
+
+@torch.no_grad()
+def sparse_gradients(
+    x_ND: Tensor,
+    grad_NE: Tensor,
+    acts: Tensor,
+    indices: Tensor,
+    W_dec_ME: Tensor,
+    *,
+    tokens_P: Tensor | None = None,
+    straight_through: bool = False,
+    with_acts: bool = False,
+    into: SparseGradients | None = None,
+) -> SparseGradients:
+    """Gradients of a loss behind decoded[n] = sum_k acts[n, k] * W_dec[j] with acts = relu(x . W_enc[j] + b_enc[j]).
+
+    With j = indices[n, k] and slope[n, k] = grad[n] . W_dec[j], which is 0 where the ReLU cut the latent off:
+    W_dec[j] += acts[n, k] * grad[n];  W_enc[j] += slope[n, k] * x[n];  b_enc[j] += slope[n, k].
+
+    Args:
+        x_ND: what the encoder read.
+        grad_NE: gradient of the decoded.
+        acts: >= 0, (N, K), or a list (P) with `tokens_P`, the token of each entry in ascending order.
+        indices: of the shape of `acts`.
+        straight_through: keep the slope where the activation is 0, as upstream does.
+        with_acts: return the slopes too.
+        into: gradients to add to, in place, instead of new ones.
+    """
+    dtype = torch.promote_types(W_dec_ME.dtype, torch.float32)
+    x_ND, grad_NE, acts, W_dec_ME = (t.to(dtype) for t in (x_ND, grad_NE, acts, W_dec_ME))
+    indices = indices.long()
+    num_latents = len(W_dec_ME)
+    with torch.enable_grad():
+        weights = acts.detach().requires_grad_()
+        offsets_N = None if tokens_P is None else starts(tokens_P, len(x_ND))
+        decoded_NE = weighted_rows(indices, weights, W_dec_ME.detach(), offsets_N)
+    (slopes,) = torch.autograd.grad(decoded_NE, weights, grad_NE)
+    if not straight_through:
+        slopes = torch.where(acts > 0, slopes, 0)
+    new = SparseGradients(
+        scatter_rows(indices, acts, grad_NE, num_latents, tokens_P),
+        scatter_rows(indices, slopes, x_ND, num_latents, tokens_P),
+        slopes.new_zeros(num_latents).index_add_(0, indices.flatten(), slopes.flatten()),
+        indices.new_zeros(num_latents, dtype=torch.int32).index_add_(0, indices.flatten(), (acts > 0).flatten().int()),
+    )
+    if into is not None:
+        for old, own in zip(into[:4], new[:4], strict=True):
+            old += own
+        new = into
+    return new._replace(acts=slopes if with_acts else None)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparsify_core.train.muon import Muon, orthogonalize
+from sparsify_core.train.muon import Muon, iterate, iterate_on_gram, orthogonalize
 from sparsify_core.train.optim import SignSGD, default_lr
 from sparsify_core.train.schedule import decayed_k, lr_factor
 
@@ -39,6 +39,33 @@ def test_orthogonalized_singular_values_are_near_one(shape: tuple[int, int]) -> 
     values = torch.linalg.svdvals(orthogonalize(torch.randn(shape) * 100))
     assert values.min() > 0.3
     assert values.max() < 1.3
+
+
+def _with_singular_values(values: torch.Tensor, length: int) -> torch.Tensor:
+    """A float64 matrix with these singular values and Frobenius norm 1."""
+    left, right = (torch.linalg.qr(torch.randn(n, len(values), dtype=torch.float64)).Q for n in (len(values), length))
+    return left @ torch.diag(values / values.norm()) @ right.T
+
+
+@pytest.mark.parametrize("lowest", [1.0, 1e-2, 1e-4])
+def test_gram_iterations_keep_the_singular_values(lowest: float) -> None:
+    torch.manual_seed(0)
+    values = torch.logspace(0, torch.tensor(lowest).log10(), 48, dtype=torch.float64)
+    matrix = _with_singular_values(values, 800)
+    expected = torch.linalg.svdvals(iterate(matrix))
+    torch.testing.assert_close(
+        torch.linalg.svdvals(iterate_on_gram(matrix.float()).double()), expected, rtol=0, atol=2e-4
+    )
+    long, tall = orthogonalize(matrix.float()), orthogonalize(7 * matrix.T.float())
+    torch.testing.assert_close(torch.linalg.svdvals(long.double()), expected, rtol=0, atol=2e-4)
+    torch.testing.assert_close(tall, long.T, rtol=0, atol=2e-4)
+
+    # From bfloat16, as on CUDA: nearer to the exact iteration of the same input than bfloat16 throughout.
+    rounded = matrix.bfloat16()
+    exact = iterate(rounded.double())
+    error, plain_error = ((result.double() - exact).norm() for result in (iterate_on_gram(rounded), iterate(rounded)))
+    assert error < 0.02 * exact.norm()
+    assert error < plain_error / 2
 
 
 def test_muon_step() -> None:

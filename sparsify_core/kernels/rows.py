@@ -1,0 +1,42 @@
+"""Rows of a width that is no power of two, as two pieces that are: 576 = 512 + 64 wastes nothing, one of 1,024 would.
+
+For use inside Triton kernels. The second piece is one zero where the width is a power of two.
+"""
+
+import triton
+import triton.language as tl
+
+
+def split_width(width: int) -> tuple[int, int]:
+    """(first, second): powers of two that together cover `width`; second is 0 where the first does alone."""
+    first = 1 << (width.bit_length() - 1)
+    rest = width - first
+    return first, triton.next_power_of_2(rest) if rest else 0
+
+
+@triton.jit
+def load_row(ptr, row, ok, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr):
+    """Both pieces of a row, in the stored type; zeros unless the scalar `ok`. `row` must be 64 bits wide."""
+    low = tl.arange(0, FIRST)
+    first = tl.load(ptr + row * WIDTH + low, mask=ok, other=0.0)
+    if SECOND > 0:
+        high = FIRST + tl.arange(0, SECOND)
+        second = tl.load(ptr + row * WIDTH + high, mask=ok & (high < WIDTH), other=0.0)
+    else:
+        second = tl.zeros((1,), ptr.dtype.element_ty)
+    return first, second
+
+
+@triton.jit
+def store_row(ptr, row, first, second, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr):
+    """Write both pieces of a row, in the type of the table."""
+    tl.store(ptr + row * WIDTH + tl.arange(0, FIRST), first.to(ptr.dtype.element_ty))
+    if SECOND > 0:
+        high = FIRST + tl.arange(0, SECOND)
+        tl.store(ptr + row * WIDTH + high, second.to(ptr.dtype.element_ty), mask=high < WIDTH)
+
+
+@triton.jit
+def dot(a_first, a_second, b_first, b_second):
+    """Inner product of two rows in pieces, a scalar."""
+    return tl.sum(a_first * b_first, axis=0) + tl.sum(a_second * b_second, axis=0)
