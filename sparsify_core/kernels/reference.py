@@ -103,3 +103,25 @@ def gather_latents(
         Of the shape of `indices`.
     """
     return _GatherLatents.apply(x_ND, weight_MD, bias_M, pre_NM, indices, tokens_P, straight_through)
+
+
+def group_max(pre_NM: Tensor, group: int) -> Tensor:
+    """(N, ceil(M / group)) maxima of relu(pre) over groups of neighbouring latents; the last group may be shorter."""
+    padded = functional.pad(pre_NM.relu(), (0, -pre_NM.shape[1] % group))
+    return padded.view(len(pre_NM), -1, group).amax(-1)
+
+
+def select_topk(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """acts (N, K) and latents (N, K) int32: the k largest of relu(pre), equal ones by lowest latent, ascending."""
+    acts_NM = pre_NM.relu()
+    latents = acts_NM.sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
+    return acts_NM.gather(1, latents), latents.int()
+
+
+def select_groupmax(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """acts (N, K) and latents (N, K) int32: the largest of relu(pre) in each of k groups, the lowest of equal ones."""
+    tokens, num_latents = pre_NM.shape
+    groups_NKS = pre_NM.relu().view(tokens, k, num_latents // k)
+    places = groups_NKS.argmax(-1, keepdim=True)
+    first = torch.arange(0, num_latents, num_latents // k, device=pre_NM.device)
+    return groups_NKS.gather(-1, places).squeeze(-1), (places.squeeze(-1) + first).int()
