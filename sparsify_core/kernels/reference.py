@@ -125,3 +125,16 @@ def select_groupmax(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
     places = groups_NKS.argmax(-1, keepdim=True)
     first = torch.arange(0, num_latents, num_latents // k, device=pre_NM.device)
     return groups_NKS.gather(-1, places).squeeze(-1), (places.squeeze(-1) + first).int()
+
+
+def decode_residual(
+    acts: Tensor, indices: Tensor, W_dec_ME: Tensor, b_dec_E: Tensor, target_NE: Tensor, offsets: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """target - (sum_k acts * W_dec[indices] + b_dec), (N, E) in the dtype of `W_dec_ME`, and its squared norms (N).
+
+    Args:
+        offsets: (N + 1), where each token's entries begin, and their number, for lists (P).
+    """
+    starts_N = None if offsets is None else offsets[:-1]
+    residual_NE = target_NE - weighted_rows(indices, acts, W_dec_ME, starts_N) - b_dec_E
+    return residual_NE, residual_NE.square().sum(1)
