@@ -138,3 +138,12 @@ def decode_residual(
     starts_N = None if offsets is None else offsets[:-1]
     residual_NE = target_NE - weighted_rows(indices, acts, W_dec_ME, starts_N) - b_dec_E
     return residual_NE, residual_NE.square().sum(1)
+
+
+def select_batchtopk(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """acts (N * k), tokens and latents int32, and the smallest of the acts: the N * k largest of relu(pre) of a batch,
+    equal ones by lowest token, then latent; token by token."""
+    acts_P = pre_NM.relu().flatten()
+    order = acts_P.sort(descending=True, stable=True).indices[: len(pre_NM) * k]
+    cells = order.sort().values
+    return acts_P[cells], (cells // pre_NM.shape[1]).int(), (cells % pre_NM.shape[1]).int(), acts_P[order[-1]]

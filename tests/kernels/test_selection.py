@@ -113,3 +113,14 @@ def test_groupmax(device: torch.device, dtype: torch.dtype, kind: str, tokens: i
 def test_groupmax_refuses_unequal_groups(device: torch.device) -> None:
     with pytest.raises(ValueError, match="divides 10 latents, got 3"):
         groupmax.select_groupmax(rows("random", 2, 10).to(device), 3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_rows_beyond_two_to_the_31() -> None:
+    pre = torch.full((70_000, 32_768), -1.0, dtype=torch.bfloat16, device="cuda")
+    pre[-1, [5, 31_000]] = 3.0
+    acts, indices = topk.select_topk(pre, group_max_kernel.group_max(pre), 2)
+    assert (acts[-1].tolist(), indices[-1].tolist()) == ([3.0, 3.0], [5, 31_000])
+    assert indices[0].tolist() == [0, 1]
+    assert groupmax.select_groupmax(pre, 2)[1][-1].tolist() == [5, 31_000]
