@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Resolves pyproject.toml into requirements.lock and requirements-test.lock, anew from the newest versions that fit.
 # torch and what only its CUDA build needs are left out: scripts/setup.sh installs torch first and by itself, for the
-# machine at hand. The demo's packages are added as pyproject.toml pins them, without their dependencies: one of them
+# machine at hand. Only the tests ask for Triton by themselves, at the version of pyproject.toml, for machines without a
+# GPU. The demo's packages are added as pyproject.toml pins them, without their dependencies: one of them
 # names a compiler-built library that nobody needs to read its file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,9 +18,9 @@ resolve() {
     sed -E '/^(torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]*(cu[0-9]+|cublas|cuda-[a-z]+|cufft|cufile|curand|cusolver|cusparse|nvjitlink|nvtx))==/d'
 }
 
-demo_pins() {
-  "$VENV/bin/python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["demo"], sep="\n")'
+pins() {
+  "$VENV/bin/python" -c 'import sys, tomllib; print(*(line for line in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]] if "==" in line.split(";")[0]), sep="\n")' "$1"
 }
 
-{ resolve; demo_pins; } | sort -u > requirements.lock
-resolve --extra test | sort -u | comm -23 - requirements.lock > requirements-test.lock
+{ resolve; pins demo; } | sort -u > requirements.lock
+{ resolve --extra test; pins test; } | sort -u | comm -23 - requirements.lock > requirements-test.lock

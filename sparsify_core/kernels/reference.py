@@ -170,3 +170,47 @@ def sparse_gradients(
             old += own
         new = into
     return new._replace(acts=slopes if with_acts else None)
+
+
+def group_max(pre_NM: Tensor, group: int) -> Tensor:
+    """(N, ceil(M / group)) maxima of relu(pre) over groups of neighbouring latents; the last group may be shorter."""
+    padded = functional.pad(pre_NM.relu(), (0, -pre_NM.shape[1] % group))
+    return padded.view(len(pre_NM), -1, group).amax(-1)
+
+
+def select_topk(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """acts (N, K) and latents (N, K) int32: the k largest of relu(pre), equal ones by lowest latent, ascending."""
+    acts_NM = pre_NM.relu()
+    latents = acts_NM.sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
+    return acts_NM.gather(1, latents), latents.int()
+
+
+def select_groupmax(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """acts (N, K) and latents (N, K) int32: the largest of relu(pre) in each of k groups, the lowest of equal ones."""
+    tokens, num_latents = pre_NM.shape
+    groups_NKS = pre_NM.relu().view(tokens, k, num_latents // k)
+    places = groups_NKS.argmax(-1, keepdim=True)
+    first = torch.arange(0, num_latents, num_latents // k, device=pre_NM.device)
+    return groups_NKS.gather(-1, places).squeeze(-1), (places.squeeze(-1) + first).int()
+
+
+def decode_residual(
+    acts: Tensor, indices: Tensor, W_dec_ME: Tensor, b_dec_E: Tensor, target_NE: Tensor, offsets: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """target - (sum_k acts * W_dec[indices] + b_dec), (N, E) in the dtype of `W_dec_ME`, and its squared norms (N).
+
+    Args:
+        offsets: (N + 1), where each token's entries begin, and their number, for lists (P).
+    """
+    starts_N = None if offsets is None else offsets[:-1]
+    residual_NE = target_NE - weighted_rows(indices, acts, W_dec_ME, starts_N) - b_dec_E
+    return residual_NE, residual_NE.square().sum(1)
+
+
+def select_batchtopk(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """acts (N * k), tokens and latents int32, and the smallest of the acts: the N * k largest of relu(pre) of a batch,
+    equal ones by lowest token, then latent; token by token."""
+    acts_P = pre_NM.relu().flatten()
+    order = acts_P.sort(descending=True, stable=True).indices[: len(pre_NM) * k]
+    cells = order.sort().values
+    return acts_P[cells], (cells // pre_NM.shape[1]).int(), (cells % pre_NM.shape[1]).int(), acts_P[order[-1]]

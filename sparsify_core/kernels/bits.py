@@ -1,0 +1,59 @@
+"""Floating point numbers as integers that keep their order: numbers >= 0 compare as their bits do.
+
+On integers the k-th largest of a row is found by one count per bit, exactly and without sorting. An input of a kernel
+is passed as the integer view of its memory; -1, below all numbers, stands for "no entry".
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
+
+
+def as_bits(values: Tensor) -> Tensor:
+    """The memory of contiguous bf16 or fp32 `values` as int16 or int32, for a kernel.
+
+    Raises:
+        ValueError: another dtype, or rows that are not contiguous.
+    """
+    if values.dtype not in _INTEGERS or not values.is_contiguous():
+        raise ValueError(f"need contiguous bfloat16 or float32, got {values.dtype} with strides {values.stride()}")
+    return values.view(_INTEGERS[values.dtype])
+
+
+def num_bits(values: Tensor) -> int:
+    """Bits of a number without its sign: 15 or 31."""
+    return values.element_size() * 8 - 1
+
+
+@triton.jit
+def relu_bits(bits, BITS: tl.constexpr):
+    """The bits of max(x, 0) for int32 `bits` of x. Minus zero becomes zero; NaN stays NaN, above all numbers, so that
+    it is selected and seen in the loss."""
+    INFINITY: tl.constexpr = 0x7F80 if BITS == 15 else 0x7F800000
+    magnitude = bits & ((1 << BITS) - 1)
+    return tl.where((bits >= 0) | (magnitude > INFINITY), magnitude, 0)
+
+
+@triton.jit
+def kth_largest(bits, k, BITS: tl.constexpr):
+    """The largest t of which at least k of the int32 `bits` are >= t: the k-th largest, if k of them are >= 0."""
+    largest = 0
+    for i in tl.static_range(BITS):
+        candidate = largest | (1 << (BITS - 1 - i))
+        reached = tl.sum((bits >= candidate).to(tl.int32), axis=0)
+        largest = tl.where(reached >= k, candidate, largest)
+    return largest
+
+
+@triton.jit
+def take_largest(bits, k, BITS: tl.constexpr):
+    """Which k of `bits` are the largest, ties by lowest position, and the rank of each taken one by position."""
+    threshold = kth_largest(bits, k, BITS)
+    above = bits > threshold
+    tied = bits == threshold
+    tie_rank = tl.cumsum(tied.to(tl.int32), axis=0)
+    taken = above | (tied & (tie_rank <= k - tl.sum(above.to(tl.int32), axis=0)))
+    return taken, tl.cumsum(taken.to(tl.int32), axis=0) - 1

@@ -1,0 +1,103 @@
+"""The k largest latents of each token, exactly, reading k groups of the pre-activations instead of all.
+
+The k groups with the largest maxima (ties: lowest index) hold the k largest latents (ties: lowest index): k groups
+whose maximum exceeds a latent are k latents above it, and of equal latents each chosen group contributes one.
+
+Legend: N tokens, M latents, K active latents per token, J = ceil(M / GROUP) groups per token.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sparsify_core.kernels.bits import as_bits, num_bits, relu_bits, take_largest
+from sparsify_core.kernels.group_max import GROUP
+
+MAX_K = 1024
+"""What one program holds: K * GROUP pre-activations."""
+
+MAX_GROUPS = 32768
+"""What one program holds: the group maxima of a token."""
+
+
+@triton.jit
+def _select_topk(
+    pre_ptr,
+    max_ptr,
+    acts_ptr,
+    indices_ptr,
+    M,
+    J,
+    K,
+    BITS: tl.constexpr,
+    GROUP: tl.constexpr,
+    J_PADDED: tl.constexpr,
+    K_PADDED: tl.constexpr,
+):
+    token = tl.program_id(0).to(tl.int64)
+    chosen_ptr = indices_ptr + token * K
+    groups = tl.arange(0, J_PADDED)
+    maxima = tl.load(max_ptr + token * J + groups, mask=groups < J, other=-1).to(tl.int32)
+    num_chosen = tl.minimum(J, K)
+    taken, rank = take_largest(maxima, num_chosen, BITS)
+    # Registers cannot be compacted, so the chosen groups pass through the row of the output.
+    tl.store(chosen_ptr + rank, groups, mask=taken)
+    tl.debug_barrier()
+    ranks = tl.arange(0, K_PADDED)
+    chosen = tl.load(chosen_ptr + ranks, mask=ranks < num_chosen, other=0)
+    latents = chosen[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
+    exists = (ranks < num_chosen)[:, None] & (latents < M)
+    values = relu_bits(tl.load(pre_ptr + token * M + latents, mask=exists, other=0).to(tl.int32), BITS)
+    values = tl.reshape(tl.where(exists, values, -1), (K_PADDED * GROUP,))
+    taken, rank = take_largest(values, K, BITS)
+    tl.debug_barrier()  # no thread may overwrite a chosen group that another has yet to read
+    tl.store(acts_ptr + token * K + rank, values.to(acts_ptr.dtype.element_ty), mask=taken)
+    tl.store(chosen_ptr + rank, tl.reshape(latents, (K_PADDED * GROUP,)), mask=taken)
+
+
+def select_topk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row of relu(pre), equal ones by lowest latent: the same result every time.
+
+    Where fewer than k are positive, the lowest latents with value 0 fill up.
+
+    Args:
+        pre_NM: pre-activations, with or without ReLU, bf16 or fp32, contiguous.
+        max_NJ: their `group_max`.
+        k: at most M and MAX_K.
+
+    Returns:
+        acts (N, K) in the dtype of `pre_NM`, and latents (N, K) int32, ascending.
+
+    Raises:
+        ValueError: wrong shapes, dtype or layout, or more latents than one program holds.
+    """
+    tokens, latents = pre_NM.shape
+    groups = triton.cdiv(latents, GROUP)
+    if max_NJ.shape != (tokens, groups) or max_NJ.dtype != pre_NM.dtype:
+        raise ValueError(f"need {pre_NM.dtype} maxima of shape {(tokens, groups)}, got {max_NJ.dtype} {max_NJ.shape}")
+    if not 1 <= k <= min(latents, MAX_K) or groups > MAX_GROUPS:
+        raise ValueError(f"need 1 <= k <= {min(latents, MAX_K)} and M <= {MAX_GROUPS * GROUP}, got {k} and {latents}")
+    acts = torch.empty(tokens, k, dtype=pre_NM.dtype, device=pre_NM.device)
+    indices = torch.empty(tokens, k, dtype=torch.int32, device=pre_NM.device)
+    k_padded, groups_padded = triton.next_power_of_2(k), triton.next_power_of_2(groups)
+    _select_topk[(tokens,)](
+        as_bits(pre_NM),
+        as_bits(max_NJ),
+        as_bits(acts),
+        indices,
+        latents,
+        groups,
+        k,
+        BITS=num_bits(pre_NM),
+        GROUP=GROUP,
+        J_PADDED=groups_padded,
+        K_PADDED=k_padded,
+        num_warps=_num_warps(max(groups_padded, k_padded * GROUP)),
+    )
+    return acts, indices
+
+
+def _num_warps(entries: int) -> int:
+    """One per 1,024 entries: 168 to 231 registers per thread on sm_90. Only beyond 8,192 entries a few spill."""
+    return min(32, max(1, entries // 1024))
