@@ -19,6 +19,7 @@ from triton.runtime.jit import JITFunction
 
 from sparsify_core.kernels.batchtopk import select_batchtopk
 from sparsify_core.kernels.decode import decode_residual
+from sparsify_core.kernels.encode_gemm import encode_gemm
 from sparsify_core.kernels.group_max import group_max
 from sparsify_core.kernels.groupmax import select_groupmax
 from sparsify_core.kernels.topk import select_topk
@@ -51,16 +52,13 @@ def usage(cubin: bytes) -> dict[str, int]:
 def launch(tokens: int, latents: int, width: int, k: int) -> None:
     """What a step launches, on tensors without memory."""
     bf16 = {"dtype": torch.bfloat16, "device": "meta"}
-    pre, x, W_dec = (
-        torch.empty(tokens, latents, **bf16),
-        torch.empty(tokens, width, **bf16),
-        torch.empty(latents, width, **bf16),
-    )
-    maxima = group_max(pre)
+    x, weight = torch.empty(tokens, width, **bf16), torch.empty(latents, width, **bf16)
+    pre, maxima = encode_gemm(x, weight, torch.empty(latents, device="meta"))
+    group_max(pre)
     select_batchtopk(pre, maxima, k)
     select_groupmax(pre, k)
     acts, indices = select_topk(pre, maxima, k)
-    decode_residual(acts, indices, W_dec, torch.empty(width, device="meta"), x, dtype=torch.bfloat16)
+    decode_residual(acts, indices, weight, torch.empty(width, device="meta"), x, dtype=torch.bfloat16)
 
 
 def main() -> None:
