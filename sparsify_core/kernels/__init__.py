@@ -4,5 +4,6 @@ Only the PyTorch reference exists so far; a fused kernel gets its own file and i
 """
 
 from sparsify_core.kernels.reference import gather_latents, starts, weighted_rows
+from sparsify_core.kernels.sparse_code import sparse_code
 
-__all__ = ["gather_latents", "starts", "weighted_rows"]
+__all__ = ["gather_latents", "sparse_code", "starts", "weighted_rows"]

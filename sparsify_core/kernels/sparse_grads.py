@@ -129,11 +129,10 @@ def _segment_kernel(
 
 @triton.jit
 def _add_parts(
-    slot, end, old_row, part_TW, to_MW, columns,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    slot, end, row, part_TW, to_MW, columns, WIDTH: tl.constexpr, ROWS: tl.constexpr
 ):  # fmt: skip
     ok = columns < WIDTH
-    total = tl.load(to_MW + old_row * WIDTH + columns, mask=ok, other=0.0)
+    total = tl.load(to_MW + row * WIDTH + columns, mask=ok, other=0.0)
     for first in range(slot, end, ROWS):
         rows = first + tl.arange(0, ROWS)
         part = tl.load(
@@ -142,7 +141,7 @@ def _add_parts(
             other=0.0,
         )
         total += tl.sum(part, axis=0)
-    tl.store(to_MW + old_row * WIDTH + columns, total, mask=ok)
+    tl.store(to_MW + row * WIDTH + columns, total, mask=ok)
 
 
 @triton.jit
@@ -161,12 +160,12 @@ def _combine_kernel(
         row = latent.to(tl.int64)
         block = tl.program_id(1)
         columns = block * COLUMNS + tl.arange(0, COLUMNS)
-        _add_parts(slot, end, row, part_dec_TE, to_dec_ME, columns, E, ROWS, COLUMNS)
-        _add_parts(slot, end, row, part_enc_TD, to_enc_MD, columns, D, ROWS, COLUMNS)
+        _add_parts(slot, end, row, part_dec_TE, to_dec_ME, columns, E, ROWS)
+        _add_parts(slot, end, row, part_enc_TD, to_enc_MD, columns, D, ROWS)
         if block == 0:
             only = tl.arange(0, 1)
-            _add_parts(slot, end, row, part_bias_T, to_bias_M, only, 1, ROWS, 1)
-            _add_parts(slot, end, row, part_counts_T, to_counts_M, only, 1, ROWS, 1)
+            _add_parts(slot, end, row, part_bias_T, to_bias_M, only, 1, ROWS)
+            _add_parts(slot, end, row, part_counts_T, to_counts_M, only, 1, ROWS)
 
 
 def sparse_gradients(
