@@ -33,12 +33,13 @@ def _count_digits(
 @triton.jit
 def _append_digit(state_ptr, counts_ptr, DIGIT_BITS: tl.constexpr):
     digits = tl.arange(0, 1 << DIGIT_BITS)
+    prefix = tl.load(state_ptr)
     missing = tl.load(state_ptr + 1)
     counts = tl.load(counts_ptr + digits)
     reached = tl.cumsum(counts, axis=0, reverse=True)
     digit = tl.max(tl.where(reached >= missing, digits, 0), axis=0)
+    tl.store(state_ptr, (prefix << DIGIT_BITS) | digit)
     tl.store(state_ptr + 1, missing - tl.sum(tl.where(digits > digit, counts, 0), axis=0))
-    tl.store(state_ptr, (tl.load(state_ptr) << DIGIT_BITS) | digit)
 
 
 @triton.jit
