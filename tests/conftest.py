@@ -14,7 +14,14 @@ from services import broker, execute, postgres
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts PostgreSQL or a broker is no unit test: `make unit` leaves it out."""
+    """What starts PostgreSQL or a broker is no unit test: `make unit` leaves it out. What needs a GPU is skipped."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu:
+        import torch  # slow to import, and most tests of the server do without
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
     for item in items:
         engine = (
             item.callspec.params.get("settings")

@@ -56,8 +56,8 @@ class TrainConfig(Config):
     lr_warmup_steps: int = option(1000, "Optimizer", unit="steps", ge=0)
     """Linear warmup of adam, and of the biases' adam under muon."""
 
-    adam_bits: Literal["auto", "8", "32"] = option("auto", "Optimizer")
-    """Bits of adam's state; auto takes 8 on CUDA where bitsandbytes is installed, and 32 elsewhere."""
+    adam_bits: Literal["auto", "8", "32"] = option("32", "Optimizer")
+    """Bits of adam's state; auto takes 8 on CUDA where bitsandbytes is installed, as sparsify does, else 32."""
 
     batch_size: int = option(32, "Batching", unit="sequences", basic=True, ge=1, le=65_536)
     """Sequences per forward pass and process."""
@@ -109,6 +109,10 @@ class TrainConfig(Config):
     """Learn as EleutherAI's sparsify 1.3.3 does where that differs: gradients also reach latents that the ReLU cut off,
     which count as firing; AuxK and Multi-TopK train the decoder alone; warmup starts at a learning rate of 0."""
 
+    coder_dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "Compute")
+    """Number format in which coders multiply while they train; auto is bfloat16 on CUDA, by Triton kernels, and float32
+    on a CPU. Weights, sums and evaluation are float32."""
+
     compile_model: Literal["auto", "on", "off"] = option("auto", "Compute")
     """Compile the language model's layers (torch.compile), which takes a while at the start; auto does it on CUDA."""
 
@@ -145,7 +149,7 @@ class TrainConfig(Config):
             raise ValueError("eval_every needs held-out tokens: set eval_tokens to more than 0")
         if self.eval_downstream and not self.eval_tokens:
             raise ValueError("eval_downstream needs held-out tokens: set eval_tokens to more than 0")
-        if self.adam_bits != "auto" and self.optimizer != "adam":
+        if self.adam_bits != "32" and self.optimizer != "adam":
             raise ValueError(f"adam_bits = {self.adam_bits} is about optimizer adam, not {self.optimizer}")
         if self.adam_bits == "8" and self.device == "cpu":
             raise ValueError("adam_bits = 8 needs CUDA, not device cpu: set adam_bits to 32")

@@ -15,6 +15,7 @@ from sparsify_core.formats.sparsify import fill, read_files, save_coder
 from sparsify_core.formats.tree import choose_coders
 from sparsify_core.kernels import starts
 from sparsify_core.model import coder, losses
+from sparsify_core.model.encoding import Encoding
 from sparsify_core.rundir import CoderDir
 
 
@@ -164,11 +165,11 @@ class SparseCoder(coder.SparseCoder):
         residual_NE = y_NE - out_NE
         variance = (y_NE - y_NE.mean(0)).square().sum() if total_variance is None else total_variance
         auxk = multi = out_NE.new_zeros(())
-        pre_NM = self.pre_activations(x_ND)
+        encoding = Encoding(x_ND, self.pre_activations(x_ND))
         if dead_mask is not None and bool(dead_mask.any()):
-            auxk = losses.auxk_sum(self, x_ND, pre_NM, residual_NE.detach(), dead_mask.nonzero().flatten()) / variance
+            auxk = losses.auxk_sum(self, encoding, residual_NE.detach(), dead_mask.nonzero().flatten()) / variance
         if self.cfg.multi_topk:
-            multi = losses.multi_topk_sum(self, x_ND, y_NE, pre_NM) / variance
+            multi = losses.multi_topk_sum(self, encoding, y_NE) / variance
         return ForwardOutput(out_NE, top_acts, top_indices, residual_NE.square().sum() / variance, auxk, multi)
 
 

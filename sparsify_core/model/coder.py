@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sparsify_core.config import SparseCoderConfig
 from sparsify_core.kernels import gather_latents, starts, weighted_rows
-from sparsify_core.model.selection import select_batchtopk, select_from, select_groupmax, select_topk
+from sparsify_core.model.selection import select_from, select_groupmax, select_topk
 
 
 class Selection(NamedTuple):
@@ -50,7 +50,8 @@ class SparseCoder(nn.Module):
         seed: of the initialization. The same seed and widths give the same weights on every machine. None draws from
             torch's global generator, as upstream's class does.
 
-    `straight_through` lets gradients pass latents that the ReLU cut off, as upstream does.
+    `straight_through` lets gradients pass latents that the ReLU cut off, as upstream does. `trains_fast` lets training
+    steps compute in bfloat16 with the Triton kernels, on CUDA (model.encoding).
     """
 
     threshold: Tensor
@@ -66,6 +67,7 @@ class SparseCoder(nn.Module):
         self.is_transcoder = config.transcode
         self.activation = config.activation
         self.straight_through = False
+        self.trains_fast = False
         self.normalizes_decoder = config.normalize_decoder and not config.transcode
 
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -90,12 +92,12 @@ class SparseCoder(nn.Module):
     def pre_activations(self, x_ND: Tensor) -> Tensor:
         """(N, M) encoder outputs before ReLU and selection, without a graph."""
         with torch.no_grad():
-            return functional.linear(self._centred(x_ND), self.encoder.weight, self.encoder.bias)
+            return functional.linear(self.centred(x_ND), self.encoder.weight, self.encoder.bias)
 
     def encode_selected(self, x_ND: Tensor, pre_NM: Tensor, selection: Selection) -> Latents:
         """The activations of the given latents, differentiable in x and in the encoder."""
         acts = gather_latents(
-            self._centred(x_ND),
+            self.centred(x_ND),
             self.encoder.weight,
             self.encoder.bias,
             pre_NM,
@@ -104,19 +106,15 @@ class SparseCoder(nn.Module):
         )
         return Latents(acts, *selection)
 
-    def activate(self, x_ND: Tensor, *, training: bool = False) -> Latents:
-        """The active latents of each token; `training` as in `select`."""
+    def activate(self, x_ND: Tensor) -> Latents:
+        """The active latents of each token in a trained coder."""
         pre_NM = self.pre_activations(x_ND)
-        return self.encode_selected(x_ND, pre_NM, self.select(pre_NM, training=training))
+        return self.encode_selected(x_ND, pre_NM, self.select(pre_NM))
 
-    def select(self, pre_NM: Tensor, *, training: bool = False) -> Selection:
-        """The latents that stay active.
-
-        Args:
-            training: under batchtopk, let the batch share its active latents instead of asking the threshold.
-        """
+    def select(self, pre_NM: Tensor) -> Selection:
+        """The latents that stay active in a trained coder."""
         if self.uses_batchtopk:
-            tokens_P, latents_P = select_batchtopk(pre_NM, self.k) if training else select_from(pre_NM, self.threshold)
+            tokens_P, latents_P = select_from(pre_NM, self.threshold)
             return Selection(latents_P, tokens_P)
         if self.straight_through:  # the choice among latents below zero matters then: make it as upstream does
             pre_NM = pre_NM.relu()
@@ -124,12 +122,20 @@ class SparseCoder(nn.Module):
 
     def decode_latents(self, latents: Latents, num_tokens: int) -> Tensor:
         """(N, E) = sum_k acts * W_dec[indices] + b_dec."""
+        return self.weighted_rows(latents, num_tokens) + self.b_dec
+
+    def weighted_rows(self, latents: Latents, num_tokens: int) -> Tensor:
+        """(N, E) = sum_k acts * W_dec[indices]."""
         offsets_N = None if latents.tokens_P is None else starts(latents.tokens_P, num_tokens)
-        return weighted_rows(latents.indices, latents.acts, self.W_dec, offsets_N) + self.b_dec
+        return weighted_rows(latents.indices, latents.acts, self.W_dec, offsets_N)
 
     def reconstruct(self, x_ND: Tensor, latents: Latents) -> Tensor:
         """(N, E) what the coder says the target of `x_ND` is, given its active latents: decoded, plus the skip."""
-        out_NE = self.decode_latents(latents, len(x_ND))
+        return self.complete(x_ND, self.weighted_rows(latents, len(x_ND)))
+
+    def complete(self, x_ND: Tensor, decoded_NE: Tensor) -> Tensor:
+        """(N, E) what was decoded, with the bias, and the skip where there is one."""
+        out_NE = decoded_NE + self.b_dec
         return out_NE if self.W_skip is None else out_NE + x_ND @ self.W_skip.T
 
     def forward(self, x_ND: Tensor, y_NE: Tensor | None = None) -> ForwardOutput:
@@ -153,5 +159,6 @@ class SparseCoder(nn.Module):
         if grad_ME is not None:
             grad_ME.addcmul_((grad_ME * self.W_dec).sum(1, keepdim=True), self.W_dec, value=-1)
 
-    def _centred(self, x_ND: Tensor) -> Tensor:
+    def centred(self, x_ND: Tensor) -> Tensor:
+        """(N, D) what the encoder reads."""
         return x_ND if self.is_transcoder else x_ND - self.b_dec

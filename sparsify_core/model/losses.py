@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparsify_core.kernels import weighted_rows
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
-from sparsify_core.model.selection import select_topk, select_topk_among
+from sparsify_core.model.encoding import Encoding, decode, encode, select, select_largest
+from sparsify_core.model.selection import select_topk_among
 
 
 class LossSums(NamedTuple):
@@ -48,24 +48,24 @@ def loss_sums(
         multi_topk: add the error of a second selection of 4k latents, with weight 1/8.
         selection: pre-activations (N, M) -> the active latents; None: as the coder selects while training.
     """
-    pre_NM = coder.pre_activations(x_ND)
-    selected = coder.select(pre_NM, training=True) if selection is None else selection(pre_NM)
-    latents = coder.encode_selected(x_ND, pre_NM, selected)
-    residual_NE = y_NE - coder.reconstruct(x_ND, latents)
+    encoding = encode(coder, x_ND)
+    selected = select(coder, encoding) if selection is None else selection(encoding.pre_NM)
+    decoded_NE, latents = decode(coder, encoding, selected)
+    residual_NE = y_NE - coder.complete(x_ND, decoded_NE)
     error = residual_NE.square().sum()
     loss, zero = error, torch.zeros_like(error)
     auxk = multi = zero
     if dead_C is not None and len(dead_C):
-        auxk = auxk_sum(coder, x_ND, pre_NM, residual_NE.detach(), dead_C)
+        auxk = auxk_sum(coder, encoding, residual_NE.detach(), dead_C)
         loss = loss + auxk_alpha * auxk
     if multi_topk:
-        multi = multi_topk_sum(coder, x_ND, y_NE, pre_NM)
+        multi = multi_topk_sum(coder, encoding, y_NE)
         loss = loss + multi / 8
     latents = latents._replace(acts=latents.acts.detach())
     return LossSums(loss, error.detach(), auxk.detach(), multi.detach(), latents)
 
 
-def auxk_sum(coder: SparseCoder, x_ND: Tensor, pre_NM: Tensor, residual_NE: Tensor, dead_C: Tensor) -> Tensor:
+def auxk_sum(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead_C: Tensor) -> Tensor:
     """AuxK (Gao et al. 2024, appendix A.2): let the strongest dead latents reconstruct what the others left over.
 
     Unlike upstream's, its gradient reaches the encoder: a decoder row alone cannot bring a latent back to life.
@@ -74,23 +74,18 @@ def auxk_sum(coder: SparseCoder, x_ND: Tensor, pre_NM: Tensor, residual_NE: Tens
     k_aux = coder.d_in // 2
     # The weight grows with the number of dead latents, so that few of them are not pushed with full force.
     scale = min(len(dead_C) / k_aux, 1.0)
-    indices_NA = select_topk_among(pre_NM, dead_C, min(k_aux, len(dead_C)))
-    latents = _auxiliary(coder, x_ND, pre_NM, indices_NA)
-    return scale * (weighted_rows(indices_NA, latents.acts, coder.W_dec) - residual_NE).square().sum()
+    selection = Selection(select_topk_among(encoding.pre_NM, dead_C, min(k_aux, len(dead_C))))
+    decoded_NE, _ = decode(coder, encoding, selection, trains_encoder=not coder.straight_through)
+    return scale * (decoded_NE - residual_NE).square().sum()
 
 
-def multi_topk_sum(coder: SparseCoder, x_ND: Tensor, y_NE: Tensor, pre_NM: Tensor) -> Tensor:
+def multi_topk_sum(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Tensor:
     """Squared error of the reconstruction from the 4k strongest latents, also under groupmax; with gradient to the
     encoder and with the skip connection, both of which upstream leaves out.
     """
-    indices_NJ = select_topk(pre_NM, min(4 * coder.k, coder.num_latents))
-    return (y_NE - coder.reconstruct(x_ND, _auxiliary(coder, x_ND, pre_NM, indices_NJ))).square().sum()
-
-
-def _auxiliary(coder: SparseCoder, x_ND: Tensor, pre_NM: Tensor, indices_NA: Tensor) -> Latents:
-    """The latents of an auxiliary loss."""
-    latents = coder.encode_selected(x_ND, pre_NM, Selection(indices_NA))
-    return latents._replace(acts=latents.acts.detach()) if coder.straight_through else latents
+    selection = select_largest(encoding, min(4 * coder.k, coder.num_latents))
+    decoded_NE, _ = decode(coder, encoding, selection, trains_encoder=not coder.straight_through)
+    return (y_NE - coder.complete(encoding.x_ND, decoded_NE)).square().sum()
 
 
 class Moments:

@@ -94,7 +94,7 @@ class CoderOptimizer:
         """Inside, the coders hold the weights to evaluate and save; afterwards, bit for bit, those to train on.
 
         They differ for schedule-free optimizers only, which train at one point and answer with a running average.
-        Averaging leaves decoder rows a little short of unit norm; what is evaluated and saved has it.
+        Averaging leaves decoder rows short of unit norm, and they stay so: docs/decisions/0008.
         Yields the weights to train on, where they differ.
         """
         if self._schedule_free is None:
@@ -102,9 +102,6 @@ class CoderOptimizer:
             return
         backup = {name: p.clone() for name, p in self._params.items()}
         self._schedule_free.eval()
-        for coder in self._coders.values():
-            if coder.normalizes_decoder:
-                coder.normalize_decoder()
         try:
             yield backup
         finally:

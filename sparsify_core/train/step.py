@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sparsify_core.config import RunConfig
 from sparsify_core.model.coder import Latents, Selection
+from sparsify_core.model.encoding import decode, encode, select
 from sparsify_core.model.losses import Moments, loss_sums
 from sparsify_core.model.selection import select_from
 from sparsify_core.train.distributed import Group
@@ -71,13 +72,15 @@ class StepSums:
 
     def _shared_selection(self, x_parts: Sequence[Tensor]) -> Callable[[Tensor], Selection]:
         """The batch's BatchTopK selection for its chunks. It costs each of them a second pass through the encoder."""
-        threshold = threshold_of(self._unit.coder, x_parts)
+        coder = self._unit.coder
+        num_active = coder.k * sum(len(x_ND) for x_ND in x_parts)
+        threshold = threshold_of((encode(coder, x_ND).pre_NM for x_ND in x_parts), num_active)
 
-        def select(pre_NM: Tensor) -> Selection:
+        def reaching(pre_NM: Tensor) -> Selection:
             tokens_P, latents_P = select_from(pre_NM, threshold)
             return Selection(latents_P, tokens_P)
 
-        return select
+        return reaching
 
     def _add_chunk(self, x_ND: Tensor, y_NE: Tensor, selection: Callable[[Tensor], Selection] | None) -> None:
         with torch.enable_grad():
@@ -97,8 +100,10 @@ class StepSums:
         """The reconstruction (N, E) of `y_NE`, with its graph, for a loss that is computed elsewhere; it is counted
         like any other, but its error is not trained on.
         """
-        latents = self._unit.coder.activate(x_ND, training=True)
-        out_NE = self._unit.coder.reconstruct(x_ND, latents)
+        coder = self._unit.coder
+        encoding = encode(coder, x_ND)
+        decoded_NE, latents = decode(coder, encoding, select(coder, encoding))
+        out_NE = coder.complete(x_ND, decoded_NE)
         with torch.no_grad():
             error = (y_NE - out_NE).square().sum()
             zero = torch.zeros_like(error)

@@ -4,21 +4,19 @@ The deployed one is measured, not averaged on the way: schedule-free optimizers 
 where an average over training would not fit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from sparsify_core.capture.forward import ActivationTap
-from sparsify_core.model.coder import SparseCoder
 from sparsify_core.model.selection import batch_threshold, largest
 from sparsify_core.train.units import Unit
 
 
-def threshold_of(coder: SparseCoder, x_parts: Sequence[Tensor]) -> Tensor:
-    """What a pre-activation must reach so that the tokens of all parts (N_i, D) have k active latents on average."""
-    num_active = coder.k * sum(len(x_ND) for x_ND in x_parts)
-    return batch_threshold((largest(coder.pre_activations(x_ND), num_active) for x_ND in x_parts), num_active)
+def threshold_of(pre_parts: Iterable[Tensor], num_active: int) -> Tensor:
+    """What a pre-activation must reach so that `num_active` of all parts (N_i, M) do."""
+    return batch_threshold((largest(pre_NM, num_active) for pre_NM in pre_parts), num_active)
 
 
 @torch.no_grad()
@@ -37,7 +35,9 @@ def calibrate(units: Sequence[Unit], tap: ActivationTap, input_ids: Tensor, kept
     def measure(hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
         rows_ND = x_ND if kept is None else x_ND[kept]
         for unit in by_hookpoint[hookpoint]:
-            unit.coder.threshold.copy_(threshold_of(unit.coder, rows_ND.chunk(chunks)))
+            coder = unit.coder
+            parts = (coder.pre_activations(part_ND) for part_ND in rows_ND.chunk(chunks))
+            coder.threshold.copy_(threshold_of(parts, coder.k * len(rows_ND)))
 
     if by_hookpoint:
         tap.run(input_ids, measure, only=by_hookpoint)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsify_core.config import RunConfig
-from sparsify_core.errors import CheckpointError
+from sparsify_core.errors import CheckpointError, ConfigError
 from sparsify_core.formats.sparsify import load_coder
 from sparsify_core.model.coder import SparseCoder
 from sparsify_core.train.placement import CoderSpec
@@ -30,9 +30,18 @@ def build_units(config: RunConfig, specs: Sequence[CoderSpec], device: torch.dev
     for spec in specs:
         coder = SparseCoder(spec.d_in, config.sae, d_out=spec.d_out, seed=spec.seed).to(device)
         coder.straight_through = config.upstream_compat
+        coder.trains_fast = _trains_fast(config, device)
         counts = torch.zeros(coder.num_latents, dtype=torch.int64, device=device)
         units.append(Unit(spec.name, spec.hookpoint, coder, counts))
     return units
+
+
+def _trains_fast(config: RunConfig, device: torch.device) -> bool:
+    """Raises ConfigError where bfloat16 is asked for and cannot be had."""
+    is_possible = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if config.coder_dtype == "bfloat16" and not is_possible:
+        raise ConfigError(f"coder_dtype = bfloat16 needs CUDA that computes in it, not {device.type}: use auto")
+    return is_possible and config.coder_dtype != "float32"
 
 
 def load_weights(units: Sequence[Unit], checkpoint: Path) -> None:

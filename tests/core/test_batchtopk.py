@@ -13,6 +13,7 @@ from sparsify_core.config import RunConfig, SparseCoderConfig
 from sparsify_core.data.sequences import load_sequences
 from sparsify_core.formats.sparsify import load_coder
 from sparsify_core.model.coder import SparseCoder
+from sparsify_core.model.encoding import decode, encode, select
 from sparsify_core.model.losses import loss_sums
 
 
@@ -57,7 +58,8 @@ def test_loss_and_gradients_equal_dense_float64(transcode: bool, bias: float) ->
 def test_input_gradient_equals_dense() -> None:
     coder = random_coder()
     x = torch.randn(9, 12, dtype=torch.float64, requires_grad=True)
-    out = coder.reconstruct(x, coder.activate(x, training=True))
+    encoding = encode(coder, x)
+    out = coder.complete(x, decode(coder, encoding, select(coder, encoding))[0])
     pre = dense_pre(coder, x)
     keep = torch.zeros_like(pre).flatten().index_fill(0, pre.flatten().topk(36).indices, 1.0).view_as(pre)
     expected = (pre.relu() * keep) @ coder.W_dec + coder.b_dec

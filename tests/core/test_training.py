@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from runs import TrainFunction
 from sparsify_core.capture.load import load_model
@@ -70,10 +71,19 @@ def test_accumulation_equals_one_big_batch(train: TrainFunction, optimizer: str)
     np.testing.assert_allclose(small.series("fvu/layers.0")[0], big.series("fvu/layers.0")[0], rtol=1e-6)
 
 
-def test_saved_decoder_rows_have_unit_norm(train: TrainFunction) -> None:
-    for optimizer in ("adam", "signum"):
-        norms = train(optimizer, optimizer=optimizer).weights(10)["W_dec"].norm(dim=1)
-        torch.testing.assert_close(norms, torch.ones(128))
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_saved_decoder_rows_have_unit_norm(train: TrainFunction, optimizer: str) -> None:
+    norms = train(optimizer=optimizer).weights(10)["W_dec"].norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(128))
+
+
+def test_signum_saves_its_average_and_trains_on_unit_rows(train: TrainFunction) -> None:
+    """x, the average that is saved, lies between y, which is trained on, and z: y = 0.05 z + 0.95 x."""
+    done = train(optimizer="signum", lr=0.003)
+    with safe_open(done.run_dir.checkpoint(10).training_tensors(0), framework="pt") as file:
+        y, z = (file.get_tensor(f"{part}/layers.0/W_dec{key}") for part, key in (("weights", ""), ("optimizer", "/z")))
+    torch.testing.assert_close(y.norm(dim=1), torch.ones(128))
+    torch.testing.assert_close(done.weights(10)["W_dec"], (y - 0.05 * z) / 0.95, atol=1e-6, rtol=1e-5)
 
 
 def test_excluded_tokens_and_positions_do_not_matter(train: TrainFunction, tiny_text: Path, tmp_path: Path) -> None:

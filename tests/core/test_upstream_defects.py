@@ -26,8 +26,9 @@
  8  a transcoder trained on ce starts at the mean of the inputs, and its modules are replaced for good
     test_upstream_defects::test_end_to_end_transcoder_starts_at_the_mean_output
     test_end_to_end::test_model_is_untouched
- 9  decoder rows are saved without unit norm
+ 9  decoder rows are saved without unit norm (signum's average, where that is right, too: docs/decisions/0008)
     test_training::test_saved_decoder_rows_have_unit_norm
+    test_training::test_signum_saves_its_average_and_trains_on_unit_rows
     test_upstream_defects::test_upstream_saves_rows_of_other_norms
 10  several seeds break save_best, ce and kl, the counters on resume, and load_many
     test_upstream_defects::test_best_of_several_seeds_is_kept

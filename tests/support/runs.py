@@ -64,6 +64,7 @@ BASE = {
     "device": DEVICE,
     "dtype": "float32",
     "compile_model": "off",
+    "coder_dtype": "float32",
 }
 """Ten optimizer steps of 64 tokens."""
 

@@ -1,0 +1,94 @@
+"""How a sparse coder trains on CUDA: the Triton kernels put together. Imported only there.
+
+The encoder computes in bfloat16 and sums in float32, as upstream's autocast does; weights and gradients are float32.
+Every operation gives the same bits in every run.
+
+Legend: N tokens, M latents, K active latents per token, D input width, E output width.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparsify_core.kernels import batchtopk, groupmax, topk
+from sparsify_core.kernels.decode import decode
+from sparsify_core.kernels.encode_gemm import encode_gemm
+from sparsify_core.kernels.group_max import group_max
+from sparsify_core.kernels.reference import SparseGradients
+from sparsify_core.kernels.sparse_code import sparse_code
+from sparsify_core.kernels.sparse_grads import sparse_gradients
+
+_FUSED_MULTIPLE = 8
+"""Widths and latents that the fused encoder takes; others go to the library's product."""
+_TMA_CAPABILITY = (9, 0)
+
+
+def encode(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Pre-activations (N, M) and the maxima of their groups, both bfloat16, of a bfloat16 input; no graph."""
+    weight = weight_MD.detach().bfloat16()
+    multiple = all(size % _FUSED_MULTIPLE == 0 for size in weight.shape)
+    if multiple and torch.cuda.get_device_capability(x_ND.device) >= _TMA_CAPABILITY:
+        return encode_gemm(x_ND, weight, bias_M.detach())
+    pre_NM = functional.linear(x_ND, weight, bias_M.detach().bfloat16())
+    return pre_NM, group_max(pre_NM)
+
+
+def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Tensor, Tensor | None]:
+    """Indices and, for batchtopk, the token of each: int64, as `model.selection` gives them."""
+    if activation == "batchtopk":
+        chosen = batchtopk.select_batchtopk(pre_NM, max_NJ, k)
+        return chosen.latents.long(), chosen.tokens.long()
+    if activation == "groupmax":
+        return groupmax.select_groupmax(pre_NM, k)[1].long(), None
+    if k > topk.MAX_K:
+        return pre_NM.topk(k, dim=-1, sorted=False).indices, None
+    return topk.select_topk(pre_NM, max_NJ, k)[1].long(), None
+
+
+def code(
+    x_ND: Tensor,
+    centre_D: Tensor | None,
+    W_enc_MD: Tensor,
+    b_enc_M: Tensor,
+    W_dec_ME: Tensor,
+    acts: Tensor,
+    indices: Tensor,
+    tokens_P: Tensor | None,
+    *,
+    straight_through: bool,
+) -> Tensor:
+    """`sparse_code` with the kernels: bfloat16 rows are read, float32 sums returned (N, E), without a bias."""
+    low_W_dec = W_dec_ME.detach().bfloat16()
+    return sparse_code(
+        x_ND,
+        W_enc_MD,
+        b_enc_M,
+        W_dec_ME,
+        acts,
+        indices,
+        tokens_P,
+        centre_D=centre_D,
+        straight_through=straight_through,
+        decode=partial(_decode, low_W_dec),
+        gradients=partial(_gradients, low_W_dec),
+    )
+
+
+def _decode(low_W_dec: Tensor, indices: Tensor, acts: Tensor, W_dec: Tensor, offsets_N: Tensor | None) -> Tensor:
+    nothing_E = low_W_dec.new_zeros(low_W_dec.shape[1])
+    offsets = None if offsets_N is None else functional.pad(offsets_N, (0, 1), value=len(acts))
+    return decode(acts, indices, low_W_dec, nothing_E, dtype=torch.float32, offsets=offsets)
+
+
+def _gradients(
+    low_W_dec: Tensor,
+    x_ND: Tensor,
+    grad_NE: Tensor,
+    acts: Tensor,
+    indices: Tensor,
+    W_dec: Tensor,
+    **options: Tensor | bool | None,
+) -> SparseGradients:
+    return sparse_gradients(x_ND, grad_NE.bfloat16(), acts, indices, low_W_dec, **options)  # type: ignore[arg-type]

@@ -1,0 +1,104 @@
+"""A training step through a sparse coder: encode once, then select and decode as often as the losses need.
+
+This is where the fast path of CUDA parts from the reference: the coder's `trains_fast` decides.
+Legend: N tokens, M latents, D input width, E output width.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparsify_core.model.coder import Latents, Selection, SparseCoder
+from sparsify_core.model.selection import select_batchtopk, select_topk
+
+
+class Encoding(NamedTuple):
+    """What is computed of the tokens once.
+
+    `x_ND` is the coder's input with its graph, if it has one; `pre_NM` has none. On the fast path `low_ND` is what the
+    encoder read, in bfloat16 and without a graph, and `max_NJ` holds the maxima of groups of latents.
+    """
+
+    x_ND: Tensor
+    pre_NM: Tensor
+    low_ND: Tensor | None = None
+    max_NJ: Tensor | None = None
+
+
+@torch.no_grad()
+def encode(coder: SparseCoder, x_ND: Tensor) -> Encoding:
+    """The pre-activations of a step's tokens."""
+    if not coder.trains_fast:
+        return Encoding(x_ND, coder.pre_activations(x_ND))
+    from sparsify_core.kernels import fast  # Triton is there only with CUDA
+
+    low_ND = coder.centred(x_ND).bfloat16()
+    pre_NM, max_NJ = fast.encode(low_ND, coder.encoder.weight, coder.encoder.bias)
+    return Encoding(x_ND, pre_NM, low_ND, max_NJ)
+
+
+def select(coder: SparseCoder, encoding: Encoding) -> Selection:
+    """The latents that stay active while training: as in a trained coder, but under batchtopk a batch shares them."""
+    if encoding.max_NJ is not None:
+        from sparsify_core.kernels import fast  # see encode
+
+        return Selection(*fast.select(encoding.pre_NM, encoding.max_NJ, coder.activation, coder.k))
+    if coder.uses_batchtopk:
+        tokens_P, latents_P = select_batchtopk(encoding.pre_NM, coder.k)
+        return Selection(latents_P, tokens_P)
+    return coder.select(encoding.pre_NM)
+
+
+def select_largest(encoding: Encoding, k: int) -> Selection:
+    """The k largest latents of each token, whatever the coder's own rule."""
+    if encoding.max_NJ is not None:
+        from sparsify_core.kernels import fast  # see encode
+
+        return Selection(*fast.select(encoding.pre_NM, encoding.max_NJ, "topk", k))
+    return Selection(select_topk(encoding.pre_NM, k))
+
+
+def decode(
+    coder: SparseCoder, encoding: Encoding, selection: Selection, *, trains_encoder: bool = True
+) -> tuple[Tensor, Latents]:
+    """What the selected latents decode to (N, E), without bias and skip, and their activations.
+
+    The first is differentiable in x and in the weights; the activations are for counting.
+
+    Args:
+        trains_encoder: False lets the gradient reach the decoder alone.
+    """
+    if encoding.low_ND is not None:
+        return _decode_fast(coder, encoding, encoding.low_ND, selection, trains_encoder=trains_encoder)
+    latents = coder.encode_selected(encoding.x_ND, encoding.pre_NM, selection)
+    if not trains_encoder:
+        latents = latents._replace(acts=latents.acts.detach())
+    return coder.weighted_rows(latents, len(encoding.x_ND)), latents
+
+
+def _decode_fast(
+    coder: SparseCoder, encoding: Encoding, low_ND: Tensor, selection: Selection, *, trains_encoder: bool
+) -> tuple[Tensor, Latents]:
+    from sparsify_core.kernels import fast  # see encode
+
+    indices, tokens_P = selection
+    with torch.no_grad():
+        pre_NM = encoding.pre_NM
+        acts = (pre_NM.gather(1, indices) if tokens_P is None else pre_NM[tokens_P, indices]).relu_()
+    # End to end x has a graph; else its centre is all that needs a gradient, and that one is cheaper.
+    has_graph = encoding.x_ND.requires_grad and trains_encoder
+    has_centre = trains_encoder and not has_graph and not coder.is_transcoder
+    W_enc, b_enc = coder.encoder.weight, coder.encoder.bias
+    decoded_NE = fast.code(
+        coder.centred(encoding.x_ND).bfloat16() if has_graph else low_ND,
+        coder.b_dec if has_centre else None,
+        W_enc if trains_encoder else W_enc.detach(),
+        b_enc if trains_encoder else b_enc.detach(),
+        coder.W_dec,
+        acts,
+        indices,
+        tokens_P,
+        straight_through=coder.straight_through,
+    )
+    return decoded_NE, Latents(acts, indices, tokens_P)
