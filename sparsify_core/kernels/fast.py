@@ -16,6 +16,7 @@ from sparsify_core.kernels import batchtopk, groupmax, topk
 from sparsify_core.kernels.decode import decode
 from sparsify_core.kernels.encode_gemm import encode_gemm
 from sparsify_core.kernels.group_max import group_max
+from sparsify_core.kernels.keep import MAX_COLUMNS, keep_largest
 from sparsify_core.kernels.reference import SparseGradients
 from sparsify_core.kernels.sparse_code import sparse_code
 from sparsify_core.kernels.sparse_grads import sparse_gradients
@@ -23,6 +24,8 @@ from sparsify_core.kernels.sparse_grads import sparse_gradients
 _FUSED_MULTIPLE = 8
 """Widths and latents that the fused encoder takes; others go to the library's product."""
 _TMA_CAPABILITY = (9, 0)
+_DEAD_MULTIPLE = 64
+MAX_DEAD = MAX_COLUMNS
 
 
 def encode(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,6 +77,26 @@ def code(
         decode=partial(_decode, low_W_dec),
         gradients=partial(_gradients, low_W_dec),
     )
+
+
+def decode_dead(
+    x_ND: Tensor, W_enc_MD: Tensor, b_enc_M: Tensor, W_dec_ME: Tensor, dead_C: Tensor, k: int, *, trains_encoder: bool
+) -> Tensor:
+    """What the k strongest of the latents `dead_C` decode to (N, E), float32, by dense products.
+
+    Args:
+        x_ND: bfloat16, with its graph where it has one.
+        dead_C: at most MAX_DEAD.
+        trains_encoder: False lets the gradient reach the decoder alone.
+    """
+    columns = len(dead_C)
+    # Products run four times as fast when the width is a multiple; the padding repeats a latent and is never kept.
+    padded = torch.cat([dead_C, dead_C[:1].expand(-columns % _DEAD_MULTIPLE)])
+    weight_CD, bias_C = (p.index_select(0, padded).bfloat16() for p in (W_enc_MD, b_enc_M))
+    acts_NC = keep_largest(functional.linear(x_ND, weight_CD, bias_C), k, columns)
+    if not trains_encoder:
+        acts_NC = acts_NC.detach()
+    return (acts_NC @ W_dec_ME.index_select(0, padded).bfloat16()).float()
 
 
 def _decode(low_W_dec: Tensor, indices: Tensor, acts: Tensor, W_dec: Tensor, offsets_N: Tensor | None) -> Tensor:

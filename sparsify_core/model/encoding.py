@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
-from sparsify_core.model.selection import select_batchtopk, select_topk
+from sparsify_core.model.selection import select_batchtopk, select_topk, select_topk_among
 
 
 class Encoding(NamedTuple):
@@ -75,6 +75,27 @@ def decode(
     if not trains_encoder:
         latents = latents._replace(acts=latents.acts.detach())
     return coder.weighted_rows(latents, len(encoding.x_ND)), latents
+
+
+def decode_dead(coder: SparseCoder, encoding: Encoding, dead_C: Tensor, k: int) -> Tensor:
+    """What the k strongest of the latents `dead_C` decode to (N, E), without bias and skip."""
+    trains_encoder = not coder.straight_through
+    if encoding.low_ND is not None:
+        from sparsify_core.kernels import fast  # see encode
+
+        if len(dead_C) <= fast.MAX_DEAD:
+            x_ND = coder.centred(encoding.x_ND).bfloat16()  # with the graph of b_dec
+            return fast.decode_dead(
+                x_ND,
+                coder.encoder.weight,
+                coder.encoder.bias,
+                coder.W_dec,
+                dead_C,
+                k,
+                trains_encoder=trains_encoder,
+            )
+    selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
+    return decode(coder, encoding, selection, trains_encoder=trains_encoder)[0]
 
 
 def _decode_fast(

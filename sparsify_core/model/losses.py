@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
-from sparsify_core.model.encoding import Encoding, decode, encode, select, select_largest
-from sparsify_core.model.selection import select_topk_among
+from sparsify_core.model.encoding import Encoding, decode, decode_dead, encode, select, select_largest
 
 
 class LossSums(NamedTuple):
@@ -74,9 +73,7 @@ def auxk_sum(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead_C
     k_aux = coder.d_in // 2
     # The weight grows with the number of dead latents, so that few of them are not pushed with full force.
     scale = min(len(dead_C) / k_aux, 1.0)
-    selection = Selection(select_topk_among(encoding.pre_NM, dead_C, min(k_aux, len(dead_C))))
-    decoded_NE, _ = decode(coder, encoding, selection, trains_encoder=not coder.straight_through)
-    return scale * (decoded_NE - residual_NE).square().sum()
+    return scale * (decode_dead(coder, encoding, dead_C, min(k_aux, len(dead_C))) - residual_NE).square().sum()
 
 
 def multi_topk_sum(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Tensor:

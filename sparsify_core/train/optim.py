@@ -13,6 +13,7 @@ from sparsify_core.config import RunConfig
 from sparsify_core.errors import CheckpointError
 from sparsify_core.model.coder import SparseCoder
 from sparsify_core.train.adam import build_adam, resolve_bits
+from sparsify_core.train.fused import adam_step, signum_step
 from sparsify_core.train.muon import Muon
 from sparsify_core.train.schedule import lr_factor
 
@@ -54,6 +55,7 @@ class CoderOptimizer:
         self._starts_at_zero = config.upstream_compat
         self._schedule_free: Any = None
         self._bases: list[torch.optim.Optimizer]
+        bits = 32
         if config.optimizer == "signum":
             self._bases = [SignSGD(_groups(config, coders))]
             self._schedule_free = ScheduleFreeWrapper(self._bases[0], momentum=_SIGNUM_MOMENTUM)
@@ -64,29 +66,55 @@ class CoderOptimizer:
                 torch.optim.Adam(_groups(config, coders, matrices=False), fused=True),
             ]
         else:
-            device = next(iter(self._params.values())).device
-            bits = resolve_bits(config, device)
+            bits = resolve_bits(config, next(iter(self._params.values())).device)
             groups = [{**group, "bits": bits} for group in _groups(config, coders)]
             self._bases = [build_adam(groups, bits)]
+        in_one_pass = config.optimizer == "signum" or (config.optimizer == "adam" and bits == 32)
+        self._is_fused = in_one_pass and all(coder.trains_fast for coder in coders.values())
 
     @property
     def lr(self) -> float:
         """Rate of the first group in the last step."""
         return float(self._bases[0].param_groups[0]["lr"])
 
-    def step(self, step: int) -> None:
-        """Optimizer step number `step`, counted from 0; gradients are gone afterwards."""
-        if self._schedule_free is not None:
-            self._schedule_free.step()
+    def step(self, step: int, scales: Mapping[str, Tensor]) -> None:
+        """Optimizer step number `step`, counted from 0; gradients are gone afterwards.
+
+        A decoder of unit rows stays one: its gradient along each row, which would only be undone, is left out.
+
+        Args:
+            scales: what the gradients of each coder are multiplied by, float32 scalars.
+        """
+        if self._schedule_free is None:
+            for group in (group for base in self._bases for group in base.param_groups):
+                group["lr"] = group["peak_lr"] * lr_factor(
+                    step, self._num_steps, group["warmup_steps"], starts_at_zero=self._starts_at_zero
+                )
+        if self._is_fused:
+            self._step_fused(scales)
         else:
-            for base in self._bases:
-                for group in base.param_groups:
-                    group["lr"] = group["peak_lr"] * lr_factor(
-                        step, self._num_steps, group["warmup_steps"], starts_at_zero=self._starts_at_zero
-                    )
-                base.step()
+            self._step_in_turn(scales)
         for base in self._bases:
             base.zero_grad(set_to_none=True)
+
+    def _step_fused(self, scales: Mapping[str, Tensor]) -> None:
+        (base,) = self._bases
+        for (name, coder), group in zip(self._coders.items(), base.param_groups, strict=True):
+            if self._schedule_free is not None:
+                signum_step(coder, group, base.state, scales[name], momentum=_SIGNUM_MOMENTUM)
+            else:
+                adam_step(coder, group, base.state, scales[name])
+
+    def _step_in_turn(self, scales: Mapping[str, Tensor]) -> None:
+        for name, coder in self._coders.items():
+            scale_gradients(coder, scales[name])
+            if coder.normalizes_decoder:
+                coder.remove_parallel_gradient()
+        for optimizer in self._bases if self._schedule_free is None else [self._schedule_free]:
+            optimizer.step()
+        for coder in self._coders.values():
+            if coder.normalizes_decoder:
+                coder.normalize_decoder()
 
     @contextmanager
     @torch.no_grad()

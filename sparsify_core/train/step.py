@@ -136,11 +136,11 @@ class StepSums:
         token_loss = [self.token_loss, self.num_predicted]
         return [*grads, moments.count, moments.sum_D, moments.square, self.sums_4, *token_loss, self.fired_M]
 
-    def finish(self) -> StepStats:
-        """Normalize the gradient and update the dead counters."""
+    def finish(self) -> tuple[StepStats, Tensor]:
+        """Update the dead counters. Returns also what turns the summed gradient into that of the loss, float32."""
         variance, count = self.moments.variance_sum(), self.moments.count
         end_to_end = self._config.loss_fn != "fvu"
-        scale_gradients(self._unit.coder, 1 / (self.num_predicted if end_to_end else variance))
+        scale = (1 / (self.num_predicted if end_to_end else variance)).float()
         since = self._unit.tokens_since_fired_M
         since += count.long()
         since[self.fired_M > 0] = 0
@@ -149,7 +149,7 @@ class StepSums:
         fvu = error / variance
         if end_to_end:
             fvu = fvu.where(variance > _ROUNDING * self.moments.square, torch.nan)
-        return StepStats(
+        stats = StepStats(
             fvu=fvu,
             dead_frac=dead_frac,
             l0=num_active / count,
@@ -158,12 +158,13 @@ class StepSums:
             multi_topk_fvu=multi_topk / variance,
             token_loss=self.token_loss / self.num_predicted.clamp(min=1),
         )
+        return stats, scale
 
 
 def finish_step(
     sums: dict[str, StepSums], units: list[Unit], optimizer: CoderOptimizer, replicas: Group | None, step: int
 ) -> Tensor:
-    """Combine the processes, apply optimizer step `step` (from 0), keep decoders at unit norm.
+    """Combine the processes and apply optimizer step `step` (from 0).
 
     Args:
         replicas: the processes that train the same coders; None when this one has seen all of their tokens.
@@ -174,12 +175,6 @@ def finish_step(
     tensors = [tensor for unit in units for tensor in sums[unit.name].tensors()]
     if replicas is not None:
         replicas.add_up(tensors)
-    stats = torch.stack([torch.stack(sums[unit.name].finish()) for unit in units])
-    for unit in units:
-        if unit.coder.normalizes_decoder:
-            unit.coder.remove_parallel_gradient()
-    optimizer.step(step)
-    for unit in units:
-        if unit.coder.normalizes_decoder:
-            unit.coder.normalize_decoder()
-    return stats
+    finished = {unit.name: sums[unit.name].finish() for unit in units}
+    optimizer.step(step, {name: scale for name, (_, scale) in finished.items()})
+    return torch.stack([torch.stack(stats) for stats, _ in finished.values()])

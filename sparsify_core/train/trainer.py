@@ -1,7 +1,5 @@
 """The training loop: batches -> activations -> coders -> optimizer step, with checkpoints on the way."""
 
-import math
-import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -13,21 +11,21 @@ from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.config import RunConfig
 from sparsify_core.data.exclude import kept_positions
 from sparsify_core.data.sequences import Sequences
-from sparsify_core.errors import DataError, NonFiniteLossError
+from sparsify_core.errors import DataError
 from sparsify_core.evaluation.held_out import HeldOut
-from sparsify_core.metrics import series_key
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.exchange import Exchange
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.placement import Placement
+from sparsify_core.train.points import PointLog
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.saving import Saver
 from sparsify_core.train.schedule import decayed_k, divisor_from
 from sparsify_core.train.start import initialize_biases
 from sparsify_core.train.state import load_state
-from sparsify_core.train.step import Batch, StepStats, StepSums, finish_step
+from sparsify_core.train.step import Batch, StepSums, finish_step
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit
 
@@ -80,11 +78,9 @@ class Trainer:
         self.num_steps = sequences.num_steps(self._sequences_per_step)
         self.tokens_per_step = self._sequences_per_step * sequences.rows.length
         self._optimizer = CoderOptimizer(config, {unit.name: unit.coder for unit in units}, self.num_steps)
-        self._logged = ["fvu", "dead_frac", "l0"]
-        if config.auxk_alpha:
-            self._logged.append("auxk")
-        if config.sae.multi_topk:
-            self._logged.append("multi_topk_fvu")
+        self._points = PointLog(
+            config, placement, reporter, num_steps=self.num_steps, tokens_per_step=self.tokens_per_step
+        )
         self._first_step = 0
         self._last_batch: Batch | None = None
         held_out = None
@@ -122,25 +118,26 @@ class Trainer:
             initialize_biases(
                 self._units, self._tap, self._batches(0), self._group, first_only=self._config.upstream_compat
             )
-        started = time.monotonic()
-        pause_s = 0.0
+        self._points.start(self._first_step)
         for step in range(self._first_step, self.num_steps):
             stats = self._train_step(step)
             done = step + 1
             last = done == self.num_steps
-            if done % self._config.log_every == 0 or last or done % self._config.save_every == 0:
-                self._log(done, stats, time.monotonic() - started - pause_s)
+            saving = last or done % self._config.save_every == 0
+            if done % self._config.log_every == 0 or saving:
+                self._note(done, stats)
             stopping = self._group.any(bool(self.stop))
-            before = time.monotonic()
-            if stopping or last or done % self._config.save_every == 0:
-                self._saver.save(done, self._last_batch, with_evaluation=not stopping)
-            elif self._config.eval_every and done % self._config.eval_every == 0:
-                self._saver.evaluate(done, self._last_batch)
-            else:
+            evaluating = bool(self._config.eval_every) and done % self._config.eval_every == 0
+            if not (stopping or saving or evaluating):
                 continue
+            self._points.flush()  # nothing is saved behind a loss that is not finite
+            with self._points.pause():
+                if stopping or saving:
+                    self._saver.save(done, self._last_batch, with_evaluation=not stopping)
+                else:
+                    self._saver.evaluate(done, self._last_batch)
             if not last:
                 self._reporter.phase("training", done)
-            pause_s += time.monotonic() - before
             if stopping and not last:
                 return False
         return True
@@ -211,35 +208,16 @@ class Trainer:
                 yield self._to_device(part), None if kept is None else self._to_device(kept)
 
     def _to_device(self, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
-        return torch.from_numpy(array).to(self._group.device)
+        host = torch.from_numpy(array)
+        if self._group.device.type == "cuda":  # from pinned memory, so that the host need not wait for the copy
+            return host.pin_memory().to(self._group.device, non_blocking=True)
+        return host
 
-    def _log(self, step: int, stats: Tensor, elapsed_s: float) -> None:
-        rows = self._of_all_coders(stats).tolist()  # sync: the one device-to-host copy of a step
-        values: dict[str, float] = {}
-        for coder, row in zip(self._placement.coders, rows, strict=True):
-            numbers = StepStats(*row)
-            if numbers.kept_tokens == 0:
-                raise DataError(f"all tokens of step {step} are excluded: exclude fewer, or use larger batches")
-            loss = numbers.fvu if self._end_to_end is None else numbers.token_loss
-            if not math.isfinite(loss):
-                raise NonFiniteLossError(
-                    f"the loss of {coder.name} is {loss} at step {step}: lower lr, or look for outliers in the "
-                    "activations (exclude_first 1 leaves out the attention sink)"
-                )
-            # End to end, the FVU may be undefined for a step; there is no point to draw then.
-            own = {series_key(name, coder.name): getattr(numbers, name) for name in self._logged}
-            values |= {key: value for key, value in own.items() if math.isfinite(value)}
-        if self._end_to_end is not None:  # the same for all coders of a seed, so this is the mean over seeds
-            losses = [StepStats(*row).token_loss for row in rows]
-            values[series_key(f"{self._config.loss_fn}_loss")] = sum(losses) / len(losses)
-        tokens = step * self.tokens_per_step
-        since_start = (step - self._first_step) * self.tokens_per_step
-        values |= {"lr": self._optimizer.lr, "tokens_per_s": since_start / elapsed_s, "tokens": float(tokens)}
+    def _note(self, step: int, stats: Tensor) -> None:
+        values = {"lr": self._optimizer.lr}
         if self._config.k_decay_steps:
             values["k"] = float(self._units[0].coder.k)
-        if step % self._config.log_every == 0 or step == self.num_steps:
-            self._reporter.metrics(step, values)
-            self._reporter.progress(step, self.num_steps, values)
+        self._points.note(step, self._of_all_coders(stats), values)
 
     def _of_all_coders(self, stats: Tensor) -> Tensor:
         """The rows of all processes' coders, so that all of them see the same, and fail alike."""

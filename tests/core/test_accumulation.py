@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsify_core.config import RunConfig
+from sparsify_core.train.optim import scale_gradients
 from sparsify_core.train.placement import place
 from sparsify_core.train.step import StepSums
 from sparsify_core.train.units import Unit, build_units
@@ -48,8 +49,9 @@ def gradients(config: RunConfig, x: Tensor, y: Tensor, tokens_per_batch: int) ->
     for x_part, y_part in zip(x.split(tokens_per_batch), y.split(tokens_per_batch), strict=True):
         sums.add(x_part, y_part)
     sums.tensors()  # what the processes would add up
-    stats = torch.stack(sums.finish())
-    return [p.grad for p in unit.coder.parameters() if p.grad is not None], stats
+    stats, scale = sums.finish()
+    scale_gradients(unit.coder, scale)
+    return [p.grad for p in unit.coder.parameters() if p.grad is not None], torch.stack(stats)
 
 
 @pytest.mark.parametrize("compat", [False, True], ids=["ours", "upstream_compat"])

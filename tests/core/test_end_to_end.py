@@ -26,7 +26,7 @@ from sparsify_core.model.coder import SparseCoder
 from sparsify_core.model.token_loss import cross_entropy_sum, kl_sum
 from sparsify_core.rundir import RunDir
 from sparsify_core.train.end_to_end import EndToEnd
-from sparsify_core.train.optim import CoderOptimizer
+from sparsify_core.train.optim import CoderOptimizer, scale_gradients
 from sparsify_core.train.placement import place
 from sparsify_core.train.step import StepSums
 from sparsify_core.train.units import Unit, build_units
@@ -62,7 +62,11 @@ def gradients(config: RunConfig, lm: nn.Module, units: list[Unit], batches: list
     end_to_end = EndToEnd(config, lm, units)
     for ids, kept in batches:
         end_to_end.add(sums, ids, kept)
-    losses = [s.finish().token_loss for s in sums.values()]
+    losses = []
+    for unit in units:
+        stats, scale = sums[unit.name].finish()
+        scale_gradients(unit.coder, scale)
+        losses.append(stats.token_loss)
     grads = {f"{u.name}/{name}": p.grad.clone() for u in units for name, p in u.coder.named_parameters()}
     return losses, grads
 
@@ -243,7 +247,7 @@ def test_cross_entropy_of_one_batch_is_learned(transcode: bool) -> None:
     losses = []
     for step in range(60):
         losses.append(float(gradients(config, lm, units, [(IDS, None)])[0][0]))
-        optimizer.step(step)
+        optimizer.step(step, {unit.name: torch.ones(()) for unit in units})
     assert losses[-1] < 0.5 * losses[0]
 
 

@@ -76,10 +76,10 @@ def test_non_finite_loss_keeps_earlier_checkpoints(train: TrainFunction, monkeyp
     original = step.StepSums.finish
     calls: list[int] = []
 
-    def poison(self: step.StepSums) -> step.StepStats:
+    def poison(self: step.StepSums) -> tuple[step.StepStats, torch.Tensor]:
         calls.append(1)
-        stats = original(self)
-        return stats._replace(fvu=stats.fvu * float("nan")) if len(calls) == 8 else stats
+        stats, scale = original(self)
+        return (stats._replace(fvu=stats.fvu * float("nan")) if len(calls) == 8 else stats), scale
 
     monkeypatch.setattr(step.StepSums, "finish", poison)
     done = train(save_every=5)

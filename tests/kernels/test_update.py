@@ -8,7 +8,7 @@ pytest.importorskip("triton")
 from sparsify_core.config import RunConfig, SparseCoderConfig
 from sparsify_core.kernels.update import adam_corrections, adam_update, averaging_share, signum_update
 from sparsify_core.model.coder import SparseCoder
-from sparsify_core.train.optim import CoderOptimizer, scale_gradients
+from sparsify_core.train.optim import CoderOptimizer
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NUM_STEPS = 5
@@ -36,15 +36,10 @@ def _gradients(coder: SparseCoder) -> dict[str, torch.Tensor]:
 def _peer_step(
     coder: SparseCoder, optimizer: CoderOptimizer, grads: dict[str, torch.Tensor], scale: torch.Tensor, step: int
 ) -> None:
-    """As train/step.py does it."""
+    """As train/step.py does it, parameter by parameter and operation by operation."""
     for name, p in coder.named_parameters():
         p.grad = grads[name].clone()
-    scale_gradients(coder, scale)
-    if coder.normalizes_decoder:
-        coder.remove_parallel_gradient()
-    optimizer.step(step)
-    if coder.normalizes_decoder:
-        coder.normalize_decoder()
+    optimizer.step(step, {"coder": scale})
 
 
 @pytest.mark.parametrize(("d_in", "transcode"), [(8, False), (72, False), (5, True)])

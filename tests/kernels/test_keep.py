@@ -1,0 +1,35 @@
+"""Keeping the k largest of each row, against a stable sort."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton exists for Linux only")
+
+from sparsify_core.kernels.keep import keep_largest
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    ("rows", "width", "columns", "k"), [(1, 1, 1, 1), (5, 64, 50, 7), (9, 128, 128, 128), (3, 192, 130, 20)]
+)
+def test_rows_are_the_head_of_a_stable_sort(
+    dtype: torch.dtype, rows: int, width: int, columns: int, k: int, device: torch.device
+) -> None:
+    torch.manual_seed(0)
+    pre = (torch.randn(rows, width, device=device) * 4).round().to(dtype) / 4  # many ties, many below 0
+    pre[:, columns:] = 100  # padding
+    pre.requires_grad_()
+    out = keep_largest(pre, k, columns)
+    acts = pre.detach()[:, :columns].relu()
+    chosen = acts.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    expected = torch.zeros_like(pre.detach())
+    expected[:, :columns] = torch.zeros_like(acts).scatter(1, chosen, acts.gather(1, chosen))
+    assert torch.equal(out, expected)
+    grad = torch.randn_like(out)
+    out.backward(grad)
+    assert torch.equal(pre.grad, torch.where(expected > 0, grad, 0))
+
+
+def test_what_does_not_fit_is_refused(device: torch.device) -> None:
+    with pytest.raises(ValueError, match="need 1 <= k"):
+        keep_largest(torch.zeros(2, 8, device=device), 5, 4)
