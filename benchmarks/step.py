@@ -4,7 +4,7 @@
 
 The workloads are language models of real shapes with random weights on random tokens, in bfloat16 on CUDA:
 W1 is SmolLM2-135M's shape, layers.15, 18,432 latents, k = 32, 65,536 tokens a step; W2 is pythia-160m's shape, all 12
-layers, 24,576 latents, 32,768 tokens a step. Medians over the steps behind a warm-up; ours is the library's Trainer
+layers, 24,576 latents, 32,768 tokens a step. Means over the steps behind a warm-up; ours is the library's Trainer
 with everything on that a run has (event file, a point every step), the peer its Trainer without Weights & Biases.
 Noise is not text: this says nothing about quality.
 """
@@ -12,7 +12,6 @@ Noise is not text: this says nothing about quality.
 import argparse
 import gc
 import io
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -77,24 +76,25 @@ def compare(workload: str, mode: str, lm: nn.Module, folder: Path, steps: int, *
     runs: dict[str, Callable[..., tuple[list[float], float]]] = {"ours": run_ours, "peer": run_peer}
     if not with_peer or mode in OURS_ALONE:
         del runs["peer"]
-    medians = {}
+    mean_ms = {}
     for who, run in runs.items():
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         times, fvu = run(lm if end_to_end else lm.base_model, tokens, ctx_len, sae, values, folder / who)
-        times_ms = [1e3 * (b - a) for a, b in zip(times[WARM_UP - 1 :], times[WARM_UP:], strict=False)]
-        medians[who] = statistics.median(times_ms)
+        # Ours reads a step's numbers while the next one runs, so single intervals say little.
+        intervals = len(times) - WARM_UP
+        mean_ms[who] = 1e3 * (times[-1] - times[WARM_UP - 1]) / intervals
         peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-        per_s = values["batch_size"] * ctx_len / medians[who] * 1e3
+        per_s = values["batch_size"] * ctx_len / mean_ms[who] * 1e3
         print(
-            f"{workload} {mode:10s} {who:5s} {medians[who]:8.2f} ms (min {min(times_ms):.2f}, max {max(times_ms):.2f}) "
-            f"{per_s:12,.0f} tok/s  peak {peak:5.1f} GiB  last loss {fvu:.4f}",
+            f"{workload} {mode:10s} {who:5s} {mean_ms[who]:8.2f} ms, mean of {intervals} steps {per_s:12,.0f} tok/s  "
+            f"peak {peak:5.1f} GiB  last loss {fvu:.4f}",
             flush=True,
         )
-    if "peer" in medians:
-        print(f"{workload} {mode:10s} ratio {medians['peer'] / medians['ours']:.2f}x", flush=True)
+    if "peer" in mean_ms:
+        print(f"{workload} {mode:10s} ratio {mean_ms['peer'] / mean_ms['ours']:.2f}x", flush=True)
 
 
 def run_ours(

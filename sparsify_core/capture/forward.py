@@ -66,6 +66,11 @@ class ActivationTap:
         missed = ", ".join(sorted(self._waiting))
         raise HookpointError(f"the model never calls {missed}: choose a hookpoint that its forward pass goes through")
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's own number format."""
+        return next(self._model.parameters()).dtype
+
     def close(self) -> None:
         """Take the hooks off the model."""
         for handle in self._handles:

@@ -15,7 +15,7 @@ MAX_COLUMNS = 16384
 """What one program holds."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["stride", "C", "K"])  # the number of dead latents changes step by step
 def _keep(pre_ptr, out_ptr, stride, C, K, BITS: tl.constexpr, PADDED: tl.constexpr):
     cells = tl.program_id(0).to(tl.int64) * stride
     columns = tl.arange(0, PADDED)

@@ -136,7 +136,13 @@ class SparseCoder(nn.Module):
     def complete(self, x_ND: Tensor, decoded_NE: Tensor) -> Tensor:
         """(N, E) what was decoded, with the bias, and the skip where there is one."""
         out_NE = decoded_NE + self.b_dec
-        return out_NE if self.W_skip is None else out_NE + x_ND @ self.W_skip.T
+        return out_NE if self.W_skip is None else out_NE + self.skipped(x_ND)
+
+    def skipped(self, x_ND: Tensor) -> Tensor:
+        """(N, E) what the skip connection adds; only where there is one."""
+        if self.W_skip is None:
+            raise ValueError("this coder has no skip connection")
+        return x_ND.to(self.W_skip.dtype) @ self.W_skip.T
 
     def forward(self, x_ND: Tensor, y_NE: Tensor | None = None) -> ForwardOutput:
         """Encode, decode and compare with `y_NE` (None: with the input)."""

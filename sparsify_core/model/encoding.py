@@ -77,6 +77,43 @@ def decode(
     return coder.weighted_rows(latents, len(encoding.x_ND)), latents
 
 
+def squared_error(
+    coder: SparseCoder, encoding: Encoding, selection: Selection, y_NE: Tensor, *, trains_encoder: bool = True
+) -> tuple[Tensor, Tensor, Latents]:
+    """sum |y - reconstruction|^2, a scalar with its graph; the residual (N, E) without one; and the active latents.
+
+    Args:
+        trains_encoder: False lets the gradient reach the decoder alone.
+    """
+    if encoding.low_ND is None:
+        decoded_NE, latents = decode(coder, encoding, selection, trains_encoder=trains_encoder)
+        residual_NE = y_NE - coder.complete(encoding.x_ND, decoded_NE)
+        return residual_NE.square().sum(), residual_NE.detach(), latents
+    from sparsify_core.kernels import fast  # see encode
+
+    latents = _activations(encoding, selection)
+    W_enc, b_enc = coder.encoder.weight, coder.encoder.bias
+    error, residual_NE = fast.squared_error(
+        encoding.low_ND,
+        coder.b_dec if trains_encoder and not coder.is_transcoder else None,
+        W_enc if trains_encoder else W_enc.detach(),
+        b_enc if trains_encoder else b_enc.detach(),
+        coder.W_dec,
+        coder.b_dec,
+        y_NE if coder.W_skip is None else y_NE - coder.skipped(encoding.x_ND),
+        *latents,
+        straight_through=coder.straight_through,
+    )
+    return error, residual_NE, latents
+
+
+@torch.no_grad()
+def _activations(encoding: Encoding, selection: Selection) -> Latents:
+    pre_NM, (indices, tokens_P) = encoding.pre_NM, selection
+    acts = pre_NM.gather(1, indices) if tokens_P is None else pre_NM[tokens_P, indices]
+    return Latents(acts.relu_(), indices, tokens_P)
+
+
 def decode_dead(coder: SparseCoder, encoding: Encoding, dead_C: Tensor, k: int) -> Tensor:
     """What the k strongest of the latents `dead_C` decode to (N, E), without bias and skip."""
     trains_encoder = not coder.straight_through
@@ -103,10 +140,7 @@ def _decode_fast(
 ) -> tuple[Tensor, Latents]:
     from sparsify_core.kernels import fast  # see encode
 
-    indices, tokens_P = selection
-    with torch.no_grad():
-        pre_NM = encoding.pre_NM
-        acts = (pre_NM.gather(1, indices) if tokens_P is None else pre_NM[tokens_P, indices]).relu_()
+    latents = _activations(encoding, selection)
     # End to end x has a graph; else its centre is all that needs a gradient, and that one is cheaper.
     has_graph = encoding.x_ND.requires_grad and trains_encoder
     has_centre = trains_encoder and not has_graph and not coder.is_transcoder
@@ -117,9 +151,7 @@ def _decode_fast(
         W_enc if trains_encoder else W_enc.detach(),
         b_enc if trains_encoder else b_enc.detach(),
         coder.W_dec,
-        acts,
-        indices,
-        tokens_P,
+        *latents,
         straight_through=coder.straight_through,
     )
-    return decoded_NE, Latents(acts, indices, tokens_P)
+    return decoded_NE, latents

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
-from sparsify_core.model.encoding import Encoding, decode, decode_dead, encode, select, select_largest
+from sparsify_core.model.encoding import Encoding, decode_dead, encode, select, select_largest, squared_error
 
 
 class LossSums(NamedTuple):
@@ -39,7 +39,7 @@ def loss_sums(
     multi_topk: bool = False,
     selection: Callable[[Tensor], Selection] | None = None,
 ) -> LossSums:
-    """Sums of reconstructing `y_NE` from `x_ND`, both float32.
+    """Sums of reconstructing `y_NE` from `x_ND`, both float32, or on the fast path of CUDA bfloat16 too.
 
     Args:
         auxk_alpha: weight of the AuxK loss.
@@ -49,13 +49,11 @@ def loss_sums(
     """
     encoding = encode(coder, x_ND)
     selected = select(coder, encoding) if selection is None else selection(encoding.pre_NM)
-    decoded_NE, latents = decode(coder, encoding, selected)
-    residual_NE = y_NE - coder.complete(x_ND, decoded_NE)
-    error = residual_NE.square().sum()
+    error, residual_NE, latents = squared_error(coder, encoding, selected, y_NE)
     loss, zero = error, torch.zeros_like(error)
     auxk = multi = zero
     if dead_C is not None and len(dead_C):
-        auxk = auxk_sum(coder, encoding, residual_NE.detach(), dead_C)
+        auxk = auxk_sum(coder, encoding, residual_NE, dead_C)
         loss = loss + auxk_alpha * auxk
     if multi_topk:
         multi = multi_topk_sum(coder, encoding, y_NE)
@@ -81,8 +79,7 @@ def multi_topk_sum(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Tens
     encoder and with the skip connection, both of which upstream leaves out.
     """
     selection = select_largest(encoding, min(4 * coder.k, coder.num_latents))
-    decoded_NE, _ = decode(coder, encoding, selection, trains_encoder=not coder.straight_through)
-    return (y_NE - coder.complete(encoding.x_ND, decoded_NE)).square().sum()
+    return squared_error(coder, encoding, selection, y_NE, trains_encoder=not coder.straight_through)[0]
 
 
 class Moments:

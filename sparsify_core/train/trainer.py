@@ -68,6 +68,8 @@ class Trainer:
         self._by_hookpoint: dict[str, list[Unit]] = {}
         for unit in units:
             self._by_hookpoint.setdefault(unit.hookpoint, []).append(unit)
+        # The kernels read bfloat16 as it is; float16 has too small a range to compute in.
+        self._keeps_dtype = tap.dtype == torch.bfloat16 and all(unit.coder.trains_fast for unit in units)
         self._sequences = sequences
         self._exclude_tokens = exclude_tokens
         self._max_token_id = max_token_id
@@ -180,7 +182,7 @@ class Trainer:
                 x_ND = y_NE if same else x_ND[kept]
             self._add(sums, hookpoint, x_ND, y_NE)
 
-        self._tap.run(input_ids, train)
+        self._tap.run(input_ids, train, keeps_dtype=self._keeps_dtype)
 
     def _add(self, sums: dict[str, StepSums], hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
         for unit in self._by_hookpoint[hookpoint]:

@@ -53,7 +53,7 @@ def test_number_format_of_the_model(train: TrainFunction, family: Family, data: 
         weights = [tensor for name in names for tensor in done.weights(NUM_STEPS, name).values()]
         assert all(tensor.dtype.itemsize == 4 for tensor in weights)
         series[dtype] = np.array([done.series(f"fvu/{name}") for name in names])
-        np.testing.assert_allclose(series[dtype], series["float32"], rtol=0.06)
+        np.testing.assert_allclose(series[dtype], series["float32"], rtol=0.08)
         np.testing.assert_allclose(series[dtype][:, 0], series["float32"][:, 0], rtol=0.01)
 
 
