@@ -11,8 +11,9 @@ from torch.autograd.function import once_differentiable
 
 from sparsify_core.kernels.bits import as_bits, num_bits, relu_bits, take_largest
 
-MAX_COLUMNS = 16384
-"""What one program holds."""
+_SIZES = (1024, 4096, 16384)
+"""Entries of a program. Few sizes, because each is compiled for seconds, and the number of dead latents wanders."""
+MAX_COLUMNS = _SIZES[-1]
 
 
 @triton.jit(do_not_specialize=["stride", "C", "K"])  # the number of dead latents changes step by step
@@ -29,7 +30,7 @@ class _KeepLargest(torch.autograd.Function):
     @staticmethod
     def forward(ctx, pre_NC, k, columns):
         out_NC = torch.empty_like(pre_NC)
-        padded = triton.next_power_of_2(pre_NC.shape[1])
+        padded = next(size for size in _SIZES if size >= pre_NC.shape[1])
         _keep[(len(pre_NC),)](
             as_bits(pre_NC),
             as_bits(out_NC),
@@ -38,7 +39,7 @@ class _KeepLargest(torch.autograd.Function):
             k,
             BITS=num_bits(pre_NC),
             PADDED=padded,
-            num_warps=min(16, max(1, padded // 1024)),
+            num_warps=max(1, padded // 1024),
         )
         ctx.save_for_backward(out_NC)
         return out_NC
