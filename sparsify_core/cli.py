@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from sparsify_core.config import RunConfig, iter_fields, nest
 from sparsify_core.errors import ConfigError, SparsifyError
-from sparsify_core.flags import FlagParser, explain
+from sparsify_core.flags import TOKEN_REFUSED, FlagParser, explain
 from sparsify_core.rundir import RunDir
 
 _COMMANDS = {"convert": "sparsify_core.convert", "eval": "sparsify_core.evaluation.command"}
@@ -109,8 +109,8 @@ def _load_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {path} is not valid JSON or YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {path} must hold names and values, got {type(values).__name__}")
-    if values.get("hf_token") is None:
-        values.pop("hf_token", None)  # upstream's files carry it, empty
+    if values.pop("hf_token", None) is not None:  # upstream's files carry it, empty
+        raise ConfigError(TOKEN_REFUSED)
     return values
 
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparsify_core.cli import parse
+from sparsify_core.config.run import GIVEN
 from sparsify_core.errors import ConfigError
 from sparsify_core.rundir import RunDir
-
-_UNNAMED = "(not named)"
 
 
 def run(argv: Sequence[str]) -> None:
@@ -41,11 +40,11 @@ def _convert(source: Path, run_dir: RunDir, num_processes: int | None, flags: Se
     from sparsify_core.train.convert import convert
 
     theirs = read_config(source)
-    base = {"model": _UNNAMED, "dataset": _UNNAMED, **theirs}
+    base = {"model": GIVEN, "dataset": GIVEN, **theirs}
     config, chosen, attempt = parse(["--run_dir", str(run_dir.root), *flags], base)
     if attempt is not None or chosen != run_dir:
         raise ConfigError("--attempt and --run_dir are flags of training: leave them out")
-    if _UNNAMED in (config.model, config.dataset):
+    if GIVEN in (config.model, config.dataset):
         raise ConfigError(
             f"config.json of {source} names no model and dataset, as sparsify's Trainer class leaves it: give them "
             "behind RUN_DIR, and --ctx_len"

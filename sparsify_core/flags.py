@@ -12,6 +12,7 @@ from sparsify_core.errors import ConfigError
 
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _NONE = ("none", "null")
+TOKEN_REFUSED = "hf_token would be seen by everybody on this machine: set HF_TOKEN in the environment instead"  # noqa: S105
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -50,9 +51,7 @@ class FlagParser(argparse.ArgumentParser):
         """What was given, by dotted name. Raises ConfigError for wrong usage; exits for --help."""
         given = vars(self.parse_args(_complete_booleans(argv, self._specs)))
         if given.pop("hf_token", None) is not None:
-            raise ConfigError(
-                "--hf_token would show the token to everybody on this machine: set HF_TOKEN in the environment"
-            )
+            raise ConfigError(TOKEN_REFUSED)
         return given
 
 

@@ -29,13 +29,17 @@ def compiled_layers(
             prefix, num_layers = layer_list(model)
             for layer in range(num_layers):
                 compiled += _largest_pieces(model, f"{prefix}.{layer}", hookpoints)
+    own = {module: vars(module).get("forward") for module in compiled}  # of modules that somebody patched
     for module in compiled:
         module.forward = torch.compile(module.forward, dynamic=False)
     try:
         yield
     finally:
-        for module in compiled:
-            del module.forward  # the class's own is seen again
+        for module, forward in own.items():
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
 
 
 def _largest_pieces(model: nn.Module, name: str, hookpoints: Collection[str]) -> list[nn.Module]:

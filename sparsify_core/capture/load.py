@@ -88,7 +88,8 @@ def model_dtype(config: RunConfig, device: torch.device) -> torch.dtype:
     if config.dtype == "auto" and config.load_in_8bit:
         return torch.float16
     if config.dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float32
     dtype: torch.dtype = getattr(torch, config.dtype)
     return dtype
 

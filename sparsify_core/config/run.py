@@ -11,6 +11,13 @@ CONFIG_VERSION = 1
 """Stored beside every saved configuration; raise it together with a migration of old dictionaries."""
 
 
+GIVEN = "(given)"
+"""Stands for a dataset, or a model without a name, that a program handed over: it cannot be found again."""
+
+_SECRETS = {"token", "use_auth_token", "storage_options"}
+"""Arguments of load_dataset that carry credentials."""
+
+
 class RunConfig(TrainConfig):
     """One training run."""
 
@@ -34,7 +41,7 @@ class RunConfig(TrainConfig):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "Model and data")
     """Number format of the language model; auto is bfloat16 on CUDA (float16 with load_in_8bit) and float32 on a CPU.
-    Coders are always float32."""
+    Weights of coders are float32."""
 
     load_in_8bit: bool = option(False, "Model and data")
     """Load the language model's matrices in 8 bits; needs CUDA and bitsandbytes. Activations and coders are not."""
@@ -70,6 +77,15 @@ class RunConfig(TrainConfig):
     def _first_tokens_leave_some(self) -> Self:
         if self.exclude_first >= self.ctx_len:
             raise ValueError(f"exclude_first = {self.exclude_first} leaves nothing of ctx_len = {self.ctx_len} tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Self:
+        names = {part.partition("=")[0].strip() for part in self.data_args.split(",")}
+        if secret := sorted(names & _SECRETS):
+            raise ValueError(
+                f"data_args may not hold {secret[0]}, it would be stored with the run: set HF_TOKEN instead"
+            )
         return self
 
     @model_validator(mode="after")

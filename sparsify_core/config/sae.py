@@ -12,7 +12,8 @@ class SparseCoderConfig(Config):
 
     activation: Literal["topk", "groupmax", "batchtopk"] = option("topk", "Sparse coder")
     """Which latents stay active: the k largest of each token (topk), the largest of each of k groups (groupmax), or the
-    largest of a whole batch, k per token on average (batchtopk; a trained coder takes those above a threshold)."""
+    largest of a whole batch of one process, k per token on average (batchtopk; a trained coder takes those above a
+    threshold)."""
 
     expansion_factor: int = option(32, "Sparse coder", basic=True, ge=1, le=4096)
     """Latents per input dimension; ignored when num_latents is set."""

@@ -159,6 +159,8 @@ class TrainConfig(Config):
             raise ValueError(
                 f"wandb_log_frequency = {self.wandb_log_frequency} must be a multiple of log_every = {self.log_every}"
             )
+        if self.upstream_compat and self.sae.activation == "batchtopk":
+            raise ValueError("upstream_compat learns as sparsify does, which has no batchtopk: use another activation")
         if self.loss_fn != "fvu" and self.distribute_modules:
             raise ValueError(f"distribute_modules works with loss_fn fvu, not {self.loss_fn}")
         if self.loss_fn != "fvu" and self.auxk_alpha:

@@ -56,13 +56,16 @@ class MemmapDataset(Dataset[dict[str, Tensor]]):
         max_examples: use at most this many sequences.
         dtype: number format of the ids in the file.
 
-    Raises DataError when the file holds no whole number of sequences.
+    Raises DataError when the file cannot be read, or holds no whole number of sequences.
     """
 
     def __init__(
         self, data_path: str | Path, ctx_len: int, max_examples: int | None = None, dtype: npt.DTypeLike = np.uint16
     ) -> None:
-        tokens: npt.NDArray[Any] = np.memmap(data_path, dtype=dtype, mode="r")
+        try:
+            tokens: npt.NDArray[Any] = np.memmap(data_path, dtype=dtype, mode="r")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{data_path} cannot be read as {np.dtype(dtype)} token ids: {error}") from error
         if len(tokens) % ctx_len:
             raise DataError(f"{data_path} has {len(tokens)} tokens, which is no multiple of ctx_len = {ctx_len}")
         self.mmap = tokens.reshape(-1, ctx_len)[:max_examples]

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields
+from sparsify_core.config.run import GIVEN
 from sparsify_core.errors import ConfigError
 from sparsify_core.evaluation.source import Source, open_source
 from sparsify_core.flags import FlagParser, explain
@@ -91,7 +92,7 @@ def run_config(source: Source, given: Mapping[str, Any], *, is_held_out: bool) -
     names = [*(spec.name for spec in _specs()), *_SAVED_FIELDS]
     values = {name: source.config[name] for name in names if name in source.config} | dict(given)
     for name in ("model", "dataset"):
-        if not values.get(name):
+        if values.get(name) in (None, "", GIVEN):
             raise ConfigError(f"{source.root} does not say which {name} it belongs to: give --{name}")
     if "batch_size" in given:
         values.pop("micro_acc_steps", None)

@@ -67,7 +67,7 @@ def evaluate(
 
 def _token_ids(tokens: Tensor | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
     ids = np.asarray(tokens.cpu() if isinstance(tokens, Tensor) else tokens)
-    if ids.ndim != 2 or ids.shape[0] < 1 or ids.shape[1] < 2 or ids.dtype.kind not in "iu":
+    if ids.ndim != 2 or ids.shape[0] < 1 or ids.shape[1] < 2 or ids.dtype.kind not in "iu" or ids.min() < 0:
         raise DataError(
             f"tokens must be ids (sequences, at least 2 tokens), got {ids.dtype} of shape {ids.shape}: cut them into "
             "sequences of one length"

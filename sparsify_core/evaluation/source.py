@@ -12,6 +12,7 @@ from typing import Any
 from natsort import natsorted
 
 from sparsify_core.errors import CheckpointError
+from sparsify_core.formats.hub import download
 from sparsify_core.formats.tree import choose_coders
 from sparsify_core.manifest import verify_checkpoint
 from sparsify_core.rundir import CheckpointDir, RunDir
@@ -45,7 +46,7 @@ def open_source(name: str) -> Source:
     if not root.is_dir():
         if root.exists() or name.startswith(("/", ".", "~")) or name.count("/") != 1:
             raise CheckpointError(f"there is no checkpoint folder {name}: check the path, or give a Hub id, owner/name")
-        return _read(_download(name))
+        return _read(download(name, ["config.json", "eval.json", "*cfg.json", "*sae.safetensors"]))
     if CheckpointDir(root).manifest.is_file():
         verify_checkpoint(CheckpointDir(root))
         return _read(root)
@@ -83,17 +84,3 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} must hold names and values, got {type(values).__name__}")
     return values
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # slow to import, and local files do not need it
-    from huggingface_hub.errors import HfHubHTTPError
-
-    wanted = ["config.json", "eval.json", "*cfg.json", "*sae.safetensors"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{name} is neither a folder here nor a repository that can be read from the Hugging Face Hub "
-            f"({type(error).__name__}): check the spelling, and set HF_TOKEN if it is private"
-        ) from error

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sparsify_core.config import SparseCoderConfig
 from sparsify_core.errors import CheckpointError
-from sparsify_core.formats.sparsify import fill, read_files, save_coder
+from sparsify_core.formats.hub import download
+from sparsify_core.formats.sparsify import fill, read_files, reading, save_coder
 from sparsify_core.formats.tree import choose_coders
 from sparsify_core.kernels import starts
 from sparsify_core.model import coder, losses
@@ -77,7 +78,8 @@ class SparseCoder(coder.SparseCoder):
     def load_from_disk(path: Path | str, device: str | torch.device = "cpu", *, decoder: bool = True) -> "SparseCoder":
         """Read a coder in the dtype of its file. Raises CheckpointError when it is missing, damaged or inconsistent."""
         files = read_files(Path(path))
-        loaded = SparseCoder(files.d_in, files.config, dtype=files.dtype, decoder=decoder, d_out=files.d_out)
+        with reading(Path(path)):
+            loaded = SparseCoder(files.d_in, files.config, dtype=files.dtype, decoder=decoder, d_out=files.d_out)
         fill(loaded, files, Path(path), strict=decoder)
         return loaded.to(device)
 
@@ -102,7 +104,7 @@ class SparseCoder(coder.SparseCoder):
         wanted = [f"{layer}/*" for layer in layers] if layers is not None else None
         if wanted is None and pattern is not None:
             wanted = [f"{pattern}/*"]
-        root = Path(name) if local else _download(name, wanted)
+        root = Path(name) if local else download(name, wanted)
         chosen = choose_coders(root, layers=layers, pattern=pattern)
         return {found: SparseCoder.load_from_disk(path, device, decoder=decoder) for found, path in chosen.items()}
 
@@ -111,7 +113,7 @@ class SparseCoder(coder.SparseCoder):
         name: str, hookpoint: str | None = None, device: str | torch.device = "cpu", *, decoder: bool = True
     ) -> "SparseCoder":
         """One coder of a repository; without `hookpoint` the one in its root. Raises CheckpointError without any."""
-        root = _download(name, [f"{hookpoint}/*"] if hookpoint is not None else None)
+        root = download(name, [f"{hookpoint}/*"] if hookpoint is not None else None)
         if hookpoint is None and not CoderDir(root).config.is_file():
             raise CheckpointError(f"{name} holds several sparse coders or none: give a hookpoint")
         return SparseCoder.load_from_disk(root / hookpoint if hookpoint is not None else root, device, decoder=decoder)
@@ -189,9 +191,3 @@ def _in_columns(latents: coder.Latents, num_tokens: int) -> tuple[Tensor, Tensor
         acts.new_zeros(num_tokens, k).index_put(places, acts),
         indices.new_zeros(num_tokens, k).index_put(places, indices),
     )
-
-
-def _download(name: str, patterns: list[str] | None) -> Path:
-    from huggingface_hub import snapshot_download  # slow to import, and local files do not need it
-
-    return Path(snapshot_download(name, allow_patterns=patterns))

@@ -56,7 +56,7 @@ def read_files(directory: Path) -> CoderFiles:
     Raises CheckpointError when a file is missing or damaged.
     """
     paths = CoderDir(directory)
-    with _reading(directory):
+    with reading(directory):
         values: dict[str, Any] = dict(json.loads(paths.config.read_text(encoding="utf-8")))
         known = {name: value for name, value in values.items() if name in SparseCoderConfig.model_fields}
         with safe_open(paths.weights, framework="pt", device="cpu") as file:
@@ -64,7 +64,8 @@ def read_files(directory: Path) -> CoderFiles:
         d_in, config = int(values["d_in"]), SparseCoderConfig(**known)
         dtype = next(iter(tensors.values())).dtype
         tensors = _renamed(tensors, config.resolve_num_latents(d_in))
-        return CoderFiles(d_in, values.get("d_out"), config, tensors, dtype)
+        d_out = None if values.get("d_out") is None else int(values["d_out"])
+        return CoderFiles(d_in, d_out, config, tensors, dtype)
 
 
 def _renamed(tensors: dict[str, Tensor], num_latents: int) -> dict[str, Tensor]:
@@ -90,7 +91,7 @@ def fill(coder: SparseCoder, files: CoderFiles, directory: Path, *, strict: bool
     if missing:
         hint = ": load it with decoder=False" if missing == ["W_dec"] else ""
         raise CheckpointError(f"the sparse coder in {directory} has no {', '.join(missing)}{hint}")
-    with _reading(directory):
+    with reading(directory):
         wanted = files.tensors if strict else {name: files.tensors[name] for name in own}
         coder.load_state_dict({name: tensor.to(coder.b_dec.dtype) for name, tensor in wanted.items()})
 
@@ -98,14 +99,15 @@ def fill(coder: SparseCoder, files: CoderFiles, directory: Path, *, strict: bool
 def load_coder(directory: Path) -> SparseCoder:
     """Read a coder as float32 on the CPU. Raises CheckpointError as `read_files` and `fill` do."""
     files = read_files(directory)
-    with _reading(directory):
+    with reading(directory):
         coder = SparseCoder(files.d_in, files.config, d_out=files.d_out)
     fill(coder, files, directory)
     return coder
 
 
 @contextmanager
-def _reading(directory: Path) -> Iterator[None]:
+def reading(directory: Path) -> Iterator[None]:
+    """Turn what goes wrong with the coder in `directory` into a CheckpointError."""
     try:
         yield
     except FileNotFoundError as error:

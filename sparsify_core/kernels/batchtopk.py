@@ -67,6 +67,11 @@ def _locate(
     tl.store(latents_ptr + entries, (groups % J) * GROUP + places % GROUP, mask=inside)
 
 
+def fits(pre_NM: Tensor, k: int) -> bool:
+    """Whether the groups to choose from, N * k of them at most, can be counted in 32 bits."""
+    return min(len(pre_NM) * k, len(pre_NM) * triton.cdiv(pre_NM.shape[1], GROUP)) * GROUP < 2**31
+
+
 def select_batchtopk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> BatchSelection:
     """The N * k largest of relu(pre), equal ones by lowest token, then latent (arXiv:2412.06410): the same every time.
 
@@ -89,7 +94,7 @@ def select_batchtopk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> BatchSelection:
         raise ValueError(f"need {pre_NM.dtype} maxima of shape {(tokens, groups)}, got {max_NJ.dtype} {max_NJ.shape}")
     number = tokens * k
     num_chosen = min(number, tokens * groups)
-    if not 1 <= k <= latents or num_chosen * GROUP >= 2**31:
+    if not 1 <= k <= latents or not fits(pre_NM, k):
         raise ValueError(f"need 1 <= k <= {latents} and N * k < {2**31 // GROUP}, got k {k} for {tokens} tokens")
     bits, pre_bits = num_bits(pre_NM), as_bits(pre_NM)
     chosen, _ = take_largest(as_bits(max_NJ), num_chosen, bits)

@@ -24,7 +24,8 @@ from sparsify_core.kernels.sparse_grads import sparse_gradients
 
 _FUSED_MULTIPLE = 8
 """Widths and latents that the fused encoder takes; others go to the library's product."""
-_TMA_CAPABILITY = (9, 0)
+_FUSED_ON = (9, 10)
+"""Major versions of devices that can move tensors by themselves and have the shared memory for its tiles."""
 _DEAD_MULTIPLE = 64
 MAX_DEAD = MAX_COLUMNS
 
@@ -33,7 +34,7 @@ def encode(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor, Ten
     """Pre-activations (N, M) and the maxima of their groups, both bfloat16, of a bfloat16 input; no graph."""
     weight = weight_MD.detach().bfloat16()
     multiple = all(size % _FUSED_MULTIPLE == 0 for size in weight.shape)
-    if multiple and torch.cuda.get_device_capability(x_ND.device) >= _TMA_CAPABILITY:
+    if multiple and len(x_ND) and torch.cuda.get_device_capability(x_ND.device)[0] in _FUSED_ON:
         return encode_gemm(x_ND, weight, bias_M.detach())
     pre_NM = functional.linear(x_ND, weight, bias_M.detach().bfloat16())
     return pre_NM, group_max(pre_NM)
@@ -42,11 +43,14 @@ def encode(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor, Ten
 def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Tensor, Tensor | None]:
     """Indices and, for batchtopk, the token of each: int64, as `model.selection` gives them."""
     if activation == "batchtopk":
+        if not batchtopk.fits(pre_NM, k):  # while k decays it may be that large
+            places = pre_NM.flatten().topk(len(pre_NM) * k, sorted=False).indices.sort().values
+            return places % pre_NM.shape[1], places // pre_NM.shape[1]
         chosen = batchtopk.select_batchtopk(pre_NM, max_NJ, k)
         return chosen.latents.long(), chosen.tokens.long()
     if activation == "groupmax":
         return groupmax.select_groupmax(pre_NM, k)[1].long(), None
-    if k > topk.MAX_K:
+    if k > topk.MAX_K or max_NJ.shape[1] > topk.MAX_GROUPS:
         return pre_NM.topk(k, dim=-1, sorted=False).indices, None
     return topk.select_topk(pre_NM, max_NJ, k)[1].long(), None
 

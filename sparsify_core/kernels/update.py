@@ -30,7 +30,8 @@ def _lerp(start, end, weight):
 def _signum(y, z, grad, lr, share, MOMENTUM: tl.constexpr):
     """SignSGD moves z; x is its average, to deploy; y = (1 - MOMENTUM) z + MOMENTUM x, where the gradient was taken."""
     x = _lerp(y, z, 1.0 - 1.0 / MOMENTUM)
-    z -= lr * ((grad > 0).to(tl.float32) - (grad < 0).to(tl.float32))
+    sign = (grad > 0).to(tl.float32) - (grad < 0).to(tl.float32)
+    z -= lr * tl.where(grad == grad, sign, grad)  # NaN has no sign, and must be seen
     x = _lerp(x, z, share)
     return _lerp(x, z, 1.0 - MOMENTUM), z
 

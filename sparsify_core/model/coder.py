@@ -25,7 +25,7 @@ class Selection(NamedTuple):
 
 
 class Latents(NamedTuple):
-    """The active latents: `acts` >= 0 in the dtype of the weights, and the rest as in Selection."""
+    """The active latents: `acts` >= 0, in the dtype that the encoder computed in, and the rest as in Selection."""
 
     acts: Tensor
     indices: Tensor

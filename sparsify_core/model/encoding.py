@@ -33,7 +33,7 @@ def encode(coder: SparseCoder, x_ND: Tensor) -> Encoding:
         return Encoding(x_ND, coder.pre_activations(x_ND))
     from sparsify_core.kernels import fast  # Triton is there only with CUDA
 
-    low_ND = coder.centred(x_ND).bfloat16()
+    low_ND = coder.centred(x_ND).bfloat16().contiguous()
     pre_NM, max_NJ = fast.encode(low_ND, coder.encoder.weight, coder.encoder.bias)
     return Encoding(x_ND, pre_NM, low_ND, max_NJ)
 
@@ -100,7 +100,7 @@ def squared_error(
         b_enc if trains_encoder else b_enc.detach(),
         coder.W_dec,
         coder.b_dec,
-        y_NE if coder.W_skip is None else y_NE - coder.skipped(encoding.x_ND),
+        (y_NE if coder.W_skip is None else y_NE - coder.skipped(encoding.x_ND)).contiguous(),
         *latents,
         straight_through=coder.straight_through,
     )

@@ -3,6 +3,7 @@
 Sums, not ratios: the variance that the FVU is divided by is that of the whole optimizer step, known only when all
 micro-batches of all processes have been seen. Dividing the summed gradient once at the end makes any cut into
 micro-batches, accumulation steps or processes equal to one big batch (upstream averages ratios, which is not equal).
+Under batchtopk only micro-batches are: its selection is shared within the batch of one process.
 """
 
 from collections.abc import Callable

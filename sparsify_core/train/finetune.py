@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparsify_core.errors import CheckpointError
-from sparsify_core.rundir import CheckpointDir
+from sparsify_core.formats.hub import download
+from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.units import Unit, load_weights
 
 
@@ -22,22 +23,17 @@ def start_from(source: str, units: Sequence[Unit]) -> None:
         folder = _download(source, names)
     for name in names:
         if not CheckpointDir(folder).coder(name).config.is_file():
-            raise CheckpointError(f"finetune = {source} has no coder {name}: give a folder or repository that has one")
+            published = RunDir(folder).published()
+            way_out = (
+                f"give its checkpoint {published[-1].root}" if published else "give a folder or repository that has one"
+            )
+            raise CheckpointError(f"finetune = {source} has no coder {name}: {way_out}")
     load_weights(units, folder)
 
 
 def _download(source: str, names: Sequence[str]) -> Path:
     if source.startswith(("/", ".", "~")) or source.count("/") != 1:
         raise CheckpointError(f"finetune = {source} does not exist: give a folder, or a Hub id (owner/name)")
-    from httpx2 import HTTPError  # what the Hub's client speaks HTTP with
-    from huggingface_hub import snapshot_download
-
     root = CheckpointDir(Path())
     files = [file.as_posix() for name in names for file in (root.coder(name).config, root.coder(name).weights)]
-    try:
-        return Path(snapshot_download(source, allow_patterns=files))
-    except (OSError, ValueError, HTTPError) as error:
-        raise CheckpointError(
-            f"finetune = {source} is no folder here and cannot be downloaded from the Hugging Face Hub "
-            f"({type(error).__name__}): check the name and the connection, and set HF_TOKEN if it is private"
-        ) from error
+    return download(source, files)

@@ -9,6 +9,7 @@ from torch import Tensor
 from sparsify_core.model.coder import SparseCoder
 
 
+@torch.no_grad()
 def signum_step(
     coder: SparseCoder, group: dict[str, Any], state: Mapping[Tensor, dict[str, Any]], scale: Tensor, *, momentum: float
 ) -> None:
@@ -38,6 +39,7 @@ def signum_step(
         )
 
 
+@torch.no_grad()
 def adam_step(coder: SparseCoder, group: dict[str, Any], state: Mapping[Tensor, dict[str, Any]], scale: Tensor) -> None:
     """One step of Adam on `coder`; arguments as in `signum_step`."""
     from sparsify_core.kernels import update  # see signum_step

@@ -1,26 +1,27 @@
 """Trainer for programs written against upstream: a model and tokens that the program holds already."""
 
+import os
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from sparsify_core.config import RunConfig, TrainConfig
+from sparsify_core.config.run import GIVEN
 from sparsify_core.data.library import MemmapDataset
 from sparsify_core.data.rows import ArrayRows, DatasetRows
 from sparsify_core.data.sequences import Sequences, split_in_order
 from sparsify_core.errors import ConfigError, DataError
 from sparsify_core.evaluation.coders import has_head
+from sparsify_core.flags import explain
 from sparsify_core.formats.library import SparseCoder
 from sparsify_core.formats.tree import find_coders
 from sparsify_core.rundir import RunDir
 from sparsify_core.train.run import Sources, next_attempt, run_attempt
-
-_GIVEN = "(given)"
-"""Stands for the dataset, and for a model without a name, in configurations and messages."""
 
 
 class Trainer:
@@ -42,18 +43,13 @@ class Trainer:
     def __init__(self, cfg: TrainConfig, dataset: Any, model: nn.Module) -> None:
         self.model = model
         self._rows = _rows(dataset)
-        name = getattr(model.config, "_name_or_path", "") or _GIVEN
-        values = cfg.model_dump() | {"model": name, "dataset": _GIVEN, "ctx_len": self._rows.length}
         needs_head = cfg.eval_downstream or cfg.loss_fn != "fvu"
         if needs_head and not has_head(model):
             raise ConfigError(
                 f"{'eval_downstream' if cfg.eval_downstream else f'loss_fn = {cfg.loss_fn}'} needs the model's "
                 f"predictions, but {type(model).__name__} has no head: give the causal language model"
             )
-        device = next(model.parameters()).device.type
-        if device not in ("cpu", "cuda"):
-            raise ConfigError(f"the model is on {device}: move it to cpu or cuda")
-        self.cfg = RunConfig.model_validate({**values, "device": device})
+        self.cfg = _run_config(cfg, model, self._rows.length)
         self.run_dir = RunDir(Path(cfg.save_dir, cfg.run_name or "unnamed"))
 
     def fit(self) -> None:
@@ -78,9 +74,27 @@ class Trainer:
         return split_in_order(self._rows, np.arange(len(self._rows)), config)
 
 
+def _run_config(cfg: TrainConfig, model: nn.Module, ctx_len: int) -> RunConfig:
+    """`cfg` as the configuration of a run; what is about loading is not used, and so not taken over."""
+    device = next(model.parameters()).device.type
+    if device not in ("cpu", "cuda") or cfg.device not in ("auto", device):
+        raise ConfigError(f"the model is on {device} and device is {cfg.device}: move the model to it, or use auto")
+    index, rank = next(model.parameters()).device.index or 0, int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "cuda" and index != rank:
+        raise ConfigError(f"the model is on cuda:{index}, but process {rank} trains on cuda:{rank}: move it there")
+    kept = {*TrainConfig.model_fields, "max_examples", "resume", "revision"}
+    values = {key: value for key, value in cfg.model_dump().items() if key in kept}
+    name = getattr(model.config, "_name_or_path", "") or GIVEN
+    values |= {"model": name, "dataset": GIVEN, "ctx_len": ctx_len, "device": device}
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+
+
 def _rows(dataset: Any) -> ArrayRows | DatasetRows:
     if isinstance(dataset, MemmapDataset):
         return ArrayRows(dataset.mmap)
     if not isinstance(dataset, Sized) or "input_ids" not in getattr(dataset, "column_names", ()):
         raise DataError(f"the dataset, a {type(dataset).__name__}, has no column input_ids: see chunk_and_tokenize")
-    return DatasetRows(dataset, _GIVEN)
+    return DatasetRows(dataset, GIVEN)

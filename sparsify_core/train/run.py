@@ -195,6 +195,9 @@ def _as_failure(error: BaseException) -> BaseException:
         return ModelError(
             "the GPU has not enough memory: lower batch_size, expansion_factor or the number of hookpoints"
         )
+    if type(error).__name__ in ("BackendCompilerFailed", "InductorError"):  # torch._dynamo.exc moves them about
+        first_line = str(error).strip().splitlines()[0]
+        return ModelError(f"the model's layers cannot be compiled ({first_line}): set compile_model off")
     return error
 
 

@@ -29,6 +29,7 @@ _MAY_CHANGE = {
     "save_best",
     "keep_last",
     "device",
+    "compile_model",
     "data_preprocessing_num_proc",
     "log_every",
     "log_to_tensorboard",

@@ -62,7 +62,8 @@ class StepSums:
         if self._config.upstream_compat and self._scale is None:
             # As upstream, divide before the tokens are summed: where the true gradient is 0 (b_dec of an untrained
             # transcoder), rounding decides on its sign, and that is all that signum looks at.
-            self._scale = 1 / (y_NE - y_NE.mean(0)).pow(2).sum()
+            y_wide_NE = y_NE.float()
+            self._scale = 1 / (y_wide_NE - y_wide_NE.mean(0)).pow(2).sum()
         chunks = self._config.micro_acc_steps
         selection = None
         if self._unit.coder.uses_batchtopk and chunks > 1:

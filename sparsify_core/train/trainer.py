@@ -126,11 +126,12 @@ class Trainer:
             done = step + 1
             last = done == self.num_steps
             saving = last or done % self._config.save_every == 0
-            if done % self._config.log_every == 0 or saving:
-                self._note(done, stats)
             stopping = self._group.any(bool(self.stop))
             evaluating = bool(self._config.eval_every) and done % self._config.eval_every == 0
-            if not (stopping or saving or evaluating):
+            pausing = stopping or saving or evaluating
+            if done % self._config.log_every == 0 or pausing:
+                self._note(done, stats)
+            if not pausing:
                 continue
             self._points.flush()  # nothing is saved behind a loss that is not finite
             with self._points.pause():

@@ -38,7 +38,7 @@ def build_units(config: RunConfig, specs: Sequence[CoderSpec], device: torch.dev
 
 def _trains_fast(config: RunConfig, device: torch.device) -> bool:
     """Raises ConfigError where bfloat16 is asked for and cannot be had."""
-    is_possible = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    is_possible = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if config.coder_dtype == "bfloat16" and not is_possible:
         raise ConfigError(f"coder_dtype = bfloat16 needs CUDA that computes in it, not {device.type}: use auto")
     return is_possible and config.coder_dtype != "float32"

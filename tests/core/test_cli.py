@@ -75,6 +75,7 @@ def test_config_file_round_trip_and_flags_override(tmp_path: Path, suffix: str) 
         (["--layers", "1", "--hookpoints", "h.1"], "either layers or hookpoints"),
         (["--hf_token", "hf_secret"], "HF_TOKEN"),
         (["--config", "missing.json"], "cannot be read"),
+        (["--data_args", "name=x, token=hf_secret"], "data_args may not hold token"),
         (["--batch", "4"], "--batch"),
     ],
 )
@@ -102,6 +103,15 @@ def test_upstream_config_file_with_empty_token_is_read(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model": "gpt2", "hf_token": None, "sae": {"k": 8}}))
     assert parse(["--config", str(path)])[0].sae.k == 8
+
+
+def test_token_in_a_file_is_refused_and_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model": "gpt2", "hf_token": "hf_secret"}))
+    assert main(["--config", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert "set HF_TOKEN" in message
+    assert "hf_secret" not in message
 
 
 def test_help_lists_every_field_without_importing_torch() -> None:

@@ -66,3 +66,13 @@ def test_auto_leaves_the_cpu_alone() -> None:
     before = [layer.forward for layer in model.layers]
     with compiled_layers(model, ["layers.1"], RunConfig(), torch.device("cpu")):
         assert [layer.forward for layer in model.layers] == before
+
+
+def test_patched_forward_comes_back() -> None:
+    model = llama()
+    patched = model.layers[0].forward
+    model.layers[0].forward = patched
+    with compiled_layers(model, ["layers.1"], RunConfig(compile_model="on"), torch.device("cpu")):
+        assert model.layers[0].forward is not patched
+    assert vars(model.layers[0])["forward"] is patched
+    assert "forward" not in vars(model.layers[2])

@@ -189,7 +189,13 @@ def test_tensor_too_many_or_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 def test_width_that_is_no_number_is_refused(tmp_path: Path) -> None:
     save(tmp_path, "a")
-    for values in ({"k": 4, "d_in": "wide"}, {"k": 4}, []):
+    for values in (
+        {"k": 4, "d_in": "wide"},
+        {"k": 4},
+        [],
+        {"k": 4, "d_in": 8, "d_out": "x"},
+        {"k": 4, "d_in": 8, "d_out": -3},
+    ):
         (tmp_path / "a" / "cfg.json").write_text(json.dumps(values))
         with pytest.raises(CheckpointError, match="cannot be read"):
             Sae.load_from_disk(tmp_path / "a")

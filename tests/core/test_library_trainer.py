@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from runs import Trained
 from sparsify_core import MemmapDataset, SaeConfig, SparseCoder, TrainConfig, Trainer, evaluate
+from sparsify_core.config import RunConfig
 from sparsify_core.errors import ConfigError, DataError
 
 IDS = np.random.default_rng(0).integers(2, 66, (48, 16))
@@ -86,3 +87,20 @@ def test_downstream_metrics_of_a_given_model(config: Any, model: Any) -> None:
     trainer.fit()
     found = evaluate(trainer.saes, model, IDS[-4:]).values["layers.0"]
     assert Trained(0, trainer.run_dir).evaluation(11)["coders"]["layers.0"] == pytest.approx(found, rel=1e-4, abs=1e-6)
+
+
+def test_fields_about_loading_are_not_used(config: Any, model: Any) -> None:
+    values = {**config().model_dump(), "dataset": "x.bin", "memmap_dtype": "uint32", "load_in_8bit": True}
+    data = datasets.Dataset.from_dict({"input_ids": IDS.tolist()})
+    trainer = Trainer(RunConfig.model_validate(values), data, model)
+    assert trainer.cfg.ctx_len == 16
+    assert not trainer.cfg.load_in_8bit
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [({"exclude_first": 16}, "leaves nothing of ctx_len = 16"), ({"device": "cuda"}, "is on cpu and device is cuda")],
+)
+def test_what_does_not_fit_is_one_sentence(config: Any, model: Any, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Trainer(config(**changes), datasets.Dataset.from_dict({"input_ids": IDS.tolist()}), model)
