@@ -36,4 +36,7 @@ def _download(source: str, names: Sequence[str]) -> Path:
         raise CheckpointError(f"finetune = {source} does not exist: give a folder, or a Hub id (owner/name)")
     root = CheckpointDir(Path())
     files = [file.as_posix() for name in names for file in (root.coder(name).config, root.coder(name).weights)]
-    return download(source, files)
+    try:
+        return download(source, files)
+    except CheckpointError as error:
+        raise CheckpointError(f"finetune = {error}") from error

@@ -28,7 +28,7 @@ CUDA = torch.device("cuda", 0)
         ),
         ({"adam_bits": "8", "optimizer": "adam", "device": "cpu"}, "adam_bits = 8 needs CUDA, not device cpu"),
         ({"adam_bits": "8"}, "adam_bits = 8 is about optimizer adam, not signum"),
-        ({"adam_bits": "32", "optimizer": "muon"}, "adam_bits = 32 is about optimizer adam, not muon"),
+        ({"adam_bits": "auto", "optimizer": "muon"}, "adam_bits = auto is about optimizer adam, not muon"),
     ],
 )
 def test_options_that_do_not_fit(changes: dict[str, Any], sentence: str) -> None:

@@ -139,8 +139,8 @@ def test_finetune_from_the_hub(train: TrainFunction, hub: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("nobody/no-such-coders", "cannot be downloaded from the Hugging Face Hub"),
-        ("owner/-saes-", "cannot be downloaded from the Hugging Face Hub"),
+        ("nobody/no-such-coders", "repository that can be read from the Hugging Face Hub"),
+        ("owner/-saes-", "repository that can be read from the Hugging Face Hub"),
         ("./missing", "does not exist: give a folder, or a Hub id"),
         ("missing", "does not exist: give a folder, or a Hub id"),
     ],
