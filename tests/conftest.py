@@ -1,7 +1,9 @@
 """Fixtures that several folders share: settings, migrated databases on both engines, a broker, a tiny model."""
 
 import json
+import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,10 @@ from server.db.migrate import upgrade
 from server.db.session import Database
 from server.settings import Settings
 from services import broker, execute, postgres
+
+if shutil.which("nvidia-smi") is None:
+    # Without a GPU the Triton kernels run in the interpreter. Triton reads this when it is imported, by whichever test.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,13 +1,10 @@
-"""Without a CUDA device the Triton kernels run in the interpreter, which must be chosen before Triton is imported."""
+"""What the tests of kernels share."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 torch.set_num_threads(1)
 
 
