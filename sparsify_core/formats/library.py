@@ -163,15 +163,17 @@ class SparseCoder(coder.SparseCoder):
         top_acts, top_indices, _ = self.encode(x_ND)
         out_NE = self.decode(top_acts, top_indices)
         if self.W_skip is not None:
-            out_NE = out_NE + x_ND @ self.W_skip.mT
+            out_NE = out_NE + self.skipped(x_ND)
         residual_NE = y_NE - out_NE
         variance = (y_NE - y_NE.mean(0)).square().sum() if total_variance is None else total_variance
         auxk = multi = out_NE.new_zeros(())
-        encoding = Encoding(x_ND, self.pre_activations(x_ND))
-        if dead_mask is not None and bool(dead_mask.any()):
-            auxk = losses.auxk_sum(self, encoding, residual_NE.detach(), dead_mask.nonzero().flatten()) / variance
-        if self.cfg.multi_topk:
-            multi = losses.multi_topk_sum(self, encoding, y_NE) / variance
+        dead_C = x_ND.new_zeros(0) if dead_mask is None else dead_mask.nonzero().flatten()
+        if len(dead_C) or self.cfg.multi_topk:
+            encoding = Encoding(x_ND, self.pre_activations(x_ND))
+            if len(dead_C):
+                auxk = losses.auxk_sum(self, encoding, residual_NE.detach(), dead_C) / variance
+            if self.cfg.multi_topk:
+                multi = losses.multi_topk_sum(self, encoding, y_NE) / variance
         return ForwardOutput(out_NE, top_acts, top_indices, residual_NE.square().sum() / variance, auxk, multi)
 
 
