@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import nn
 
+from sparsify_core.capture.forwards import exchanged_forwards
 from sparsify_core.capture.hookpoints import layer_list
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import HookpointError
@@ -29,17 +30,8 @@ def compiled_layers(
             prefix, num_layers = layer_list(model)
             for layer in range(num_layers):
                 compiled += _largest_pieces(model, f"{prefix}.{layer}", hookpoints)
-    own = {module: vars(module).get("forward") for module in compiled}  # of modules that somebody patched
-    for module in compiled:
-        module.forward = torch.compile(module.forward, dynamic=False)
-    try:
+    with exchanged_forwards({module: torch.compile(module.forward, dynamic=False) for module in compiled}):
         yield
-    finally:
-        for module, forward in own.items():
-            if forward is None:
-                del module.forward
-            else:
-                module.forward = forward
 
 
 def _largest_pieces(model: nn.Module, name: str, hookpoints: Collection[str]) -> list[nn.Module]:

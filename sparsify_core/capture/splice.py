@@ -1,6 +1,7 @@
 """Run the whole language model with the outputs of its hookpoints replaced."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,12 +9,12 @@ from torch import Tensor, nn
 from sparsify_core.capture.rows import first_input, first_output, token_rows
 
 Replacement = Callable[[str, Tensor, Tensor], Tensor]
-"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): float32 with their graph, a row per
-token. Returns (N, E) to take the output's place."""
+"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): with their graph, a row per token; float32
+unless the model's own format was asked for. Returns (N, E), of any float dtype, to take the output's place."""
 
 
 class Splice:
-    """Forward hooks on some modules of a frozen causal language model; outside of `logits` they do nothing.
+    """Forward hooks on some modules of a frozen causal language model; they do nothing but inside of `replacing`.
 
     Every module runs as it is, and what it returns is exchanged behind it: nothing of the model is modified (upstream
     puts nn.Identity in the place of modules for good). Modules may be called with keyword arguments; of a tuple only
@@ -22,11 +23,14 @@ class Splice:
     Args:
         lm: with its head; hookpoints are named below its base model.
         needs_inputs: whether the replacement looks at the module's input; otherwise it is given the output twice.
+        keeps_dtype: hand activations over in the model's own format.
     """
 
-    def __init__(self, lm: nn.Module, hookpoints: Sequence[str], *, needs_inputs: bool) -> None:
-        self._lm = lm
+    def __init__(
+        self, lm: nn.Module, hookpoints: Sequence[str], *, needs_inputs: bool, keeps_dtype: bool = False
+    ) -> None:
         self._needs_inputs = needs_inputs
+        self._keeps_dtype = keeps_dtype
         self._hookpoints = tuple(hookpoints)
         self._waiting: set[str] = set()
         self._replacement: Replacement | None = None
@@ -35,13 +39,13 @@ class Splice:
             base.get_submodule(name).register_forward_hook(self._hook(name), with_kwargs=True) for name in hookpoints
         ]
 
-    def logits(self, input_ids: Tensor, replacement: Replacement | None) -> Tensor:
-        """Logits (B, L, V) in the model's dtype for `input_ids` (B, L); of the clean model without a replacement."""
+    @contextmanager
+    def replacing(self, replacement: Replacement) -> Iterator[None]:
+        """For one forward of the model, or of its base model."""
         self._waiting = set(self._hookpoints)
         self._replacement = replacement
         try:
-            logits: Tensor = self._lm(input_ids=input_ids, use_cache=False).logits
-            return logits
+            yield
         finally:
             self._replacement = None
 
@@ -56,9 +60,13 @@ class Splice:
                 return output
             self._waiting.discard(name)
             original = first_output(output)
-            y_NE = token_rows(original, name, "output").float()
-            x_ND = token_rows(first_input(args, kwargs), name, "input").float() if self._needs_inputs else y_NE
+            y_NE = self._rows(original, name, "output")
+            x_ND = self._rows(first_input(args, kwargs), name, "input") if self._needs_inputs else y_NE
             spliced = self._replacement(name, x_ND, y_NE).to(original.dtype).view_as(original)
             return (spliced, *output[1:]) if isinstance(output, tuple) else spliced
 
         return hook
+
+    def _rows(self, value: Any, name: str, what: str) -> Tensor:
+        rows = token_rows(value, name, what)
+        return rows if self._keeps_dtype else rows.float()

@@ -48,6 +48,7 @@ class _Hookpoint:
     def __init__(self, lm: nn.Module, name: str, coders: Mapping[str, SparseCoder], mean_E: Tensor) -> None:
         self._names = tuple(coders)
         needs_inputs = any(coder.is_transcoder for coder in coders.values())
+        self._lm = lm
         self._splice = Splice(lm, [name], needs_inputs=needs_inputs)
         reconstructions = [partial(_reconstruct, coder) for coder in coders.values()]
         self._replacements: list[Rows] = [_zeros, partial(_constant, mean_E), *reconstructions]
@@ -56,7 +57,8 @@ class _Hookpoint:
 
     def add(self, batch: Batch, clean_BLV: Tensor) -> None:
         for number, replacement in enumerate(self._replacements):
-            logits_BLV = self._splice.logits(batch.ids_BL, partial(_exchange, batch.kept, replacement))
+            with self._splice.replacing(partial(_exchange, batch.kept, replacement)):
+                logits_BLV = self._lm(input_ids=batch.ids_BL, use_cache=False).logits
             losses = [cross_entropy_sum(logits_BLV, batch.ids_BL), kl_sum(logits_BLV, clean_BLV)]
             self._sums_R2[number] += torch.stack(losses)
 

@@ -214,3 +214,35 @@ def select_batchtopk(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Te
     order = acts_P.sort(descending=True, stable=True).indices[: len(pre_NM) * k]
     cells = order.sort().values
     return acts_P[cells], (cells // pre_NM.shape[1]).int(), (cells % pre_NM.shape[1]).int(), acts_P[order[-1]]
+
+
+def cross_entropy(logits_NV: Tensor, targets_N: Tensor, *, needs_gradient: bool = True) -> tuple[Tensor, Tensor | None]:
+    """loss[n] = -log softmax(logits[n])[targets[n]], 0 where the target is negative: (N), float32 for half precision.
+
+    Returns:
+        The loss, and d loss[n] / d logits[n] in the dtype of the logits, or None.
+    """
+    counts_N = targets_N >= 0
+    index_N1 = targets_N.clamp(min=0)[:, None]
+    log_q_NV = logits_NV.log_softmax(-1, dtype=_wide(logits_NV.dtype))
+    loss_N = torch.where(counts_N, -log_q_NV.gather(1, index_N1)[:, 0], 0)
+    if not needs_gradient:
+        return loss_N, None
+    grad_NV = log_q_NV.exp_()
+    grad_NV.scatter_add_(1, index_N1, grad_NV.new_full((1, 1), -1).expand_as(index_N1))
+    return loss_N, grad_NV.mul_(counts_N[:, None]).to(logits_NV.dtype)
+
+
+def kl_divergence(logits_NV: Tensor, clean_NV: Tensor, *, needs_gradient: bool = True) -> tuple[Tensor, Tensor | None]:
+    """loss[n] = sum_v p_v (log p_v - log q_v), p from the clean logits, q from `logits_NV`; as `cross_entropy`."""
+    wide = _wide(logits_NV.dtype)
+    log_q_NV, log_p_NV = logits_NV.log_softmax(-1, dtype=wide), clean_NV.log_softmax(-1, dtype=wide)
+    loss_N = functional.kl_div(log_q_NV, log_p_NV, log_target=True, reduction="none").sum(-1)
+    if not needs_gradient:
+        return loss_N, None
+    return loss_N, log_q_NV.exp_().sub_(log_p_NV.exp_()).to(logits_NV.dtype)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """At least float32: half precision has too few digits for a sum over a vocabulary."""
+    return torch.promote_types(dtype, torch.float32)

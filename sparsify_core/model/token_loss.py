@@ -1,63 +1,122 @@
 """End-to-end losses: what the spliced reconstructions do to the language model's predictions, as sums over tokens.
 
-Legend: B sequences, L tokens, V vocabulary, N = B * L. Sums, for the reason given in losses.py. Logits stay in the
-model's dtype; float32 exists for a few tokens at a time only, in the backward pass too, where it is recomputed.
+Sums, for the reason given in losses.py. Logits are read from hidden states a few tokens at a time, in the backward's
+stead: loss and gradient of a chunk are computed together, and only the gradient of its hidden states is kept (as Liger
+Kernel's fused linear cross-entropy does; Hsu et al. 2024).
+
+Legend: B sequences, L tokens, N = B * L, D width of the hidden states, V vocabulary.
 """
 
 from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
-_CHUNK_ELEMENTS = 1 << 24
-"""Logits converted at a time: 64 MiB in float32."""
+from sparsify_core.kernels import reference
+
+_CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 26}
+"""Logits that exist at a time: 64 MiB in float32, 128 MiB in bfloat16."""
 
 _NO_TARGET = -100
 
+Readout = Callable[[Tensor], Tensor]
+"""Hidden states (N, D) of any tokens -> their logits (N, V), differentiable; what it is made of is frozen."""
 
-def cross_entropy_sum(logits_BLV: Tensor, input_ids_BL: Tensor) -> Tensor:
+_Losses = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
+"""Logits (N, V), what they are compared with (N, ...), whether a gradient is needed -> losses (N) and the gradient."""
+
+
+def _given(logits_NV: Tensor) -> Tensor:
+    return logits_NV
+
+
+def cross_entropy_sum(states_BLD: Tensor, input_ids_BL: Tensor, readout: Readout = _given) -> Tensor:
     """sum over b, l < L-1 of -log q(token l+1 | tokens up to l), q the softmax of the logits; nats.
+
+    Args:
+        states_BLD: hidden states; the logits themselves without a `readout`.
 
     Returns:
         A float64 scalar over B * (L - 1) predicted tokens.
     """
     targets_BL = input_ids_BL.roll(-1, 1)
     targets_BL[:, -1] = _NO_TARGET
-    return _chunked_sum(_cross_entropy, logits_BLV, targets_BL.flatten())
+    losses = partial(_cross_entropy, _kernels(states_BLD))
+    return _chunked_sum(states_BLD, targets_BL, readout, losses)
 
 
-def kl_sum(logits_BLV: Tensor, clean_BLV: Tensor) -> Tensor:
-    """sum over b, l of KL(p || q) = sum_v p_v (log p_v - log q_v), p from the clean logits, q from `logits_BLV`; nats.
+def kl_sum(states_BLD: Tensor, clean_BLD: Tensor, readout: Readout = _given) -> Tensor:
+    """sum over b, l of KL(p || q) = sum_v p_v (log p_v - log q_v), p from the clean states, q from `states_BLD`; nats.
 
     Upstream's "kl" leaves out log p: a cross-entropy, that does not become 0 for a perfect coder.
+
+    Args:
+        states_BLD, clean_BLD: hidden states; the logits themselves without a `readout`. The second gets no gradient.
 
     Returns:
         A float64 scalar over B * L predicted tokens.
     """
-    return _chunked_sum(_kl, logits_BLV, clean_BLV.flatten(0, 1))
+    losses = partial(_kl, _kernels(states_BLD), readout)
+    return _chunked_sum(states_BLD, clean_BLD, readout, losses)
 
 
-def _chunked_sum(loss: Callable[[Tensor, Tensor], Tensor], logits_BLV: Tensor, reference_N: Tensor) -> Tensor:
-    """Sum of `loss` over chunks of tokens. Splitting once keeps the backward pass at one concatenation."""
-    size = max(_CHUNK_ELEMENTS // logits_BLV.shape[-1], 1)
-    parts = zip(torch.split(logits_BLV.flatten(0, 1), size), torch.split(reference_N, size), strict=True)
-    sums = [checkpoint(loss, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
-    return torch.stack(sums).sum()
+def _chunked_sum(states_BLD: Tensor, references_BL: Tensor, readout: Readout, losses: _Losses) -> Tensor:
+    total: Tensor = _ChunkedSum.apply(states_BLD.flatten(0, 1), references_BL.flatten(0, 1), readout, losses)
+    return total
 
 
-def _cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    return functional.cross_entropy(_wide(logits_NV), targets_N, ignore_index=_NO_TARGET, reduction="none").sum(
-        dtype=torch.float64
-    )
+class _ChunkedSum(torch.autograd.Function):
+    """Sum of the losses, float64. The gradient of the states is there before anybody asks for it."""
+
+    @staticmethod
+    def forward(ctx: Any, states_ND: Tensor, references_N: Tensor, readout: Readout, losses: _Losses) -> Tensor:
+        needs_gradient = ctx.needs_input_grad[0]
+        grad_ND = torch.empty_like(states_ND) if needs_gradient else None
+        total = torch.zeros((), dtype=torch.float64, device=states_ND.device)
+        size = max(_CHUNK_LOGITS[states_ND.device.type] // readout(states_ND[:1]).shape[-1], 1)
+        for start in range(0, len(states_ND), size):
+            part = slice(start, start + size)
+            states_nD = states_ND[part].detach().requires_grad_(needs_gradient)
+            with torch.enable_grad():
+                logits_nV = readout(states_nD)
+            loss_n, grad_nV = losses(logits_nV.detach().contiguous(), references_N[part], needs_gradient)
+            total += loss_n.sum(dtype=torch.float64)
+            if grad_ND is not None:
+                (grad_ND[part],) = torch.autograd.grad(logits_nV, states_nD, grad_nV)
+        if grad_ND is not None:
+            ctx.save_for_backward(grad_ND)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_ND,) = ctx.saved_tensors
+        return grad_ND * grad_total, None, None, None
 
 
-def _kl(logits_NV: Tensor, clean_NV: Tensor) -> Tensor:
-    log_q, log_p = _wide(logits_NV).log_softmax(-1), _wide(clean_NV).log_softmax(-1)
-    return functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(dtype=torch.float64)
+def _cross_entropy(
+    kernels: ModuleType, logits_NV: Tensor, targets_N: Tensor, needs_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    result: tuple[Tensor, Tensor | None] = kernels.cross_entropy(logits_NV, targets_N, needs_gradient=needs_gradient)
+    return result
 
 
-def _wide(logits: Tensor) -> Tensor:
-    """At least float32: half precision has too few digits for a sum over a vocabulary."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def _kl(
+    kernels: ModuleType, readout: Readout, logits_NV: Tensor, clean_ND: Tensor, needs_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    clean_NV = readout(clean_ND).contiguous()
+    result: tuple[Tensor, Tensor | None] = kernels.kl_divergence(logits_NV, clean_NV, needs_gradient=needs_gradient)
+    return result
+
+
+def _kernels(states: Tensor) -> ModuleType:
+    """Who computes the losses: Triton where it can, which is on devices that compute in bfloat16."""
+    if states.is_cuda and states.dtype != torch.float64 and torch.cuda.is_bf16_supported(including_emulation=False):
+        from sparsify_core.kernels import token_loss  # Triton is there only with CUDA
+
+        return token_loss
+    return reference

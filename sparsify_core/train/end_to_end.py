@@ -6,11 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from sparsify_core.capture.prefix import run_once, shared_layers
+from sparsify_core.capture.readout import Readout
 from sparsify_core.capture.splice import Splice
 from sparsify_core.config import RunConfig
 from sparsify_core.model.token_loss import cross_entropy_sum, kl_sum
 from sparsify_core.train.step import StepSums
-from sparsify_core.train.units import Unit
+from sparsify_core.train.units import Unit, read_as_they_are
 
 
 class EndToEnd:
@@ -20,7 +22,8 @@ class EndToEnd:
     (upstream cuts it there). All predicted tokens count for the loss, those of excluded positions too. The FVU that is
     logged compares with the module's output in the spliced model, where earlier reconstructions have changed it.
 
-    With several seeds, each has its own forward, in which all of its coders are spliced.
+    With several seeds, each has its own forward, in which all of its coders are spliced. The layers below the first
+    hookpoint run once per batch, for all of these forwards and the clean one.
 
     Args:
         lm: frozen, with its head.
@@ -35,7 +38,13 @@ class EndToEnd:
         self._seeds = [
             dict(zip(by_hookpoint, names, strict=True)) for names in zip(*by_hookpoint.values(), strict=True)
         ]
-        self._splice = Splice(lm, list(by_hookpoint), needs_inputs=config.sae.transcode)
+        base: nn.Module = lm.base_model  # type: ignore[assignment]
+        hookpoints = list(by_hookpoint)
+        needs_inputs = config.sae.transcode
+        keeps_dtype = read_as_they_are(units, next(lm.parameters()).dtype)
+        self._readout = Readout(lm)
+        self._shared = shared_layers(base, hookpoints, needs_inputs=needs_inputs)
+        self._splice = Splice(lm, hookpoints, needs_inputs=needs_inputs, keeps_dtype=keeps_dtype)
 
     def close(self) -> None:
         """Take the hooks off the model."""
@@ -48,20 +57,29 @@ class EndToEnd:
             sums: by name of the coder.
             kept: the rows (of B * L) to splice; None means all.
         """
-        clean_BLV = None
-        if self._uses_kl:
-            with torch.no_grad():
-                clean_BLV = self._splice.logits(input_ids_BL, None)
-        for names in self._seeds:
-            spliced = {hookpoint: sums[name] for hookpoint, name in names.items()}
-            logits_BLV = self._splice.logits(input_ids_BL, partial(_reconstruct, spliced, kept))
-            if clean_BLV is None:
-                loss, num_tokens = cross_entropy_sum(logits_BLV, input_ids_BL), input_ids_BL[:, 1:].numel()
-            else:
-                loss, num_tokens = kl_sum(logits_BLV, clean_BLV), input_ids_BL.numel()
-            loss.backward()  # type: ignore[no-untyped-call]
-            for coder_sums in spliced.values():
-                coder_sums.add_token_loss(loss.detach(), num_tokens)
+        with run_once(self._shared):
+            clean_BLD = None
+            if self._uses_kl:
+                with torch.no_grad():
+                    clean_BLD = self._readout.states(input_ids_BL)
+            for names in self._seeds:
+                spliced = {hookpoint: sums[name] for hookpoint, name in names.items()}
+                self._add_seed(spliced, input_ids_BL, kept, clean_BLD)
+
+    def _add_seed(
+        self, spliced: Mapping[str, StepSums], input_ids_BL: Tensor, kept: Tensor | None, clean_BLD: Tensor | None
+    ) -> None:
+        """One spliced forward, and its backward. `spliced`: by hookpoint. `clean_BLD`: for kl."""
+        with self._splice.replacing(partial(_reconstruct, spliced, kept)):
+            states_BLD = self._readout.states(input_ids_BL)
+        if clean_BLD is None:
+            loss = cross_entropy_sum(states_BLD, input_ids_BL, self._readout.logits)
+            num_tokens = input_ids_BL[:, 1:].numel()
+        else:
+            loss, num_tokens = kl_sum(states_BLD, clean_BLD, self._readout.logits), input_ids_BL.numel()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for coder_sums in spliced.values():
+            coder_sums.add_token_loss(loss.detach(), num_tokens)
 
 
 def _reconstruct(
@@ -71,4 +89,4 @@ def _reconstruct(
     sums = spliced[hookpoint]
     if kept is None:
         return sums.reconstruct(x_ND, y_NE)
-    return y_NE.index_copy(0, kept, sums.reconstruct(x_ND[kept], y_NE[kept]))
+    return y_NE.index_copy(0, kept, sums.reconstruct(x_ND[kept], y_NE[kept]).to(y_NE.dtype))

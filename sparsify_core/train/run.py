@@ -136,8 +136,6 @@ def _build(
     tap = ActivationTap(base, hookpoints, needs_inputs=config.sae.transcode)
     undo.callback(tap.close)
     placement = place(config, tap.widths(group.device), hookpoints, group.world_size)
-    # Behind the short forward of `widths`, because every shape is compiled anew.
-    undo.enter_context(compiled_layers(base, hookpoints, config, group.device))
     units = build_units(config, placement.trained_by(group.rank), group.device)
     if config.finetune is not None and resuming is None:
         with group.failing_together():
@@ -145,6 +143,8 @@ def _build(
     end_to_end = EndToEnd(config, model, units) if config.loss_fn != "fvu" else None
     if end_to_end is not None:
         undo.callback(end_to_end.close)
+    # Behind the short forwards of `widths` and of EndToEnd, because every shape is compiled anew.
+    undo.enter_context(compiled_layers(base, hookpoints, config, group.device))
 
     check_vocabulary(config, _vocabulary_size(model))
     reporter.phase("tokenizing", detail=config.dataset)

@@ -27,7 +27,7 @@ from sparsify_core.train.start import initialize_biases
 from sparsify_core.train.state import load_state
 from sparsify_core.train.step import Batch, StepSums, finish_step
 from sparsify_core.train.stop import StopRequest
-from sparsify_core.train.units import Unit
+from sparsify_core.train.units import Unit, read_as_they_are
 
 
 class Trainer:
@@ -68,8 +68,7 @@ class Trainer:
         self._by_hookpoint: dict[str, list[Unit]] = {}
         for unit in units:
             self._by_hookpoint.setdefault(unit.hookpoint, []).append(unit)
-        # The kernels read bfloat16 as it is; float16 has too small a range to compute in.
-        self._keeps_dtype = tap.dtype == torch.bfloat16 and all(unit.coder.trains_fast for unit in units)
+        self._keeps_dtype = read_as_they_are(units, tap.dtype)
         self._sequences = sequences
         self._exclude_tokens = exclude_tokens
         self._max_token_id = max_token_id

@@ -44,6 +44,13 @@ def _trains_fast(config: RunConfig, device: torch.device) -> bool:
     return is_possible and config.coder_dtype != "float32"
 
 
+def read_as_they_are(units: Sequence[Unit], dtype: torch.dtype) -> bool:
+    """Whether these coders train on activations in the model's `dtype`, so that float32 copies can be saved: the
+    kernels read bfloat16; float16 has too small a range to compute in.
+    """
+    return dtype == torch.bfloat16 and all(unit.coder.trains_fast for unit in units)
+
+
 def load_weights(units: Sequence[Unit], checkpoint: Path) -> None:
     """Take the weights from the coders of a checkpoint directory. Raises CheckpointError when they do not fit."""
     for unit in units:

@@ -168,19 +168,23 @@ def test_kl_is_a_divergence() -> None:
 
 def test_kl_of_a_perfect_coder_is_zero_and_ce_that_of_the_model() -> None:
     lm = llama()
+    clean = lm(IDS).logits
     splice = Splice(lm, ["layers.1"], needs_inputs=False)
-    clean = splice.logits(IDS, None)
-    perfect = splice.logits(IDS, lambda _name, _x, y: y)
+    with splice.replacing(lambda _name, _x, y: y):
+        perfect = lm(IDS).logits
+    with splice.replacing(lambda _name, _x, y: y * 0):
+        broken = lm(IDS).logits
     assert kl_sum(perfect, clean) == 0
     assert float(cross_entropy_sum(perfect, IDS)) / 30 == pytest.approx(float(lm(IDS, labels=IDS).loss), rel=1e-6)
-    assert kl_sum(splice.logits(IDS, lambda _name, _x, y: y * 0), clean) > 0
+    assert kl_sum(broken, clean) > 0
+    assert torch.equal(lm(IDS).logits, clean)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     torch.manual_seed(0)
     clean, logits = torch.randn(2, 2, 16, VOCABULARY, dtype=torch.bfloat16)
-    monkeypatch.setattr(token_loss, "_CHUNK_ELEMENTS", chunk * VOCABULARY)
+    monkeypatch.setitem(token_loss._CHUNK_LOGITS, "cpu", chunk * VOCABULARY)
     for loss, wide in (
         (
             lambda q: cross_entropy_sum(q, IDS),
@@ -210,6 +214,7 @@ def test_only_kept_rows_of_element_0_change(dtype: torch.dtype) -> None:
     module.register_forward_hook(lambda _module, _args, output: outputs.append(output))
     sums = {unit.name: StepSums(unit, config) for unit in units}
     end_to_end = EndToEnd(config, lm, units)
+    outputs.clear()
     module.register_forward_hook(lambda _module, _args, output: outputs.append(output))
     end_to_end.add(sums, IDS, KEPT)
     before, after = outputs
@@ -233,9 +238,10 @@ def test_model_is_untouched() -> None:
 
 
 def test_transcoder_of_token_ids_is_refused() -> None:
-    splice = Splice(llama(), ["embed_tokens"], needs_inputs=True)
-    with pytest.raises(HookpointError, match="input of embed_tokens"):
-        splice.logits(IDS, lambda _name, _x, y: y)
+    lm = llama()
+    splice = Splice(lm, ["embed_tokens"], needs_inputs=True)
+    with pytest.raises(HookpointError, match="input of embed_tokens"), splice.replacing(lambda _name, _x, y: y):
+        lm(IDS)
 
 
 @pytest.mark.parametrize("transcode", [False, True])
