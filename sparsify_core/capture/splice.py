@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from sparsify_core.capture.rows import first_input, first_output, token_rows
 
 Replacement = Callable[[str, Tensor, Tensor], Tensor]
-"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): with their graph, a row per token; float32
-unless the model's own format was asked for. Returns (N, E), of any float dtype, to take the output's place."""
+"""Called with a hookpoint's name, the module's input (N, D) and output (N, E): with their graph, a row per token;
+float32 unless the model's own format was asked for. Returns (N, E), of any float dtype, to take the output's place."""
 
 
 class Splice:

@@ -65,8 +65,8 @@ def kl_sum(states_BLD: Tensor, clean_BLD: Tensor, readout: Readout = _given) -> 
 
 
 def _chunked_sum(states_BLD: Tensor, references_BL: Tensor, readout: Readout, losses: _Losses) -> Tensor:
-    total: Tensor = _ChunkedSum.apply(states_BLD.flatten(0, 1), references_BL.flatten(0, 1), readout, losses)
-    return total
+    apply: Callable[..., Tensor] = _ChunkedSum.apply
+    return apply(states_BLD.flatten(0, 1), references_BL.flatten(0, 1), readout, losses)
 
 
 class _ChunkedSum(torch.autograd.Function):

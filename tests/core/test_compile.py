@@ -4,11 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from through_lm import config_of, units_of
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
 
+import models
 from sparsify_core.capture.compile import compiled_layers
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.config import RunConfig
+from sparsify_core.train.end_to_end import EndToEnd
+from sparsify_core.train.step import StepSums
 
 IDS = torch.arange(24).view(2, 12) * 5 % 50
 
@@ -59,6 +63,33 @@ def test_compiled_model_gives_the_same_rows(make: Any, hookpoints: list[str], mo
         torch.testing.assert_close(got[name], pair)
     breaks = torch._dynamo.utils.counters["graph_break"]
     assert not breaks
+
+
+@pytest.mark.parametrize("loss_fn", ["ce", "kl"])
+@pytest.mark.parametrize("hookpoint", ["layers.1", "layers.1.mlp"])
+def test_end_to_end_step_through_compiled_layers(hookpoint: str, loss_fn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm: Any = models.llama()
+    config = config_of(loss_fn, compile_model="on")
+    units = units_of(config, {hookpoint: (16, 16)})
+    coder = units[0].coder
+    step = EndToEnd(config, lm, units)
+
+    def gradients(ids: torch.Tensor) -> list[torch.Tensor]:
+        coder.zero_grad()
+        step.add({units[0].name: StepSums(units[0], config)}, ids, None)
+        return [p.grad for p in coder.parameters()]
+
+    expected = gradients(IDS)
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **kw: real(f, backend="aot_eager", **kw))
+    torch._dynamo.reset()
+    graphs = []
+    with compiled_layers(lm.base_model, [hookpoint], config, torch.device("cpu")):
+        for _ in range(3):
+            torch.testing.assert_close(gradients(IDS), expected)
+            graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[2]  # compiled in the first step alone
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 def test_auto_leaves_the_cpu_alone() -> None:

@@ -18,5 +18,5 @@ def test_kernels_compile_for_sm90_without_spilling() -> None:
     done = subprocess.run([sys.executable, PROGRAM], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     needs = json.loads(done.stdout)
-    assert {"_encode", "_group_max", "_select_topk", "_decode", "_count_digits"} <= set(needs)
+    assert {"_encode", "_group_max", "_select_topk", "_decode", "_count_digits", "_kl_divergence"} <= set(needs)
     assert {kernel: uses for kernel, uses in needs.items() if any(use["STACK"] for use in uses)} == {}

@@ -22,6 +22,7 @@ from sparsify_core.kernels.decode import decode_residual
 from sparsify_core.kernels.encode_gemm import encode_gemm
 from sparsify_core.kernels.group_max import group_max
 from sparsify_core.kernels.groupmax import select_groupmax
+from sparsify_core.kernels.token_loss import cross_entropy, kl_divergence
 from sparsify_core.kernels.topk import select_topk
 
 _CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -59,6 +60,9 @@ def launch(tokens: int, latents: int, width: int, k: int) -> None:
     select_groupmax(pre, k)
     acts, indices = select_topk(pre, maxima, k)
     decode_residual(acts, indices, weight, torch.empty(width, device="meta"), x, dtype=torch.bfloat16)
+    logits = torch.empty(1024, 49_152, **bf16)
+    cross_entropy(logits, torch.empty(1024, dtype=torch.int64, device="meta"))
+    kl_divergence(logits, logits)
 
 
 def main() -> None:
