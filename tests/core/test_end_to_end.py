@@ -186,6 +186,26 @@ def test_only_kept_rows_of_element_0_change(dtype: torch.dtype) -> None:
     assert sums["layers.0.self_attn"].moments.count == len(KEPT)
 
 
+def test_activations_can_keep_the_models_format() -> None:
+    lm = llama().bfloat16()
+    seen = {}
+
+    def negate(name: str, x_ND: Tensor, y_NE: Tensor) -> Tensor:
+        seen[name] = (x_ND.dtype, y_NE.dtype)
+        return -y_NE.float()
+
+    splice = Splice(lm, ["layers.1.mlp"], needs_inputs=True, keeps_dtype=True)
+    lm.model.layers[1].mlp.register_forward_hook(lambda _module, _args, output: seen.update(after=output))
+    before = lm.model(IDS)[0]
+    clean = seen["after"]
+    with splice.replacing(negate):
+        after = lm.model(IDS)[0]
+    assert seen["layers.1.mlp"] == (torch.bfloat16, torch.bfloat16)
+    assert after.dtype == torch.bfloat16
+    assert torch.equal(seen["after"], -clean)
+    assert not torch.equal(before, after)
+
+
 def test_model_is_untouched() -> None:
     lm = llama()
     before = {name: p.clone() for name, p in lm.state_dict().items()}
@@ -213,7 +233,8 @@ def test_cross_entropy_of_one_batch_is_learned(transcode: bool) -> None:
     losses = []
     for step in range(60):
         losses.append(float(gradients(config, lm, units, [(IDS, None)])[0][0]))
-        optimizer.step(step, {unit.name: torch.ones(()) for unit in units})
+        for unit in units:
+            optimizer.step(step, unit.name, torch.ones(()))
     assert losses[-1] < 0.5 * losses[0]
 
 
