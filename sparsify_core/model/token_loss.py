@@ -77,7 +77,7 @@ class _ChunkedSum(torch.autograd.Function):
         needs_gradient = ctx.needs_input_grad[0]
         grad_ND = torch.empty_like(states_ND) if needs_gradient else None
         total = torch.zeros((), dtype=torch.float64, device=states_ND.device)
-        size = max(_CHUNK_LOGITS[states_ND.device.type] // readout(states_ND[:1]).shape[-1], 1)
+        size = max(_CHUNK_LOGITS["cuda" if states_ND.is_cuda else "cpu"] // readout(states_ND[:1]).shape[-1], 1)
         for start in range(0, len(states_ND), size):
             part = slice(start, start + size)
             states_nD = states_ND[part].detach().requires_grad_(needs_gradient)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
-from models import VOCABULARY, dense, gpt2, llama
+from models import VOCABULARY, dense, gemma2, gpt2, llama, opt
 from runs import Trained, TrainFunction, command
 from sparsify_core.capture.load import load_model
 from sparsify_core.capture.splice import Splice
@@ -65,6 +65,8 @@ MODELS = {
     "nested hookpoints": (llama, {"layers.1.mlp": (16, 16), "layers.1": (16, 16)}, {"skip_connection": True}),
     "called by keyword, tuple output": (llama, {"layers.0.self_attn": (16, 16), "layers.2": (16, 16)}, {}),
     "gpt2": (gpt2, {"h.0.attn": (16, 16), "h.1": (16, 16)}, {}),
+    "capped logits": (gemma2, {"layers.1": (16, 16)}, {}),
+    "head beside the base model": (opt, {"decoder.layers.1": (16, 16)}, {}),
     "transcoder": (llama, {"layers.0.mlp": (16, 16), "layers.2.mlp": (16, 16)}, {"transcode": True}),
     "transcoder called by keyword": (llama, {"layers.1.self_attn": (16, 16)}, {"transcode": True}),
     "transcoder of other width": (gpt2, {"h.0.mlp.c_fc": (16, 64)}, {"transcode": True, "skip_connection": True}),

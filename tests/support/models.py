@@ -2,7 +2,16 @@
 
 import torch
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from sparsify_core.model.coder import SparseCoder
 
@@ -36,6 +45,39 @@ def gpt2() -> nn.Module:
         eos_token_id=0,
     )
     return GPT2LMHeadModel(config).eval().requires_grad_(False)
+
+
+def gemma2() -> nn.Module:
+    """Its logits are capped behind the head."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.3,
+        final_logit_softcapping=2.0,
+    )
+    return Gemma2ForCausalLM(config).eval().requires_grad_(False)
+
+
+def opt() -> nn.Module:
+    """It does not call its base model, but the decoder inside."""
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        word_embed_proj_dim=16,
+        ffn_dim=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        init_std=0.3,
+    )
+    return OPTForCausalLM(config).eval().requires_grad_(False)
 
 
 def dense(coder: SparseCoder, x: Tensor) -> Tensor:
