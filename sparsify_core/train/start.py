@@ -7,7 +7,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.capture.forward import ActivationSource
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.units import Unit
 
@@ -15,7 +15,7 @@ from sparsify_core.train.units import Unit
 @torch.no_grad()
 def initialize_biases(
     units: list[Unit],
-    tap: ActivationTap,
+    source: ActivationSource,
     batches: Iterable[tuple[Tensor, Tensor | None]],
     group: Group,
     *,
@@ -44,7 +44,7 @@ def initialize_biases(
         sums[hookpoint] = new if old is None else (old[0] + new[0], old[1] + new[1], old[2] + new[2])
 
     for input_ids, kept in islice(batches, 1 if first_only else None):
-        tap.run(input_ids, partial(add, kept=kept))
+        source.run(input_ids, partial(add, kept=kept))
     group.add_up(tensor for hookpoint in sorted(sums) for tensor in sums[hookpoint])
     for unit in units:
         x_sum_D, y_sum_E, count = sums[unit.hookpoint]

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.capture.forward import ActivationSource, ActivationTap
 from sparsify_core.config import RunConfig
 from sparsify_core.data.exclude import kept_positions
+from sparsify_core.data.rows import check_ids
 from sparsify_core.data.sequences import Sequences
-from sparsify_core.errors import DataError
 from sparsify_core.evaluation.held_out import HeldOut
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.distributed import Group
@@ -34,6 +34,8 @@ class Trainer:
     """Trains all units in one pass over the data.
 
     Args:
+        source: of the activations to train on: `tap`, or a cache on disk.
+        tap: for what is measured on the way.
         lm: the model with its head, for evaluation; None leaves the downstream metrics out.
         end_to_end: for the losses ce and kl; None trains on the activations.
         units: the coders that `placement` gives to this process.
@@ -46,6 +48,7 @@ class Trainer:
         self,
         config: RunConfig,
         *,
+        source: ActivationSource,
         tap: ActivationTap,
         lm: nn.Module | None,
         placement: Placement,
@@ -58,9 +61,10 @@ class Trainer:
         group: Group,
         run_dir: RunDir,
         reporter: Reporter,
+        stop: StopRequest,
     ) -> None:
         self._config = config
-        self._tap = tap
+        self._source = source
         self._end_to_end = end_to_end
         self._placement = placement
         self._exchange = None if placement.owners is None else Exchange(group, placement.owners)
@@ -75,7 +79,7 @@ class Trainer:
         self._max_token_id = max_token_id
         self._group = group
         self._reporter = reporter
-        self.stop = StopRequest()
+        self.stop = stop
         self._sequences_per_step = config.batch_size * config.grad_acc_steps * group.world_size
         self.num_steps = sequences.num_steps(self._sequences_per_step)
         self.tokens_per_step = self._sequences_per_step * sequences.rows.length
@@ -118,7 +122,7 @@ class Trainer:
         self._reporter.phase("training", self._first_step)
         if self._config.finetune is None and self._first_step == 0:
             initialize_biases(
-                self._units, self._tap, self._batches(0), self._group, first_only=self._config.upstream_compat
+                self._units, self._source, self._batches(0), self._group, first_only=self._config.upstream_compat
             )
         self._points.start(self._first_step)
         for step in range(self._first_step, self.num_steps):
@@ -154,7 +158,7 @@ class Trainer:
             if self._end_to_end is not None:
                 self._end_to_end.add(sums, input_ids, kept)
             elif self._exchange is not None:
-                self._exchange.run(self._tap, input_ids, kept, partial(self._add, sums))
+                self._exchange.run(self._source, input_ids, kept, partial(self._add, sums))
             elif kept is None or len(kept):
                 self._forward_backward(sums, input_ids, kept)
         replicas = self._group if self._exchange is None else None
@@ -183,7 +187,7 @@ class Trainer:
                 x_ND = y_NE if same else x_ND[kept]
             self._add(sums, hookpoint, x_ND, y_NE)
 
-        self._tap.run(input_ids, train, keeps_dtype=self._keeps_dtype)
+        self._source.run(input_ids, train, keeps_dtype=self._keeps_dtype)
 
     def _add(self, sums: dict[str, StepSums], hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
         for unit in self._by_hookpoint[hookpoint]:
@@ -200,11 +204,7 @@ class Trainer:
             rank=group.rank,
             world_size=group.world_size,
         ):
-            if int(ids.max()) >= self._max_token_id:
-                raise DataError(
-                    f"dataset {config.dataset} has token id {ids.max()}, but {config.model} knows only ids below "
-                    f"{self._max_token_id}: it was tokenized for another model"
-                )
+            check_ids(config, ids, self._max_token_id)
             # End to end, the model's own activations need the memory: then it is the batch that is cut.
             for part in np.array_split(ids, min(config.micro_acc_steps, len(ids)) if self._end_to_end else 1):
                 kept = kept_positions(part, exclude_tokens=self._exclude_tokens, exclude_first=config.exclude_first)
