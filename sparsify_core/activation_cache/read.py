@@ -1,21 +1,18 @@
-"""Training sequences whose batches come with their activations, read from a cache while the batch before trains."""
+"""The activations of training batches, read from a cache while the batches before them train."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sparsify_core.activation_cache.layout import CacheDir, Manifest, array_name, raw_bytes
 from sparsify_core.capture.forward import Consumer
 from sparsify_core.data.rows import Indices
-from sparsify_core.data.sequences import Sequences
 from sparsify_core.errors import DataError
 
 _AHEAD = 2
@@ -26,26 +23,8 @@ _PART_BYTES = 8 << 20
 """What one thread reads at a time."""
 
 
-@dataclass(frozen=True)
-class CachedSequences(Sequences):
-    """`slots` are the places of `train` in the reader's cache."""
-
-    reader: "Reader"
-    slots: Indices
-
-    def batches(
-        self, first: int, last: int, *, size: int, rank: int, world_size: int
-    ) -> Iterator[npt.NDArray[np.int64]]:
-        """As in Sequences; until the next batch is asked for, `reader.run` has the activations of this one."""
-        stride = size * world_size
-        for start in range(first + rank * size, last, stride):
-            soon = range(start, len(self.train), stride)[: 1 + _AHEAD]
-            self.reader.turn_to({number: self.slots[number : number + size] for number in soon})
-            yield self.rows.take(self.train[start : start + size])
-
-
 class Reader:
-    """Stands in for an ActivationTap: the same numbers, without a model.
+    """Hands out what stands in for an ActivationTap: the same numbers, without a model.
 
     Files are read by several threads, straight into pinned memory: page faults of a memory map would hold them up, and
     a disk that fails is an exception instead of a signal.
@@ -53,12 +32,28 @@ class Reader:
     Args:
         have: the manifest of `cache`, which may hold more than is needed.
         want: the manifest of what is needed; its order of hookpoints is that of `run`.
+        slots: the places in the cache of the training sequences, epoch after epoch.
+        size: sequences per batch.
+        stride: from a batch of this process to its next one, in training sequences.
         device: where the activations are wanted.
     """
 
-    def __init__(self, cache: CacheDir, have: Manifest, want: Manifest, device: torch.device) -> None:
+    def __init__(
+        self,
+        cache: CacheDir,
+        have: Manifest,
+        want: Manifest,
+        slots: Indices,
+        *,
+        size: int,
+        stride: int,
+        device: torch.device,
+    ) -> None:
         self._have = have
-        self._want = want
+        self.hookpoints = want.hookpoints
+        self._slots = slots
+        self._size = size
+        self._stride = stride
         self._device = device
         self._open = ExitStack()
         self._files: dict[str, BinaryIO] = {
@@ -68,49 +63,29 @@ class Reader:
         self._threads = self._open.enter_context(ThreadPoolExecutor(_THREADS))
         self._loader = self._open.enter_context(ThreadPoolExecutor(1))
         self._loads: dict[int, Future[_Loaded]] = {}
-        self._next: Future[_Loaded] | None = None
 
     def close(self) -> None:
         """Stop reading ahead and close the files."""
         self._loader.shutdown(wait=False, cancel_futures=True)
         self._open.close()
 
-    def turn_to(self, batches: Mapping[int, Indices]) -> None:
-        """Start to read what is not under way yet.
+    def at(self, start: int) -> "CachedBatch":
+        """The batch that begins with training sequence `start`. Nothing is read yet."""
+        return CachedBatch(self, start)
 
-        Args:
-            batches: number of a batch -> its sequences; the first is the one that `run` hands over next.
-        """
-        kept = {number: load for number, load in self._loads.items() if number in batches}
-        for number in self._loads.keys() - kept.keys():
-            self._loads[number].cancel()
-        self._loads = {
-            number: kept.get(number) or self._loader.submit(self._load, slots) for number, slots in batches.items()
-        }
-        self._next = self._loads.pop(next(iter(batches)))
-
-    def run(
-        self,
-        input_ids: Tensor,
-        consumer: Consumer,
-        *,
-        only: Collection[str] | None = None,
-        keeps_dtype: bool = False,
-    ) -> None:
-        """As `ActivationTap.run`, once per batch; the ids are not looked at.
+    def read(self, start: int) -> dict[str, Tensor]:
+        """Rows (N, D) by name of file, on the device, and start to read the batches behind.
 
         Raises DataError or OSError when the cache cannot be read.
         """
-        if self._next is None:
-            raise RuntimeError("a batch's activations can be had once, behind CachedSequences.batches")
-        arrays = self._next.result().on_device()
-        self._next = None
-        for hookpoint in self._want.hookpoints:
-            names = [array_name(hookpoint, kind) for kind in ("output", "input")]
-            rows = [arrays.pop(name) for name in names if name in arrays]
-            if only is None or hookpoint in only:
-                rows = rows if keeps_dtype else [values.float() for values in rows]
-                consumer(hookpoint, rows[-1], rows[0])
+        soon = range(start, len(self._slots), self._stride)[: 1 + _AHEAD]
+        for number in self._loads.keys() - set(soon):
+            self._loads.pop(number).cancel()
+        for number in soon:
+            if number not in self._loads:
+                slots = self._slots[number : number + self._size]
+                self._loads[number] = self._loader.submit(self._load, slots)
+        return self._loads.pop(start).result().on_device()
 
     def _load(self, slots: Indices) -> "_Loaded":
         """Runs in the loader's thread: from the disk to the device."""
@@ -139,6 +114,31 @@ class Reader:
             target = content[first * sequence_bytes : (first + count) * sequence_bytes]
             parts.append(self._threads.submit(_fill, self._files[name], target, int(slots[first]) * sequence_bytes))
         return rows_ND, parts
+
+
+@dataclass(frozen=True)
+class CachedBatch:
+    """One batch as an ActivationSource."""
+
+    reader: Reader
+    start: int
+
+    def run(
+        self,
+        input_ids: Tensor,
+        consumer: Consumer,
+        *,
+        only: Collection[str] | None = None,
+        keeps_dtype: bool = False,
+    ) -> None:
+        """As `ActivationTap.run`; the ids are not looked at. Raises DataError or OSError when nothing can be read."""
+        arrays = self.reader.read(self.start)
+        for hookpoint in self.reader.hookpoints:
+            names = [array_name(hookpoint, kind) for kind in ("output", "input")]
+            rows = [arrays.pop(name) for name in names if name in arrays]
+            if only is None or hookpoint in only:
+                rows = rows if keeps_dtype else [values.float() for values in rows]
+                consumer(hookpoint, rows[-1], rows[0])
 
 
 @dataclass(frozen=True)

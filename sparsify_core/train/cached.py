@@ -9,7 +9,7 @@ import torch
 
 from sparsify_core.activation_cache.demand import Demand, array_specs, demand_of
 from sparsify_core.activation_cache.layout import CacheDir, Manifest, format_size
-from sparsify_core.activation_cache.read import CachedSequences, Reader
+from sparsify_core.activation_cache.read import Reader
 from sparsify_core.activation_cache.write import Writer, describe, lock, prepare
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.config import RunConfig
@@ -26,7 +26,7 @@ _POLL_S = 1.0
 
 
 class Caching:
-    """Training sequences of a run, with their activations on disk below `folder`. All processes make and call it
+    """The activations of a run's training sequences on disk, below `folder`. All processes make and call it
     together.
     """
 
@@ -41,8 +41,8 @@ class Caching:
         self._stop = stop
         self._arrays = array_specs(tap, group.device)
 
-    def provide(self, sequences: Sequences, max_token_id: int) -> CachedSequences | None:
-        """`sequences` with a reader of their activations, from a cache that fits, or that is written first.
+    def provide(self, sequences: Sequences, max_token_id: int) -> Reader | None:
+        """The activations of the training sequences, from a cache that fits, or that is written first.
 
         Args:
             max_token_id: exclusive bound of token ids.
@@ -63,9 +63,18 @@ class Caching:
             have, slots = cache.read_manifest(), demand.slots(cache)
             if have is None or slots is None:
                 raise DataError(f"{cache.root} is not seen by process {self._group.rank}: all need the same folder")
-            reader = Reader(cache, have, demand.manifest, self._group.device)
+            size = self._config.batch_size
+            reader = Reader(
+                cache,
+                have,
+                demand.manifest,
+                slots,
+                size=size,
+                stride=size * self._group.world_size,
+                device=self._group.device,
+            )
         self._reporter.phase("using cached activations", detail=str(cache.root))
-        return CachedSequences(sequences.rows, sequences.train, sequences.held_out, reader, slots)
+        return reader
 
     def _complete_cache(self, demand: Demand, sequences: Sequences) -> CacheDir | None:
         """Find it, write it, or wait while another run writes it."""

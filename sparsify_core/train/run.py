@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sparsify_core.capture.compile import compiled_layers
-from sparsify_core.capture.forward import ActivationSource, ActivationTap
+from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.capture.hookpoints import resolve_hookpoints
 from sparsify_core.capture.load import load_model
 from sparsify_core.config import RunConfig
@@ -162,17 +162,16 @@ def _build(
     _check_amount(config, sequences, group.world_size)
     if group.is_main:
         _warn(config, sequences, group.world_size, reporter)
-    source: ActivationSource = tap
+    cached = None
     if caching is not None:
         cached = caching.provide(sequences, _vocabulary_size(model))
         if cached is None:
             return None
-        undo.callback(cached.reader.close)
-        sequences, source = cached, cached.reader
+        undo.callback(cached.close)
     trainer = Trainer(
         config,
-        source=source,
         tap=tap,
+        cached=cached,
         lm=model if config.eval_downstream else None,
         placement=placement,
         end_to_end=end_to_end,
