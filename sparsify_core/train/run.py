@@ -134,9 +134,8 @@ def _build(
     resuming: CheckpointDir | None,
     undo: ExitStack,
 ) -> Trainer | None:
-    """Hook into the model, make the coders, read the data. `undo` leaves the model as it was.
-
-    Returns None when a stop was asked for while activations were cached.
+    """Hook into the model, make the coders, read the data; None: stopped on request while activations were cached.
+    `undo` leaves the model as it was.
     """
     base: nn.Module = model.base_model  # type: ignore[assignment]
     hookpoints = resolve_hookpoints(base, config)
@@ -249,10 +248,8 @@ def _check_amount(config: RunConfig, sequences: Sequences, world_size: int) -> N
 
 
 def _warn(config: RunConfig, sequences: Sequences, world_size: int, reporter: Reporter) -> None:
-    length, num_steps = (
-        sequences.rows.length,
-        sequences.num_steps(config.batch_size * config.grad_acc_steps * world_size),
-    )
+    length = sequences.rows.length
+    num_steps = sequences.num_steps(config.batch_size * config.grad_acc_steps * world_size)
     if length != config.ctx_len:
         reporter.warn(f"sequences have {length} tokens, not ctx_len = {config.ctx_len}: model or dataset give no more")
     if config.optimizer != "signum" and config.lr_warmup_steps >= num_steps:
