@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.selection import select_batchtopk, select_topk, select_topk_among
+from sparsify_core.timing import Span
 
 
 class Encoding(NamedTuple):
@@ -26,6 +27,7 @@ class Encoding(NamedTuple):
     max_NJ: Tensor | None = None
 
 
+@Span("encode")
 @torch.no_grad()
 def encode(coder: SparseCoder, x_ND: Tensor) -> Encoding:
     """The pre-activations of a step's tokens."""
@@ -38,6 +40,7 @@ def encode(coder: SparseCoder, x_ND: Tensor) -> Encoding:
     return Encoding(x_ND, pre_NM, low_ND, max_NJ)
 
 
+@Span("select")
 def select(coder: SparseCoder, encoding: Encoding) -> Selection:
     """The latents that stay active while training: as in a trained coder, but under batchtopk a batch shares them."""
     if encoding.max_NJ is not None:
@@ -50,6 +53,7 @@ def select(coder: SparseCoder, encoding: Encoding) -> Selection:
     return coder.select(encoding.pre_NM)
 
 
+@Span("select")
 def select_largest(encoding: Encoding, k: int) -> Selection:
     """The k largest latents of each token, whatever the coder's own rule."""
     if encoding.max_NJ is not None:
@@ -59,6 +63,7 @@ def select_largest(encoding: Encoding, k: int) -> Selection:
     return Selection(select_topk(encoding.pre_NM, k))
 
 
+@Span("decode")
 def decode(
     coder: SparseCoder, encoding: Encoding, selection: Selection, *, trains_encoder: bool = True
 ) -> tuple[Tensor, Latents]:
@@ -77,6 +82,7 @@ def decode(
     return coder.weighted_rows(latents, len(encoding.x_ND)), latents
 
 
+@Span("decode")
 def squared_error(
     coder: SparseCoder, encoding: Encoding, selection: Selection, y_NE: Tensor, *, trains_encoder: bool = True
 ) -> tuple[Tensor, Tensor, Latents]:
@@ -114,6 +120,7 @@ def _activations(encoding: Encoding, selection: Selection) -> Latents:
     return Latents(acts.relu_(), indices, tokens_P)
 
 
+@Span("decode")
 def decode_dead(coder: SparseCoder, encoding: Encoding, dead_C: Tensor, k: int) -> Tensor:
     """What the k strongest of the latents `dead_C` decode to (N, E), without bias and skip."""
     trains_encoder = not coder.straight_through
@@ -131,7 +138,8 @@ def decode_dead(coder: SparseCoder, encoding: Encoding, dead_C: Tensor, k: int) 
                 k,
                 trains_encoder=trains_encoder,
             )
-    selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
+    with Span("select"):
+        selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
     return decode(coder, encoding, selection, trains_encoder=trains_encoder)[0]
 
 

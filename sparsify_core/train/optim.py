@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import CheckpointError
 from sparsify_core.model.coder import SparseCoder
+from sparsify_core.timing import Span
 from sparsify_core.train.adam import build_adam, resolve_bits
 from sparsify_core.train.fused import adam_step, signum_step
 from sparsify_core.train.muon import Muon
@@ -77,6 +78,7 @@ class CoderOptimizer:
         """Rate of the first group in the last step."""
         return float(self._bases[0].param_groups[0]["lr"])
 
+    @Span("optimizer")
     def step(self, step: int, scales: Mapping[str, Tensor]) -> None:
         """Optimizer step number `step`, counted from 0; gradients are gone afterwards.
 

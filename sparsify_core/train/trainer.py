@@ -14,9 +14,11 @@ from sparsify_core.data.sequences import Sequences
 from sparsify_core.errors import DataError
 from sparsify_core.evaluation.held_out import HeldOut
 from sparsify_core.rundir import CheckpointDir, RunDir
+from sparsify_core.timing import spanned
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.exchange import Exchange
+from sparsify_core.train.floor import build_floor
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.placement import Placement
 from sparsify_core.train.points import PointLog
@@ -28,6 +30,7 @@ from sparsify_core.train.state import load_state
 from sparsify_core.train.step import Batch, StepSums, finish_step
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit
+from sparsify_core.train.waterfall import Waterfall
 
 
 class Trainer:
@@ -83,6 +86,9 @@ class Trainer:
         self._points = PointLog(
             config, placement, reporter, num_steps=self.num_steps, tokens_per_step=self.tokens_per_step
         )
+        every = config.waterfall_every if group.is_main else 0
+        floor = build_floor(config, tap, units, group, length=sequences.rows.length) if every else None
+        self._waterfall = Waterfall(every, group.device, reporter, floor)
         self._first_step = 0
         self._last_batch: Batch | None = None
         held_out = None
@@ -121,8 +127,10 @@ class Trainer:
                 self._units, self._tap, self._batches(0), self._group, first_only=self._config.upstream_compat
             )
         self._points.start(self._first_step)
+        self._waterfall.start(self._first_step)
         for step in range(self._first_step, self.num_steps):
-            stats = self._train_step(step)
+            with self._waterfall.step(step + 1):
+                stats = self._train_step(step)
             done = step + 1
             last = done == self.num_steps
             saving = last or done % self._config.save_every == 0
@@ -134,6 +142,7 @@ class Trainer:
             if not pausing:
                 continue
             self._points.flush()  # nothing is saved behind a loss that is not finite
+            self._waterfall.flush()
             with self._points.pause():
                 if stopping or saving:
                     self._saver.save(done, self._last_batch, with_evaluation=not stopping)
@@ -148,7 +157,7 @@ class Trainer:
     def _train_step(self, step: int) -> Tensor:
         self._set_k(step)
         sums = {unit.name: StepSums(unit, self._config) for unit in self._units}
-        for input_ids, kept in self._batches(step):
+        for input_ids, kept in spanned("data", self._batches(step)):
             if kept is None or len(kept):
                 self._last_batch = (input_ids, kept)
             if self._end_to_end is not None:
