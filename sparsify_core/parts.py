@@ -29,3 +29,6 @@ PARTS: dict[Part, PartInfo] = {
     ),
 }
 """In the order of a step."""
+
+WARM_UP_STEPS = 5
+"""Of an attempt: they compile kernels and fill caches, and are never measured. The step behind them is, at once."""

@@ -7,12 +7,9 @@ from contextlib import contextmanager
 import torch
 
 from sparsify_core.events import StepTimed
-from sparsify_core.parts import Part
+from sparsify_core.parts import WARM_UP_STEPS, Part
 from sparsify_core.timing import StepClock
 from sparsify_core.train.report import Reporter
-
-WARM_UP_STEPS = 5
-"""Of an attempt: they compile kernels and fill caches, and are never measured. The step behind them is, at once."""
 
 
 class Waterfall:

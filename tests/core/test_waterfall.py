@@ -14,13 +14,13 @@ from sparsify_core.capture.load import load_model
 from sparsify_core.config import RunConfig, SparseCoderConfig
 from sparsify_core.events import StepTimed
 from sparsify_core.model.coder import SparseCoder
-from sparsify_core.parts import PARTS, Part
+from sparsify_core.parts import PARTS, WARM_UP_STEPS, Part
 from sparsify_core.timing import Span, StepClock, spanned
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.floor import PEAKS, Floor, build_floor, causal_operations, lm_operations
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.units import Unit
-from sparsify_core.train.waterfall import WARM_UP_STEPS, Waterfall
+from sparsify_core.train.waterfall import Waterfall
 
 CPU = torch.device("cpu")
 H100 = PEAKS["NVIDIA H100 80GB HBM3"]
@@ -81,11 +81,15 @@ def test_a_span_ends_with_an_exception_and_a_clock_with_its_step(work: Callable[
         work(1)
         raise KeyError
 
+    @Span("lm")
+    def fail_inside() -> None:
+        work(2)
+        fail()
+
     clock = StepClock(CPU)
     with clock.running():
-        with pytest.raises(KeyError), Span("lm"):
-            work(2)
-            fail()
+        with pytest.raises(KeyError):
+            fail_inside()
         work(4)
     with pytest.raises(KeyError), StepClock(CPU).running():
         raise KeyError
