@@ -66,8 +66,8 @@ def test_a_page_says_what_takes_the_time(browser: TestClient, sqlite_app: FastAP
     page, region = browser.get(f"/runs/{run.id}").text, browser.get(f"/runs/{run.id}/waterfall").text
     assert region in page
     text = " ".join(re.sub(r"<[^>]+>", " ", region).split())
-    assert "Most of it goes to language model : 61.7% of 32.4 ms." in text
-    assert "at least 13.3 ms , its floor: 41.0% of that" in text
+    assert "The largest part: Language model , 61.7% of 32.4 ms." in text
+    assert "at least 13.3 ms for a step, which is 41.0% of that time" in text
     assert "Backward 12.4 38.3% 0.60" in text
     assert "style=" not in region
 
