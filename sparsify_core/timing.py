@@ -7,25 +7,37 @@ a time in a process, and spans are entered by the thread that runs it.
 """
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ContextDecorator, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from sparsify_core.parts import Part
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _clock: "StepClock | None" = None
 
 
-class Span(ContextDecorator):
-    """A stretch of code that belongs to `part`."""
+class Span:
+    """A stretch of code that belongs to `part`: what stands in its block, or the function that it decorates."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+            if _clock is None:
+                return function(*args, **kwargs)
+            with self:
+                return function(*args, **kwargs)
+
+        return timed
 
     def __enter__(self) -> None:
         if _clock is not None:

@@ -1,7 +1,8 @@
 """The floor of a step: what its arithmetic and its memory traffic take at the device's peak rates, part by part.
 
 Counted in bfloat16 and without what is small beside it (biases, activations written once, AuxK, the skip connection),
-so a step can come near its floor but not below it. Nothing is guessed: devices without known rates have no floor.
+so a step can come near its floor but not below it; only tokens that are excluded by their id count as if they were
+trained on. Nothing is guessed: devices without known rates have no floor.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from runs import TrainFunction
+from sparsify_core.capture.compile import compiled_layers
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.capture.load import load_model
 from sparsify_core.config import RunConfig, SparseCoderConfig
@@ -204,3 +205,28 @@ def test_a_cpu_has_no_floor(tiny_model: Path) -> None:
     config = RunConfig(model=str(tiny_model), device="cpu")
     tap = ActivationTap(load_model(config, CPU).base_model, ["layers.0"], needs_inputs=False)
     assert build_floor(config, tap, [unit(32, 128, 4)], Group(config), length=16) is None
+
+
+@pytest.mark.gpu
+def test_on_cuda_the_time_is_the_device_s_and_nobody_waits_for_it() -> None:
+    clock = StepClock(torch.device("cuda"))
+    with clock.running(), Span("lm"):
+        torch.cuda._sleep(200_000_000)  # cycles: about a tenth of a second, which the host does not spend
+    assert not clock.is_read_at_once()
+    found = clock.milliseconds()
+    assert clock.is_read_at_once()
+    assert found["lm"] > 10 * found["other"]
+
+
+@pytest.mark.gpu
+def test_the_model_s_operations_are_counted_on_cuda_though_it_is_compiled(tiny_model: Path) -> None:
+    from transformers import AutoModel
+
+    device, length = torch.device("cuda"), 128
+    model = AutoModel.from_pretrained(tiny_model, dtype=torch.bfloat16).to(device)
+    tap = ActivationTap(model, ["layers.1"], needs_inputs=False)
+    parameters = sum(p.numel() for layer in model.layers for p in layer.parameters() if p.dim() == 2)
+    with compiled_layers(model, ["layers.1"], RunConfig(compile_model="on"), device):
+        counted = lm_operations(tap, device, length)
+    attention = 2 * 4 * length * length * model.config.hidden_size
+    assert counted == 2 * parameters * length + attention / 2
