@@ -229,4 +229,4 @@ def test_the_model_s_operations_are_counted_on_cuda_though_it_is_compiled(tiny_m
     with compiled_layers(model, ["layers.1"], RunConfig(compile_model="on"), device):
         counted = lm_operations(tap, device, length)
     attention = 2 * 4 * length * length * model.config.hidden_size
-    assert counted == 2 * parameters * length + attention / 2
+    assert 2 * parameters * length + attention / 2 == pytest.approx(counted, rel=0.01)
