@@ -15,7 +15,7 @@ class PartInfo:
 
 
 PARTS: dict[Part, PartInfo] = {
-    "data": PartInfo("Data wait", "Waiting for the next batch of token ids, and copying it to the device."),
+    "data": PartInfo("Data wait", "Waiting for token ids, or for cached activations, and copying them to the device."),
     "lm": PartInfo("Language model", "Forward of the language model, as far as the hookpoints need it."),
     "encode": PartInfo("Encode", "The encoders' matrix products: pre-activations of all latents."),
     "select": PartInfo("Select", "Choosing the active latents of each token."),

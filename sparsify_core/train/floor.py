@@ -111,7 +111,7 @@ def build_floor(
     uses_8_bits = config.optimizer == "adam" and resolve_bits(config, device) == 8
     floor = Floor(
         peak,
-        lm_operations=sequences * lm_operations(tap, device, length),
+        lm_operations=0.0 if config.cache_activations else sequences * lm_operations(tap, device, length),
         num_tokens=sequences * (length - config.exclude_first) * (group.world_size if config.distribute_modules else 1),
         state_bytes=_ADAM_8_BIT_BYTES if uses_8_bits else _STATE_BYTES[config.optimizer],
         widening=5 if config.sae.multi_topk else 1,

@@ -150,6 +150,12 @@ def test_other_ways_to_train_are_measured_too(train: TrainFunction, changes: dic
     assert all(event.parts_ms[part] > 0 for part in ("data", "lm", "encode", "select", "decode", "backward"))
 
 
+def test_with_cached_activations_the_model_takes_no_time(train: TrainFunction, tmp_path: Path) -> None:
+    (event,) = timed(train(waterfall_every=100, cache_activations=tmp_path / "cache").events())
+    assert event.parts_ms["data"] > 0
+    assert "lm" not in event.parts_ms
+
+
 def test_no_measurement_is_made_with_0_and_none_changes_the_run(train: TrainFunction) -> None:
     without, with_all = train("without", waterfall_every=0), train("with", waterfall_every=1)
     assert timed(without.events()) == []
