@@ -17,9 +17,11 @@ from sparsify_core.data.rows import check_ids
 from sparsify_core.data.sequences import Sequences
 from sparsify_core.evaluation.held_out import HeldOut
 from sparsify_core.rundir import CheckpointDir, RunDir
+from sparsify_core.timing import spanned
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.exchange import Exchange
+from sparsify_core.train.floor import build_floor
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.placement import Placement
 from sparsify_core.train.points import PointLog
@@ -31,6 +33,7 @@ from sparsify_core.train.state import load_state
 from sparsify_core.train.step import Batch, StepSums, finish_step
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit
+from sparsify_core.train.waterfall import Waterfall
 
 
 class Trainer:
@@ -96,6 +99,9 @@ class Trainer:
         self._points = PointLog(
             config, placement, reporter, num_steps=self.num_steps, tokens_per_step=self.tokens_per_step
         )
+        every = config.waterfall_every if group.is_main else 0
+        floor = build_floor(config, tap, units, group, length=sequences.rows.length) if every else None
+        self._waterfall = Waterfall(every, group.device, reporter, floor)
         self._first_step = 0
         self._last_batch: Batch | None = None
         held_out = None
@@ -136,8 +142,10 @@ class Trainer:
         if self._config.finetune is None and self._first_step == 0:
             initialize_biases(self._units, self._batches(0), self._group, first_only=self._config.upstream_compat)
         self._points.start(self._first_step)
+        self._waterfall.start(self._first_step)
         for step in range(self._first_step, self.num_steps):
-            stats = self._train_step(step)
+            with self._waterfall.step(step + 1):
+                stats = self._train_step(step)
             done = step + 1
             last = done == self.num_steps
             saving = last or done % self._config.save_every == 0
@@ -149,6 +157,7 @@ class Trainer:
             if not pausing:
                 continue
             self._points.flush()  # nothing is saved behind a loss that is not finite
+            self._waterfall.flush()
             with self._points.pause():
                 if stopping or saving:
                     self._saver.save(done, self._last_batch, with_evaluation=not stopping)
@@ -169,7 +178,7 @@ class Trainer:
         def finish(unit: Unit) -> None:
             stats[unit.name] = finish_step(sums[unit.name], unit, self._optimizer, replicas, step)
 
-        *earlier, last = self._batches(step)
+        *earlier, last = spanned("data", self._batches(step))
         for batch in earlier:
             self._add_batch(sums, batch)
         # A coder whose tokens were all seen here is done with them before the model goes on: its gradient is let go.
