@@ -2,7 +2,7 @@
 
 Both are timed by the same clock, read when the device has finished the last step of a window. Ours has everything on
 that a run has, the event file with a point every step included; sparsify runs without Weights & Biases, and its
-progress bar is replaced by the clock. Neither writes a checkpoint at the end, which would take longer than the timed steps.
+progress bar is replaced by the clock. Neither writes a checkpoint at the end: that takes longer than what is timed.
 """
 
 import gc

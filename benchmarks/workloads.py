@@ -31,7 +31,7 @@ WORKLOADS = {
     for w in (
         Workload("W1", ["layers.15"], 32, 2048),  # 18,432 latents
         Workload("W2", [f"layers.{layer}" for layer in range(12)], 16, 2048),  # 12 times 24,576 latents
-        Workload("tiny", ["layers.0", "layers.1"], 4, 32),
+        Workload("tiny", ["layers.0", "layers.1"], 4, 32, {"expansion_factor": 4, "k": 4}),
     )
 }
 """W1 is SmolLM2-135M's shape, W2 pythia-160m's; `tiny` tries a benchmark without a GPU."""
