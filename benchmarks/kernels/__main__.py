@@ -17,6 +17,7 @@ from benchmarks.tables import Table, table
 from benchmarks.timing import time_calls
 
 OPERATIONS = [
+    "moments",
     "encode_gemm",
     "group_max",
     "topk",
@@ -26,6 +27,7 @@ OPERATIONS = [
     "by_latent",
     "sparse_grads",
     "keep",
+    "dead_error",
     "update",
 ]
 _COLUMNS = ["kernel", "what", "shape", "ours ms", "reference ms", "reference", "speed-up", "reached"]

@@ -51,6 +51,9 @@ SHAPES = {
 }
 """The coders of the workloads; `tiny` tries a benchmark in Triton's interpreter."""
 
+NUM_DEAD = 2560
+"""Latents that count as dead, where there are that many."""
+
 _NUM_INPUTS = 2
 
 

@@ -6,14 +6,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.kernels.case import Case, Inputs
+from benchmarks.kernels.case import NUM_DEAD, Case, Inputs
 from sparsify_core.kernels.keep import keep_largest
-
-_NUM_DEAD = 2560
 
 
 def cases(inputs: Inputs) -> Iterator[Case]:
-    columns = min(_NUM_DEAD, inputs.shape.num_latents // 4)
+    columns = min(NUM_DEAD, inputs.shape.num_latents // 4)
     k = min(inputs.shape.width // 2, columns)
     pre_NC = [inputs.normal(inputs.shape.num_tokens, columns, dtype=torch.bfloat16) for _ in range(2)]
     yield Case(
