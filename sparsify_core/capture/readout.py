@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsify_core.capture.forwards import exchanged_forwards
+from sparsify_core.timing import Span
 
 PROBE_ERRORS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """What a model may raise in a trial that cuts its forward up."""
@@ -30,6 +31,7 @@ class Readout:
         self._output_type: Any = None
         self._output_type = self._type_if_it_can_be_cut()
 
+    @Span("lm")
     def states(self, input_ids_BL: Tensor) -> Tensor:
         """One forward: (B, L, D) in the model's dtype, from which `logits` reads."""
         if self._output_type is None:
@@ -38,6 +40,7 @@ class Readout:
         states: Tensor = self._base(input_ids=input_ids_BL, use_cache=False).last_hidden_state
         return states
 
+    @Span("lm")
     def logits(self, states_ND: Tensor) -> Tensor:
         """(N, V), differentiable in `states_ND`, any number of tokens of what `states` returned."""
         if self._output_type is None:

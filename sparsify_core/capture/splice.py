@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparsify_core.capture.rows import first_input, first_output, token_rows
+from sparsify_core.timing import Span
 
 Replacement = Callable[[str, Tensor, Tensor], Tensor]
 """Called with a hookpoint's name, the module's input (N, D) and output (N, E): with their graph, a row per token;
@@ -62,7 +63,8 @@ class Splice:
             original = first_output(output)
             y_NE = self._rows(original, name, "output")
             x_ND = self._rows(first_input(args, kwargs), name, "input") if self._needs_inputs else y_NE
-            spliced = self._replacement(name, x_ND, y_NE).to(original.dtype).view_as(original)
+            with Span("other"):  # see ActivationTap
+                spliced = self._replacement(name, x_ND, y_NE).to(original.dtype).view_as(original)
             return (spliced, *output[1:]) if isinstance(output, tuple) else spliced
 
         return hook

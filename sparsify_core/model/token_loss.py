@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparsify_core.kernels import reference
+from sparsify_core.timing import Span
 
 _CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 26}
 """Logits that exist at a time: 64 MiB in float32, 128 MiB in bfloat16."""
@@ -86,7 +87,8 @@ class _ChunkedSum(torch.autograd.Function):
             loss_n, grad_nV = losses(logits_nV.detach().contiguous(), references_N[part], needs_gradient)
             total += loss_n.sum(dtype=torch.float64)
             if grad_ND is not None:
-                (grad_ND[part],) = torch.autograd.grad(logits_nV, states_nD, grad_nV)
+                with Span("backward"):
+                    (grad_ND[part],) = torch.autograd.grad(logits_nV, states_nD, grad_nV)
         if grad_ND is not None:
             ctx.save_for_backward(grad_ND)
         return total

@@ -11,6 +11,7 @@ from sparsify_core.capture.readout import Readout
 from sparsify_core.capture.splice import Splice
 from sparsify_core.config import RunConfig
 from sparsify_core.model.token_loss import cross_entropy_sum, kl_sum
+from sparsify_core.timing import Span
 from sparsify_core.train.step import StepSums
 from sparsify_core.train.units import Unit, read_as_they_are
 
@@ -77,7 +78,8 @@ class EndToEnd:
             num_tokens = input_ids_BL[:, 1:].numel()
         else:
             loss, num_tokens = kl_sum(states_BLD, clean_BLD, self._readout.logits), input_ids_BL.numel()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with Span("backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
         for coder_sums in spliced.values():
             coder_sums.add_token_loss(loss.detach(), num_tokens)
 
