@@ -13,44 +13,41 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sparsify_core.kernels import batchtopk, groupmax, topk
+from sparsify_core.kernels import batchtopk, dispatch, groupmax, topk
 from sparsify_core.kernels.decode import decode, decode_residual
 from sparsify_core.kernels.encode_gemm import encode_gemm
-from sparsify_core.kernels.group_max import group_max
-from sparsify_core.kernels.keep import MAX_COLUMNS, keep_largest
+from sparsify_core.kernels.keep import keep_largest
+from sparsify_core.kernels.maxima import group_maxima
 from sparsify_core.kernels.reference import SparseGradients, starts
 from sparsify_core.kernels.sparse_code import sparse_code
 from sparsify_core.kernels.sparse_grads import sparse_gradients
 
-_FUSED_MULTIPLE = 8
-"""Widths and latents that the fused encoder takes; others go to the library's product."""
-_FUSED_ON = (9, 10)
-"""Major versions of devices that can move tensors by themselves and have the shared memory for its tiles."""
 _DEAD_MULTIPLE = 64
-MAX_DEAD = MAX_COLUMNS
 
 
 def encode(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor, Tensor]:
     """Pre-activations (N, M) and the maxima of their groups, both bfloat16, of a bfloat16 input; no graph."""
     weight = weight_MD.detach().bfloat16()
-    multiple = all(size % _FUSED_MULTIPLE == 0 for size in weight.shape)
-    if multiple and len(x_ND) and torch.cuda.get_device_capability(x_ND.device)[0] in _FUSED_ON:
+    latents, width = weight.shape
+    if dispatch.choose_encoder(x_ND.device, tokens=len(x_ND), latents=latents, width=width).is_kernel:
         return encode_gemm(x_ND, weight, bias_M.detach())
     pre_NM = functional.linear(x_ND, weight, bias_M.detach().bfloat16())
-    return pre_NM, group_max(pre_NM)
+    return pre_NM, group_maxima(pre_NM)
 
 
 def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Tensor, Tensor | None]:
     """Indices and, for batchtopk, the token of each: int64, as `model.selection` gives them."""
+    tokens, latents = pre_NM.shape
+    is_kernel = dispatch.choose_selection(activation, tokens=tokens, latents=latents, k=k).is_kernel
     if activation == "batchtopk":
-        if not batchtopk.fits(pre_NM, k):  # while k decays it may be that large
-            places = pre_NM.flatten().topk(len(pre_NM) * k, sorted=False).indices.sort().values
-            return places % pre_NM.shape[1], places // pre_NM.shape[1]
+        if not is_kernel:  # while k decays it may be too large
+            places = pre_NM.flatten().topk(tokens * k, sorted=False).indices.sort().values
+            return places % latents, places // latents
         chosen = batchtopk.select_batchtopk(pre_NM, max_NJ, k)
         return chosen.latents.long(), chosen.tokens.long()
     if activation == "groupmax":
         return groupmax.select_groupmax(pre_NM, k)[1].long(), None
-    if k > topk.MAX_K or max_NJ.shape[1] > topk.MAX_GROUPS:
+    if not is_kernel:
         return pre_NM.topk(k, dim=-1, sorted=False).indices, None
     return topk.select_topk(pre_NM, max_NJ, k)[1].long(), None
 
@@ -160,7 +157,7 @@ def decode_dead(
 
     Args:
         x_ND: bfloat16, with its graph where it has one.
-        dead_C: at most MAX_DEAD.
+        dead_C: at most dispatch.MAX_DEAD.
         trains_encoder: False lets the gradient reach the decoder alone.
     """
     columns = len(dead_C)

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparsify_core.kernels.bits import as_bits, num_bits, relu_bits, take_largest
+from sparsify_core.kernels.dispatch import MAX_DEAD
 
-_SIZES = (1024, 4096, 16384)
+_SIZES = (1024, 4096, MAX_DEAD)
 """Entries of a program. Few sizes, because each is compiled for seconds, and the number of dead latents wanders."""
-MAX_COLUMNS = _SIZES[-1]
 
 
 @triton.jit(do_not_specialize=["stride", "C", "K"])  # the number of dead latents changes step by step
@@ -65,6 +65,6 @@ def keep_largest(pre_NC: Tensor, k: int, columns: int) -> Tensor:
     Raises:
         ValueError: more columns than one program holds, or a k that does not fit.
     """
-    if not 1 <= k <= columns <= pre_NC.shape[1] <= MAX_COLUMNS:
-        raise ValueError(f"need 1 <= k <= columns <= {MAX_COLUMNS}, got {k}, {columns} of {pre_NC.shape[1]}")
+    if not 1 <= k <= columns <= pre_NC.shape[1] <= MAX_DEAD:
+        raise ValueError(f"need 1 <= k <= columns <= {MAX_DEAD}, got {k}, {columns} of {pre_NC.shape[1]}")
     return _KeepLargest.apply(pre_NC, k, columns)

@@ -172,7 +172,7 @@ def sparse_gradients(
     return new._replace(acts=slopes if with_acts else None)
 
 
-def group_max(pre_NM: Tensor, group: int) -> Tensor:
+def group_maxima(pre_NM: Tensor, group: int) -> Tensor:
     """(N, ceil(M / group)) maxima of relu(pre) over groups of neighbouring latents; the last group may be shorter."""
     padded = functional.pad(pre_NM.relu(), (0, -pre_NM.shape[1] % group))
     return padded.view(len(pre_NM), -1, group).amax(-1)

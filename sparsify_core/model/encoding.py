@@ -1,6 +1,6 @@
 """A training step through a sparse coder: encode once, then select and decode as often as the losses need.
 
-This is where the fast path of CUDA parts from the reference: the coder's `trains_fast` decides.
+This is where the fast path of CUDA parts from the reference: the coder's `trains_fast` says which (kernels.dispatch).
 Legend: N tokens, M latents, D input width, E output width.
 """
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsify_core.kernels import dispatch
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.selection import select_batchtopk, select_topk, select_topk_among
 
@@ -120,7 +121,7 @@ def decode_dead(coder: SparseCoder, encoding: Encoding, dead_C: Tensor, k: int) 
     if encoding.low_ND is not None:
         from sparsify_core.kernels import fast  # see encode
 
-        if len(dead_C) <= fast.MAX_DEAD:
+        if dispatch.choose_dead(len(dead_C)).is_kernel:
             x_ND = coder.centred(encoding.x_ND).bfloat16()  # with the graph of b_dec
             return fast.decode_dead(
                 x_ND,
