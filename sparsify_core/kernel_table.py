@@ -109,8 +109,7 @@ def tune(device: "torch.device", workload: Workload, sae: SparseCoderConfig) -> 
 
     x, weight = numbers(workload.tokens, workload.d_in), numbers(sae.num_latents, workload.d_in)
     pre, maxima = fast.encode(x, weight, numbers(sae.num_latents))
-    indices, tokens = fast.select(pre, maxima, sae.activation, sae.k)
-    acts = pre.gather(1, indices) if tokens is None else pre[tokens, indices]
+    indices, tokens, acts = fast.select(pre, maxima, sae.activation, sae.k)
     if tokens is None:
         decode(acts, indices, weight, numbers(workload.d_in), dtype=torch.float32)
 

@@ -92,5 +92,5 @@ def choose_selection(activation: str, *, tokens: int, latents: int, k: int) -> C
 def choose_dead(number: int) -> Choice:
     """What the AuxK loss decodes `number` dead latents by."""
     if number > MAX_DEAD:
-        return Choice(False, "as if alive, sparse", f"{number:,} dead latents are more than {MAX_DEAD:,}")
-    return Choice(True, "dense products, keep", f"at most {MAX_DEAD:,} dead latents")
+        return Choice(False, "as other latents, among the dead", f"{number:,} dead latents are more than {MAX_DEAD:,}")
+    return Choice(True, "dead_error, keep", f"at most {MAX_DEAD:,} dead latents")

@@ -16,18 +16,14 @@ from torch.nn import functional
 from sparsify_core.kernels import batchtopk, dispatch, groupmax, topk
 from sparsify_core.kernels.decode import decode, decode_residual
 from sparsify_core.kernels.encode_gemm import encode_gemm
-from sparsify_core.kernels.keep import keep_largest
 from sparsify_core.kernels.maxima import group_maxima
 from sparsify_core.kernels.reference import SparseGradients, starts
 from sparsify_core.kernels.sparse_code import sparse_code
 from sparsify_core.kernels.sparse_grads import sparse_gradients
 
-_DEAD_MULTIPLE = 64
 
-
-def encode(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor, Tensor]:
-    """Pre-activations (N, M) and the maxima of their groups, both bfloat16, of a bfloat16 input; no graph."""
-    weight = weight_MD.detach().bfloat16()
+def encode(x_ND: Tensor, weight: Tensor, bias_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Pre-activations (N, M) and the maxima of their groups, both bfloat16, of bfloat16 input and weight (M, D)."""
     latents, width = weight.shape
     if dispatch.choose_encoder(x_ND.device, tokens=len(x_ND), latents=latents, width=width).is_kernel:
         return encode_gemm(x_ND, weight, bias_M.detach())
@@ -35,21 +31,32 @@ def encode(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor, Ten
     return pre_NM, group_maxima(pre_NM)
 
 
-def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Tensor, Tensor | None]:
-    """Indices and, for batchtopk, the token of each: int64, as `model.selection` gives them."""
+def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Indices, for batchtopk the token of each, and activations, as `model.coder.Selection` has them."""
     tokens, latents = pre_NM.shape
     is_kernel = dispatch.choose_selection(activation, tokens=tokens, latents=latents, k=k).is_kernel
     if activation == "batchtopk":
         if not is_kernel:  # while k decays it may be too large
-            places = pre_NM.flatten().topk(tokens * k, sorted=False).indices.sort().values
-            return places % latents, places // latents
+            acts, places = pre_NM.flatten().topk(tokens * k, sorted=False)
+            places, order = places.sort()
+            return places % latents, places // latents, acts[order].relu_()
         chosen = batchtopk.select_batchtopk(pre_NM, max_NJ, k)
-        return chosen.latents.long(), chosen.tokens.long()
+        return chosen.latents, chosen.tokens, chosen.acts
     if activation == "groupmax":
-        return groupmax.select_groupmax(pre_NM, k)[1].long(), None
-    if not is_kernel:
-        return pre_NM.topk(k, dim=-1, sorted=False).indices, None
-    return topk.select_topk(pre_NM, max_NJ, k)[1].long(), None
+        acts, indices = groupmax.select_groupmax(pre_NM, k)
+    elif not is_kernel:
+        acts, indices = pre_NM.topk(k, dim=-1, sorted=False)
+        acts = acts.relu_()
+    else:
+        acts, indices = topk.select_topk(pre_NM, max_NJ, k)
+    return indices, None, acts
+
+
+def select_among(pre_NM: Tensor, candidates_C: Tensor, k: int) -> tuple[Tensor, None, Tensor]:
+    """The k largest of the latents `candidates_C` of each token: indices, None and activations, as `select`."""
+    pre_NC = pre_NM.index_select(1, candidates_C)
+    indices, _, acts = select(pre_NC, group_maxima(pre_NC), "topk", k)
+    return candidates_C[indices], None, acts
 
 
 def code(
@@ -58,14 +65,18 @@ def code(
     W_enc_MD: Tensor,
     b_enc_M: Tensor,
     W_dec_ME: Tensor,
+    low_W_dec: Tensor,
     acts: Tensor,
     indices: Tensor,
     tokens_P: Tensor | None,
     *,
     straight_through: bool,
 ) -> Tensor:
-    """`sparse_code` with the kernels: bfloat16 rows are read, float32 sums returned (N, E), without a bias."""
-    low_W_dec = W_dec_ME.detach().bfloat16()
+    """`sparse_code` with the kernels: bfloat16 rows are read, float32 sums returned (N, E), without a bias.
+
+    Args:
+        low_W_dec: `W_dec_ME` in bfloat16.
+    """
     return sparse_code(
         x_ND,
         W_enc_MD,
@@ -85,8 +96,21 @@ class _SquaredError(torch.autograd.Function):
     """See `squared_error`."""
 
     @staticmethod
-    def forward(ctx, x_ND, centre_D, W_enc_MD, b_enc_M, W_dec_ME, b_dec_E, target_NE, acts, indices, tokens_P, through):
-        low_W_dec = W_dec_ME.bfloat16()
+    def forward(
+        ctx,
+        x_ND,
+        centre_D,
+        W_enc_MD,
+        b_enc_M,
+        W_dec_ME,
+        b_dec_E,
+        target_NE,
+        low_W_dec,
+        acts,
+        indices,
+        tokens_P,
+        through,
+    ):
         offsets = None
         if tokens_P is not None:
             offsets = functional.pad(starts(tokens_P, len(x_ND)), (0, 1), value=len(acts))
@@ -103,6 +127,8 @@ class _SquaredError(torch.autograd.Function):
     def backward(ctx, grad_error, _):
         x_ND, W_enc_MD, low_W_dec, acts, indices, tokens_P, residual_NE = ctx.saved_tensors
         _, needs_centre, needs_W_enc, needs_b_enc, needs_W_dec, needs_b_dec, needs_target, *_ = ctx.needs_input_grad
+        # Linear in the residual: the factor is applied to the sums, of which there are fewer.
+        factor = (-2 * grad_error).float()
         grads = sparse_gradients(
             x_ND,
             residual_NE,
@@ -111,10 +137,8 @@ class _SquaredError(torch.autograd.Function):
             low_W_dec,
             tokens_P=tokens_P,
             straight_through=ctx.straight_through,
+            scale=factor,
         )
-        # Linear in the residual: the factor is applied to the sums, of which there are fewer.
-        factor = -2 * grad_error
-        torch._foreach_mul_([grads.W_enc_MD, grads.b_enc_M, grads.W_dec_ME], factor)
         return (
             None,
             -(grads.b_enc_M @ W_enc_MD) if needs_centre else None,
@@ -123,7 +147,7 @@ class _SquaredError(torch.autograd.Function):
             grads.W_dec_ME if needs_W_dec else None,
             residual_NE.sum(0, dtype=torch.float32) * factor if needs_b_dec else None,
             residual_NE.float() * -factor if needs_target else None,
-            *[None] * 4,
+            *[None] * 5,
         )
 
 
@@ -135,6 +159,7 @@ def squared_error(
     W_dec_ME: Tensor,
     b_dec_E: Tensor,
     target_NE: Tensor,
+    low_W_dec: Tensor,
     acts: Tensor,
     indices: Tensor,
     tokens_P: Tensor | None,
@@ -146,28 +171,19 @@ def squared_error(
     Decoder, subtraction and squares are one pass; arguments as in `code`, and `target_NE`, bfloat16 or float32.
     """
     return _SquaredError.apply(
-        x_ND, centre_D, W_enc_MD, b_enc_M, W_dec_ME, b_dec_E, target_NE, acts, indices, tokens_P, straight_through
+        x_ND,
+        centre_D,
+        W_enc_MD,
+        b_enc_M,
+        W_dec_ME,
+        b_dec_E,
+        target_NE,
+        low_W_dec,
+        acts,
+        indices,
+        tokens_P,
+        straight_through,
     )
-
-
-def decode_dead(
-    x_ND: Tensor, W_enc_MD: Tensor, b_enc_M: Tensor, W_dec_ME: Tensor, dead_C: Tensor, k: int, *, trains_encoder: bool
-) -> Tensor:
-    """What the k strongest of the latents `dead_C` decode to (N, E), float32, by dense products.
-
-    Args:
-        x_ND: bfloat16, with its graph where it has one.
-        dead_C: at most dispatch.MAX_DEAD.
-        trains_encoder: False lets the gradient reach the decoder alone.
-    """
-    columns = len(dead_C)
-    # Products run four times as fast when the width is a multiple; the padding repeats a latent and is never kept.
-    padded = torch.cat([dead_C, dead_C[:1].expand(-columns % _DEAD_MULTIPLE)])
-    weight_CD, bias_C = (p.index_select(0, padded).bfloat16() for p in (W_enc_MD, b_enc_M))
-    acts_NC = keep_largest(functional.linear(x_ND, weight_CD, bias_C), k, columns)
-    if not trains_encoder:
-        acts_NC = acts_NC.detach()
-    return (acts_NC @ W_dec_ME.index_select(0, padded).bfloat16()).float()
 
 
 def _decode(low_W_dec: Tensor, indices: Tensor, acts: Tensor, W_dec: Tensor, offsets_N: Tensor | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,7 +40,9 @@ def test_wrong_usage_is_one_line(words: list[str], sentence: str, capsys: pytest
 
 
 def test_help_does_not_import_torch() -> None:
-    program = "import sys; from sparsify_core.cli import main\ntry: main(['kernels', '--help'])\nexcept SystemExit: pass\n"
+    program = (
+        "import sys; from sparsify_core.cli import main\ntry: main(['kernels', '--help'])\nexcept SystemExit: pass\n"
+    )
     program += "sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
@@ -63,7 +66,9 @@ def test_rows_say_what_runs_and_why(values: dict[str, object], operation: str, r
 
 
 @pytest.mark.gpu
-def test_tuned_launches_are_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_tuned_launches_are_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     words = ["kernels", "--d_in", "64", "--num_latents", "1024", "--tokens", "256"]
     assert main(words) == 0

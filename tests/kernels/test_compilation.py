@@ -1,4 +1,4 @@
-"""What the interpreter cannot tell: that the kernels compile for a GPU, and keep what they work on in registers there."""
+"""What the interpreter cannot tell: that the kernels compile for a GPU, and that what they work on fits into it."""
 
 import json
 import os

@@ -25,6 +25,7 @@ from sparsify_core.kernels.dispatch import MAX_DEAD
 from sparsify_core.kernels.groupmax import select_groupmax
 from sparsify_core.kernels.keep import keep_largest
 from sparsify_core.kernels.maxima import group_maxima
+from sparsify_core.kernels.moments import centred_moments, moments
 from sparsify_core.kernels.sparse_grads import sparse_gradients
 from sparsify_core.kernels.topk import select_topk
 from sparsify_core.kernels.update import adam_corrections, adam_update, signum_update
@@ -65,6 +66,8 @@ def launch(capability: int, tokens: int, latents: int, width: int, k: int) -> No
         for one in encode_gemm.LAUNCHES:
             encode_gemm.LAUNCHES = (one,)
             encode_gemm.encode_gemm(x, W_dec, bias)
+    moments(x, torch.empty(width))
+    centred_moments(x, torch.empty(width))
     pre = x.new_empty(tokens, latents)
     maxima = group_maxima(pre)
     select_batchtopk(pre, maxima, k)
