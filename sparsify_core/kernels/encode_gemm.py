@@ -17,7 +17,7 @@ _TILES = ((128, 256, 3), (128, 256, 4), (256, 128, 3), (128, 128, 4))
 """TOKENS and LATENTS of a tile, which 8 warps multiply at once, and how many tiles of the width are under way in the
 shared memory."""
 
-_TOKEN_TILES = (8, 4, 16)
+_TOKEN_TILES = (16, 8, 4)
 """How many tiles of tokens are done together: they find the same tiles of the encoder in the L2 cache."""
 
 LAUNCHES = tuple(

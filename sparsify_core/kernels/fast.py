@@ -43,7 +43,7 @@ def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Ten
         chosen = batchtopk.select_batchtopk(pre_NM, max_NJ, k)
         return chosen.latents, chosen.tokens, chosen.acts
     if activation == "groupmax":
-        acts, indices = groupmax.select_groupmax(pre_NM, k)
+        acts, indices = groupmax.select_groupmax(pre_NM, k, max_NJ)
     elif not is_kernel:
         acts, indices = pre_NM.topk(k, dim=-1, sorted=False)
         acts = acts.relu_()

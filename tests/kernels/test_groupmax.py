@@ -8,6 +8,7 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 from launches import Launches
 from pre_activations import expect_equal, pre_activations
 from sparsify_core.kernels import groupmax, reference
+from sparsify_core.kernels.maxima import group_maxima
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -32,6 +33,34 @@ def test_groupmax(
     expect_equal(groupmax.select_groupmax(pre.to(device), k), reference.select_groupmax(pre, k))
     launch = launches.only("_select_groupmax")
     assert (launch["TILE"], launch["num_warps"]) == (tile, num_warps)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("kind", ["random", "ties", "all negative"])
+@pytest.mark.parametrize(("tokens", "latents", "k"), [(1, 32, 1), (3, 96, 3), (2, 2880, 5), (2, 6400, 100)])
+def test_groupmax_from_the_maxima(
+    device: torch.device, launches: Launches, dtype: torch.dtype, kind: str, tokens: int, latents: int, k: int
+) -> None:
+    pre = pre_activations(kind, tokens, latents).to(dtype)
+    on_device = pre.to(device)
+    found = groupmax.select_groupmax(on_device, k, group_maxima(on_device))
+    expect_equal(found, reference.select_groupmax(pre, k))
+    assert launches.names == ["_group_maxima", "_select_from_maxima"]
+
+
+def test_groups_that_are_no_multiple_are_read_whole(device: torch.device, launches: Launches) -> None:
+    pre = pre_activations("random", 2, 96).to(device)
+    found = groupmax.select_groupmax(pre, 4, group_maxima(pre))
+    expect_equal(found, reference.select_groupmax(pre.cpu(), 4))
+    assert launches.names == ["_group_maxima", "_select_groupmax"]
+
+
+def test_nan_is_selected(device: torch.device) -> None:
+    pre = pre_activations("random", 2, 192).to(device)
+    pre[1, 77] = -float("nan")
+    acts, indices = groupmax.select_groupmax(pre, 3, group_maxima(pre))
+    assert acts.isnan().sum(1).tolist() == [0, 1]
+    assert indices[1, 1] // 32 == 77 // 32
 
 
 def test_unequal_groups_are_refused(device: torch.device) -> None:

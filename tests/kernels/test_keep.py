@@ -29,7 +29,7 @@ def test_rows_are_the_head_of_a_stable_sort(
     assert torch.equal(pre, expected)
 
 
-@pytest.mark.parametrize(("width", "padded", "num_warps"), [(1024, 1024, 1), (1025, 4096, 4), (4097, 16_384, 16)])
+@pytest.mark.parametrize(("width", "padded", "num_warps"), [(1024, 1024, 2), (1025, 4096, 8), (4097, 16_384, 16)])
 def test_few_sizes_serve_all_widths(
     launches: Launches, device: torch.device, width: int, padded: int, num_warps: int
 ) -> None:

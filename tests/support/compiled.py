@@ -72,6 +72,7 @@ def launch(capability: int, tokens: int, latents: int, width: int, k: int) -> No
     maxima = group_maxima(pre)
     select_batchtopk(pre, maxima, k)
     select_groupmax(pre, k)
+    select_groupmax(pre, k, maxima)
     acts, indices = select_topk(pre, maxima, k)
     for size in (1024, 4096, MAX_DEAD):
         keep_largest(x.new_empty(tokens, size), k, size)
