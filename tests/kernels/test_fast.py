@@ -17,6 +17,7 @@ SELECTIONS = {
     "k that topk cannot hold": ("topk", 1, 1100, dispatch.MAX_K + 1, []),
     "latents that topk cannot hold": ("topk", 1, (dispatch.MAX_GROUPS + 1) * dispatch.GROUP, 4, []),
     "groupmax": ("groupmax", 3, 96, 4, ["_select_groupmax"]),
+    "groupmax of whole groups": ("groupmax", 3, 96, 3, ["_select_from_maxima"]),
     "batchtopk": ("batchtopk", 3, 96, 5, ["_gather_groups", "_locate"]),
 }
 REFERENCES = {
