@@ -19,7 +19,7 @@ from benchmarks.timing import time_calls
 OPERATIONS = [
     "moments",
     "encode_gemm",
-    "group_max",
+    "maxima",
     "topk",
     "groupmax",
     "batchtopk",
@@ -28,6 +28,7 @@ OPERATIONS = [
     "sparse_grads",
     "keep",
     "dead_error",
+    "token_loss",
     "update",
 ]
 _COLUMNS = ["kernel", "what", "shape", "ours ms", "reference ms", "reference", "speed-up", "reached"]

@@ -77,7 +77,9 @@ def cross_entropy(logits_NV: Tensor, targets_N: Tensor, *, needs_gradient: bool 
     """
     if targets_N.shape != logits_NV.shape[:1] or targets_N.dtype != torch.int64:
         raise ValueError(f"need {len(logits_NV)} int64 targets, got {targets_N.dtype} {tuple(targets_N.shape)}")
-    return _launch(_cross_entropy, logits_NV, targets_N, needs_gradient)
+    loss_N, grad_NV, options = _outputs(logits_NV, needs_gradient)
+    _cross_entropy[loss_N.shape](logits_NV, targets_N, loss_N, loss_N if grad_NV is None else grad_NV, **options)
+    return loss_N, grad_NV
 
 
 def kl_divergence(logits_NV: Tensor, clean_NV: Tensor, *, needs_gradient: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -91,25 +93,17 @@ def kl_divergence(logits_NV: Tensor, clean_NV: Tensor, *, needs_gradient: bool =
             f"need contiguous clean logits like the others, {logits_NV.dtype} {tuple(logits_NV.shape)}, "
             f"got {clean_NV.dtype} {tuple(clean_NV.shape)}"
         )
-    return _launch(_kl_divergence, logits_NV, clean_NV, needs_gradient)
+    loss_N, grad_NV, options = _outputs(logits_NV, needs_gradient)
+    _kl_divergence[loss_N.shape](logits_NV, clean_NV, loss_N, loss_N if grad_NV is None else grad_NV, **options)
+    return loss_N, grad_NV
 
 
-def _launch(
-    kernel: "triton.JITFunction", logits_NV: Tensor, reference: Tensor, needs_gradient: bool
-) -> tuple[Tensor, Tensor | None]:
+def _outputs(logits_NV: Tensor, needs_gradient: bool) -> tuple[Tensor, Tensor | None, dict[str, int]]:
+    """What the kernels write, and their parameters."""
     if logits_NV.dtype not in (torch.bfloat16, torch.float16, torch.float32) or not logits_NV.is_contiguous():
         raise ValueError(f"need contiguous bf16, fp16 or fp32 logits, got {logits_NV.dtype} {logits_NV.stride()}")
     tokens, vocabulary = logits_NV.shape
     loss_N = torch.empty(tokens, dtype=torch.float32, device=logits_NV.device)
-    grad_NV = torch.empty_like(logits_NV) if needs_gradient else None
-    kernel[(tokens,)](
-        logits_NV,
-        reference,
-        loss_N,
-        loss_N if grad_NV is None else grad_NV,
-        vocabulary,
-        BLOCK=min(_BLOCK, triton.next_power_of_2(vocabulary)),
-        GRADIENT=needs_gradient,
-        num_warps=_WARPS,
-    )
-    return loss_N, grad_NV
+    block = min(_BLOCK, triton.next_power_of_2(vocabulary))
+    options = {"V": vocabulary, "BLOCK": block, "GRADIENT": needs_gradient, "num_warps": _WARPS}
+    return loss_N, torch.empty_like(logits_NV) if needs_gradient else None, options

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparsify_core.kernels import reference
+from sparsify_core.kernels.dispatch import choose_token_loss
 from sparsify_core.timing import Span
 
 _CHUNK_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 26}
@@ -116,9 +117,8 @@ def _kl(
 
 
 def _kernels(states: Tensor) -> ModuleType:
-    """Who computes the losses: Triton where it can, which is on devices that compute in bfloat16."""
-    if states.is_cuda and states.dtype != torch.float64 and torch.cuda.is_bf16_supported(including_emulation=False):
-        from sparsify_core.kernels import token_loss  # Triton is there only with CUDA
+    if not choose_token_loss(states.device, states.dtype).is_kernel:
+        return reference
+    from sparsify_core.kernels import token_loss  # Triton is there only with CUDA
 
-        return token_loss
-    return reference
+    return token_loss
