@@ -63,13 +63,16 @@ class Trainer:
         self._tap = tap
         self._end_to_end = end_to_end
         self._placement = placement
-        self._exchange = None if placement.owners is None else Exchange(group, placement.owners)
         self._units = units
         self._by_hookpoint: dict[str, list[Unit]] = {}
         for unit in units:
             self._by_hookpoint.setdefault(unit.hookpoint, []).append(unit)
         # The kernels read bfloat16 as it is; float16 has too small a range to compute in.
         self._keeps_dtype = tap.dtype == torch.bfloat16 and all(unit.coder.trains_fast for unit in units)
+        self._exchange = None
+        if placement.owners is not None:
+            rows_vary = bool(exclude_tokens)  # `exclude_first` leaves as many of one batch as of another
+            self._exchange = Exchange(group, placement.owners, rows_vary=rows_vary, keeps_dtype=self._keeps_dtype)
         self._sequences = sequences
         self._exclude_tokens = exclude_tokens
         self._max_token_id = max_token_id
@@ -126,7 +129,7 @@ class Trainer:
             done = step + 1
             last = done == self.num_steps
             saving = last or done % self._config.save_every == 0
-            stopping = self._group.any(bool(self.stop))
+            stopping = self._group.any_before(bool(self.stop))
             evaluating = bool(self._config.eval_every) and done % self._config.eval_every == 0
             pausing = stopping or saving or evaluating
             if done % self._config.log_every == 0 or pausing:

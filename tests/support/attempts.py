@@ -17,10 +17,10 @@ _train_step = trainer.Trainer._train_step
 
 
 def _stop_at(step: int | None) -> None:
-    """Have the last rank's trainer find a stop request behind this step."""
+    """Have the last rank's trainer find a stop request one step early, which all act on behind this step."""
 
     def stopping(self: trainer.Trainer, number: int) -> Any:
-        if number + 1 == step and self._group.rank == self._group.world_size - 1:
+        if number + 2 == step and self._group.rank == self._group.world_size - 1:
             self.stop._asked_at = 0.0
         return _train_step(self, number)
 
