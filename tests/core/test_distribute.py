@@ -1,7 +1,6 @@
 """`distribute_modules`: every process trains its own hookpoints on all data, and nothing else changes."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from runs import BASE, Trained, TrainFunction, flags
+from runs import BASE, Trained, TrainFunction, flags, free_port
 from sparsify_core.config import RunConfig, SparseCoderConfig
 from sparsify_core.errors import ConfigError
 from sparsify_core.formats.sparsify import save_coder
@@ -22,12 +21,6 @@ from sparsify_core.train.placement import balance, place
 ATTEMPTS = Path(__file__).parents[1] / "support" / "attempts.py"
 HOOKPOINTS = ["layers.0", "layers.0.mlp.up_proj", "layers.1"]
 SPREAD = {"layers": [], "hookpoints": HOOKPOINTS, "distribute_modules": True}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def torchrun(folder: Path, attempts: list[dict[str, Any]], *, fails: bool = False) -> None:

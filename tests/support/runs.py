@@ -36,6 +36,12 @@ class Trained:
         return json.loads(self.run_dir.checkpoint(step).evaluation.read_text())
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 TrainFunction = Callable[..., Trained]
 
 
@@ -74,8 +80,5 @@ def command(model: Path, text: Path, root: Path, *, processes: int = 1, **change
     words = ["sparsify_core", str(model), str(text), *flags({**BASE, **changes}), "--run_dir", str(root)]
     if processes == 1:
         return [sys.executable, "-m", *words]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
+    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={free_port()}"]
     return [sys.executable, *launcher, "-m", *words]
