@@ -1,6 +1,6 @@
 """What one optimizer step gathers for one coder, over its micro-batches and over all processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from sparsify_core.model.losses import Moments, loss_sums
 from sparsify_core.model.selection import select_from
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.optim import CoderOptimizer, scale_gradients
+from sparsify_core.train.reduction import Reduction
 from sparsify_core.train.threshold import threshold_of
 from sparsify_core.train.units import Unit
 
@@ -162,20 +163,36 @@ class StepSums:
         return stats, scale
 
 
-def finish_step(
-    sums: dict[str, StepSums], units: list[Unit], optimizer: CoderOptimizer, replicas: Group | None, step: int
-) -> Tensor:
-    """Combine the processes and apply optimizer step `step` (from 0).
+class StepEnd:
+    """Combines the processes and applies the optimizer.
 
     Args:
-        replicas: the processes that train the same coders; None when this one has seen all of their tokens.
-
-    Returns:
-        (number of units, fields of StepStats) float64 on the device.
+        sums: by name of the coder, one of each that this process trains; in the same order on all replicas.
+        replicas: the processes that train the same coders; None when this one sees all of their tokens.
     """
-    tensors = [tensor for unit in units for tensor in sums[unit.name].tensors()]
-    if replicas is not None:
-        replicas.add_up(tensors)
-    finished = {unit.name: sums[unit.name].finish() for unit in units}
-    optimizer.step(step, {name: scale for name, (_, scale) in finished.items()})
-    return torch.stack([torch.stack(stats) for stats, _ in finished.values()])
+
+    def __init__(self, sums: Mapping[str, StepSums], replicas: Group | None) -> None:
+        self._sums = sums
+        self._replicas = replicas
+        self._reductions: dict[str, Reduction | None] = {}
+
+    def complete(self, name: str) -> None:
+        """This coder has seen the last batch: its sums set out, and travel while others train.
+
+        All replicas complete their coders in the same order.
+        """
+        tensors = self._sums[name].tensors()
+        self._reductions[name] = None if self._replicas is None else self._replicas.start_adding_up(tensors)
+
+    def apply(self, optimizer: CoderOptimizer, step: int) -> Tensor:
+        """Optimizer step `step` (from 0). Returns (number of coders, fields of StepStats) float64 on the device."""
+        for name in [name for name in self._sums if name not in self._reductions]:
+            self.complete(name)
+        finished = {}
+        for name, sums in self._sums.items():
+            reduction = self._reductions[name]
+            if reduction is not None:
+                reduction.wait()
+            finished[name] = sums.finish()
+        optimizer.step(step, {name: scale for name, (_, scale) in finished.items()})
+        return torch.stack([torch.stack(stats) for stats, _ in finished.values()])

@@ -25,7 +25,7 @@ from sparsify_core.train.saving import Saver
 from sparsify_core.train.schedule import decayed_k, divisor_from
 from sparsify_core.train.start import initialize_biases
 from sparsify_core.train.state import load_state
-from sparsify_core.train.step import Batch, StepSums, finish_step
+from sparsify_core.train.step import Batch, StepEnd, StepSums
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit
 
@@ -151,17 +151,18 @@ class Trainer:
     def _train_step(self, step: int) -> Tensor:
         self._set_k(step)
         sums = {unit.name: StepSums(unit, self._config) for unit in self._units}
-        for input_ids, kept in self._batches(step):
+        end = StepEnd(sums, None if self._exchange is not None else self._group)
+        for number, (input_ids, kept) in enumerate(self._batches(step), 1):
             if kept is None or len(kept):
                 self._last_batch = (input_ids, kept)
             if self._end_to_end is not None:
                 self._end_to_end.add(sums, input_ids, kept)
             elif self._exchange is not None:
                 self._exchange.run(self._tap, input_ids, kept, partial(self._add, sums))
-            elif kept is None or len(kept):
-                self._forward_backward(sums, input_ids, kept)
-        replicas = self._group if self._exchange is None else None
-        return finish_step(sums, self._units, self._optimizer, replicas, step)
+            else:
+                is_last = number == self._config.grad_acc_steps
+                self._forward_backward(sums, input_ids, kept, end if is_last else None)
+        return end.apply(self._optimizer, step)
 
     def _set_k(self, step: int) -> None:
         """One k per optimizer step, so that accumulation stays equal to one big batch."""
@@ -178,19 +179,35 @@ class Trainer:
                 uses_groups = config.sae.activation == "groupmax"
                 unit.coder.k = divisor_from(k, unit.coder.num_latents) if uses_groups else k
 
-    def _forward_backward(self, sums: dict[str, StepSums], input_ids: Tensor, kept: Tensor | None) -> None:
+    def _forward_backward(
+        self, sums: dict[str, StepSums], input_ids: Tensor, kept: Tensor | None, end: StepEnd | None
+    ) -> None:
+        """On one batch of a step.
+
+        Args:
+            end: of the step, on its last batch. Then the model runs even if no row counts: what each coder has
+                gathered must set out in the order in which the other processes reach them.
+        """
+        has_rows = kept is None or len(kept) > 0
+
         def train(hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
             if kept is not None:
                 same = x_ND is y_NE
                 y_NE = y_NE[kept]
                 x_ND = y_NE if same else x_ND[kept]
-            self._add(sums, hookpoint, x_ND, y_NE)
+            self._add(sums, hookpoint, x_ND, y_NE, end)
 
-        self._tap.run(input_ids, train, keeps_dtype=self._keeps_dtype)
+        if has_rows or end is not None:
+            self._tap.run(input_ids, train, keeps_dtype=self._keeps_dtype)
 
-    def _add(self, sums: dict[str, StepSums], hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
+    def _add(
+        self, sums: dict[str, StepSums], hookpoint: str, x_ND: Tensor, y_NE: Tensor, end: StepEnd | None = None
+    ) -> None:
         for unit in self._by_hookpoint[hookpoint]:
-            sums[unit.name].add(x_ND, y_NE)
+            if len(y_NE):
+                sums[unit.name].add(x_ND, y_NE)
+            if end is not None:
+                end.complete(unit.name)
 
     def _batches(self, step: int) -> Iterator[Batch]:
         """This rank's batches of optimizer step `step` (from 0)."""
