@@ -1,6 +1,6 @@
 """What one optimizer step gathers for one coder, over its micro-batches and over all processes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,12 +8,10 @@ from torch import Tensor
 
 from sparsify_core.config import RunConfig
 from sparsify_core.model.coder import Latents, Selection
-from sparsify_core.model.encoding import decode, encode, select
+from sparsify_core.model.encoding import decode, encode, select, target_sums
 from sparsify_core.model.losses import Moments, loss_sums
 from sparsify_core.model.selection import select_from
-from sparsify_core.train.distributed import Group
-from sparsify_core.train.optim import CoderOptimizer, scale_gradients
-from sparsify_core.train.reduction import Reduction
+from sparsify_core.train.optim import scale_gradients
 from sparsify_core.train.threshold import threshold_of
 from sparsify_core.train.units import Unit
 
@@ -96,7 +94,8 @@ class StepSums:
                 selection=selection,
             )
             sums.loss.backward(self._scale)  # type: ignore[no-untyped-call]
-        self._count(y_NE, sums.latents, sums.error, sums.auxk, sums.multi_topk)
+        self.moments.add(y_NE, sums.target_sums)
+        self._count(sums.latents, sums.error, sums.auxk, sums.multi_topk)
 
     def reconstruct(self, x_ND: Tensor, y_NE: Tensor) -> Tensor:
         """The reconstruction (N, E) of `y_NE`, with its graph, for a loss that is computed elsewhere; it is counted
@@ -109,7 +108,8 @@ class StepSums:
         with torch.no_grad():
             error = (y_NE - out_NE).square().sum()
             zero = torch.zeros_like(error)
-            self._count(y_NE, latents, error, zero, zero)
+            self.moments.add(y_NE, target_sums(coder, encoding, y_NE))
+            self._count(latents, error, zero, zero)
         return out_NE
 
     def add_token_loss(self, loss_sum: Tensor, num_tokens: int) -> None:
@@ -117,13 +117,12 @@ class StepSums:
         self.token_loss += loss_sum
         self.num_predicted += num_tokens
 
-    def _count(self, y_NE: Tensor, latents: Latents, *losses: Tensor) -> None:
+    def _count(self, latents: Latents, *losses: Tensor) -> None:
         """`losses`: the sums of error, AuxK and Multi-TopK."""
-        self.moments.add(y_NE)
         active = latents.acts > 0
         self.sums_4 += torch.stack([*losses, active.sum()])
         fired = torch.ones_like(active) if self._config.upstream_compat else active
-        self.fired_M.scatter_reduce_(0, latents.indices.flatten(), fired.flatten().int(), "amax")
+        self.fired_M.scatter_reduce_(0, latents.indices.flatten().long(), fired.flatten().int(), "amax")
 
     def tensors(self) -> list[Tensor]:
         """Everything that must be summed over the processes."""
@@ -161,38 +160,3 @@ class StepSums:
             token_loss=self.token_loss / self.num_predicted.clamp(min=1),
         )
         return stats, scale
-
-
-class StepEnd:
-    """Combines the processes and applies the optimizer.
-
-    Args:
-        sums: by name of the coder, one of each that this process trains; in the same order on all replicas.
-        replicas: the processes that train the same coders; None when this one sees all of their tokens.
-    """
-
-    def __init__(self, sums: Mapping[str, StepSums], replicas: Group | None) -> None:
-        self._sums = sums
-        self._replicas = replicas
-        self._reductions: dict[str, Reduction | None] = {}
-
-    def complete(self, name: str) -> None:
-        """This coder has seen the last batch: its sums set out, and travel while others train.
-
-        All replicas complete their coders in the same order.
-        """
-        tensors = self._sums[name].tensors()
-        self._reductions[name] = None if self._replicas is None else self._replicas.start_adding_up(tensors)
-
-    def apply(self, optimizer: CoderOptimizer, step: int) -> Tensor:
-        """Optimizer step `step` (from 0). Returns (number of coders, fields of StepStats) float64 on the device."""
-        for name in [name for name in self._sums if name not in self._reductions]:
-            self.complete(name)
-        finished = {}
-        for name, sums in self._sums.items():
-            reduction = self._reductions[name]
-            if reduction is not None:
-                reduction.wait()
-            finished[name] = sums.finish()
-        optimizer.step(step, {name: scale for name, (_, scale) in finished.items()})
-        return torch.stack([torch.stack(stats) for stats, _ in finished.values()])

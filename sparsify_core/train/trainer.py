@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.capture.forward import ActivationTap, Consumer
 from sparsify_core.config import RunConfig
 from sparsify_core.data.exclude import kept_positions
 from sparsify_core.data.sequences import Sequences
@@ -17,6 +17,7 @@ from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.exchange import Exchange
+from sparsify_core.train.finish import StepEnd
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.placement import Placement
 from sparsify_core.train.points import PointLog
@@ -25,7 +26,7 @@ from sparsify_core.train.saving import Saver
 from sparsify_core.train.schedule import decayed_k, divisor_from
 from sparsify_core.train.start import initialize_biases
 from sparsify_core.train.state import load_state
-from sparsify_core.train.step import Batch, StepEnd, StepSums
+from sparsify_core.train.step import Batch, StepSums
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit
 
@@ -63,6 +64,7 @@ class Trainer:
         self._tap = tap
         self._end_to_end = end_to_end
         self._placement = placement
+        self._replicas = group if placement.owners is None and group.world_size > 1 else None
         self._units = units
         self._by_hookpoint: dict[str, list[Unit]] = {}
         for unit in units:
@@ -151,18 +153,40 @@ class Trainer:
     def _train_step(self, step: int) -> Tensor:
         self._set_k(step)
         sums = {unit.name: StepSums(unit, self._config) for unit in self._units}
-        end = StepEnd(sums, None if self._exchange is not None else self._group)
-        for number, (input_ids, kept) in enumerate(self._batches(step), 1):
-            if kept is None or len(kept):
-                self._last_batch = (input_ids, kept)
-            if self._end_to_end is not None:
-                self._end_to_end.add(sums, input_ids, kept)
-            elif self._exchange is not None:
-                self._exchange.run(self._tap, input_ids, kept, partial(self._add, sums))
-            else:
-                is_last = number == self._config.grad_acc_steps
-                self._forward_backward(sums, input_ids, kept, end if is_last else None)
-        return end.apply(self._optimizer, step)
+        end = StepEnd(sums, self._optimizer, self._replicas, step)
+        *earlier, last = self._batches(step)
+        for batch in earlier:
+            self._add_batch(sums, batch)
+        self._add_batch(sums, last, end)
+        return end.finish()
+
+    def _add_batch(self, sums: dict[str, StepSums], batch: Batch, end: StepEnd | None = None) -> None:
+        """Forward and backward of all coders.
+
+        Args:
+            end: of the step, with its last batch. On the activations each coder is completed there as soon as it has
+                seen them; then the model runs even if no token counts, for all replicas to go by the same order.
+        """
+        input_ids, kept = batch
+        has_tokens = kept is None or len(kept) > 0
+        if has_tokens:
+            self._last_batch = batch
+        train = partial(self._train_coders, sums, end)
+        if self._end_to_end is not None:
+            self._end_to_end.add(sums, input_ids, kept)
+        elif self._exchange is not None:
+            self._exchange.run(self._tap, input_ids, kept, train)
+        elif has_tokens or end is not None:
+            self._tap.run(input_ids, partial(_of_kept, kept, train), keeps_dtype=self._keeps_dtype)
+
+    def _train_coders(
+        self, sums: dict[str, StepSums], end: StepEnd | None, hookpoint: str, x_ND: Tensor, y_NE: Tensor
+    ) -> None:
+        for unit in self._by_hookpoint[hookpoint]:
+            if len(y_NE):
+                sums[unit.name].add(x_ND, y_NE)
+            if end is not None:
+                end.complete(unit.name)
 
     def _set_k(self, step: int) -> None:
         """One k per optimizer step, so that accumulation stays equal to one big batch."""
@@ -178,36 +202,6 @@ class Trainer:
                 )
                 uses_groups = config.sae.activation == "groupmax"
                 unit.coder.k = divisor_from(k, unit.coder.num_latents) if uses_groups else k
-
-    def _forward_backward(
-        self, sums: dict[str, StepSums], input_ids: Tensor, kept: Tensor | None, end: StepEnd | None
-    ) -> None:
-        """On one batch of a step.
-
-        Args:
-            end: of the step, on its last batch. Then the model runs even if no row counts: what each coder has
-                gathered must set out in the order in which the other processes reach them.
-        """
-        has_rows = kept is None or len(kept) > 0
-
-        def train(hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
-            if kept is not None:
-                same = x_ND is y_NE
-                y_NE = y_NE[kept]
-                x_ND = y_NE if same else x_ND[kept]
-            self._add(sums, hookpoint, x_ND, y_NE, end)
-
-        if has_rows or end is not None:
-            self._tap.run(input_ids, train, keeps_dtype=self._keeps_dtype)
-
-    def _add(
-        self, sums: dict[str, StepSums], hookpoint: str, x_ND: Tensor, y_NE: Tensor, end: StepEnd | None = None
-    ) -> None:
-        for unit in self._by_hookpoint[hookpoint]:
-            if len(y_NE):
-                sums[unit.name].add(x_ND, y_NE)
-            if end is not None:
-                end.complete(unit.name)
 
     def _batches(self, step: int) -> Iterator[Batch]:
         """This rank's batches of optimizer step `step` (from 0)."""
@@ -251,3 +245,12 @@ class Trainer:
         table[[row for row, coder in enumerate(self._placement.coders) if coder.name in own]] = stats
         self._group.add_up([table])
         return table
+
+
+def _of_kept(kept: Tensor | None, consumer: Consumer, hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
+    """Hand on the rows that count."""
+    if kept is not None:
+        same = x_ND is y_NE
+        y_NE = y_NE[kept]
+        x_ND = y_NE if same else x_ND[kept]
+    consumer(hookpoint, x_ND, y_NE)
