@@ -45,7 +45,7 @@ class Reduction:
         for buffer, tensors, work in self._messages:
             work.wait()
             if tensors:
-                parts = buffer.flatten().split([tensor.numel() for tensor in tensors])
+                parts = torch.split(buffer.flatten(), [tensor.numel() for tensor in tensors])
                 for tensor, part in zip(tensors, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
         self._messages = []
