@@ -17,7 +17,6 @@ from sparsify_core.kernels import batchtopk, groupmax, topk
 from sparsify_core.kernels.decode import decode, decode_residual
 from sparsify_core.kernels.encode_gemm import encode_gemm
 from sparsify_core.kernels.group_max import group_max
-from sparsify_core.kernels.keep import MAX_COLUMNS, keep_largest
 from sparsify_core.kernels.reference import SparseGradients, starts
 from sparsify_core.kernels.sparse_code import sparse_code
 from sparsify_core.kernels.sparse_grads import sparse_gradients
@@ -26,8 +25,6 @@ _FUSED_MULTIPLE = 8
 """Widths and latents that the fused encoder takes; others go to the library's product."""
 _FUSED_ON = (9, 10)
 """Major versions of devices that can move tensors by themselves and have the shared memory for its tiles."""
-_DEAD_MULTIPLE = 64
-MAX_DEAD = MAX_COLUMNS
 
 
 def encode(x_ND: Tensor, weight: Tensor, bias_M: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,6 +53,13 @@ def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Ten
     else:
         acts, indices = topk.select_topk(pre_NM, max_NJ, k)
     return indices, None, acts
+
+
+def select_among(pre_NM: Tensor, candidates_C: Tensor, k: int) -> tuple[Tensor, None, Tensor]:
+    """The k largest of the latents `candidates_C` of each token: indices, None and activations, as `select`."""
+    pre_NC = pre_NM.index_select(1, candidates_C)
+    indices, _, acts = select(pre_NC, group_max(pre_NC), "topk", k)
+    return candidates_C[indices], None, acts
 
 
 def code(
@@ -183,26 +187,6 @@ def squared_error(
         tokens_P,
         straight_through,
     )
-
-
-def decode_dead(
-    x_ND: Tensor, W_enc_MD: Tensor, b_enc_M: Tensor, W_dec_ME: Tensor, dead_C: Tensor, k: int, *, trains_encoder: bool
-) -> Tensor:
-    """What the k strongest of the latents `dead_C` decode to (N, E), float32, by dense products.
-
-    Args:
-        x_ND: bfloat16, with its graph where it has one.
-        dead_C: at most MAX_DEAD.
-        trains_encoder: False lets the gradient reach the decoder alone.
-    """
-    columns = len(dead_C)
-    # Products run four times as fast when the width is a multiple; the padding repeats a latent and is never kept.
-    padded = torch.cat([dead_C, dead_C[:1].expand(-columns % _DEAD_MULTIPLE)])
-    weight_CD, bias_C = (p.index_select(0, padded).bfloat16() for p in (W_enc_MD, b_enc_M))
-    acts_NC = keep_largest(functional.linear(x_ND, weight_CD, bias_C), k, columns)
-    if not trains_encoder:
-        acts_NC = acts_NC.detach()
-    return (acts_NC @ W_dec_ME.index_select(0, padded).bfloat16()).float()
 
 
 def _decode(low_W_dec: Tensor, indices: Tensor, acts: Tensor, W_dec: Tensor, offsets_N: Tensor | None) -> Tensor:

@@ -135,25 +135,34 @@ def _activations(encoding: Encoding, selection: Selection) -> Latents:
     return Latents(acts.relu_(), indices, tokens_P)
 
 
-def decode_dead(coder: SparseCoder, encoding: Encoding, dead_C: Tensor, k: int) -> Tensor:
-    """What the k strongest of the latents `dead_C` decode to (N, E), without bias and skip."""
-    trains_encoder = not coder.straight_through
-    if encoding.low_ND is not None:
-        from sparsify_core.kernels import fast  # see encode
+def dead_error(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead_C: Tensor, k: int) -> Tensor:
+    """sum |what the k strongest of the latents `dead_C` decode to - residual|^2, a scalar with its graph.
 
-        if len(dead_C) <= fast.MAX_DEAD:
-            x_ND = coder.centred(encoding.x_ND).bfloat16()  # with the graph of b_dec
-            return fast.decode_dead(
-                x_ND,
-                coder.encoder.weight,
-                coder.encoder.bias,
+    Bias and skip have no part in it.
+    """
+    trains_encoder = not coder.straight_through
+    if encoding.low_ND is None:
+        selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
+    else:
+        from sparsify_core.kernels import dead_error, fast  # see encode
+
+        if len(dead_C) <= dead_error.MAX_DEAD:
+            W_enc, b_enc = coder.encoder.weight, coder.encoder.bias
+            return dead_error.dead_error(
+                encoding.low_ND,
+                coder.b_dec if trains_encoder and not coder.is_transcoder else None,
+                W_enc if trains_encoder else W_enc.detach(),
+                b_enc if trains_encoder else b_enc.detach(),
                 coder.W_dec,
+                coder.in_bfloat16(W_enc),
+                coder.in_bfloat16(coder.W_dec),
+                residual_NE,
                 dead_C,
                 k,
-                trains_encoder=trains_encoder,
             )
-    selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
-    return decode(coder, encoding, selection, trains_encoder=trains_encoder)[0]
+        selection = Selection(*fast.select_among(encoding.pre_NM, dead_C, k))
+    decoded_NE = decode(coder, encoding, selection, trains_encoder=trains_encoder)[0]
+    return (decoded_NE - residual_NE).square().sum()
 
 
 def _decode_fast(

@@ -15,7 +15,7 @@ from torch import Tensor
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.encoding import (
     Encoding,
-    decode_dead,
+    dead_error,
     encode,
     select,
     select_largest,
@@ -81,7 +81,7 @@ def auxk_sum(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead_C
     k_aux = coder.d_in // 2
     # The weight grows with the number of dead latents, so that few of them are not pushed with full force.
     scale = min(len(dead_C) / k_aux, 1.0)
-    return scale * (decode_dead(coder, encoding, dead_C, min(k_aux, len(dead_C))) - residual_NE).square().sum()
+    return scale * dead_error(coder, encoding, residual_NE, dead_C, min(k_aux, len(dead_C)))
 
 
 def multi_topk_sum(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from sparsify_core.model.coder import Latents, Selection
 from sparsify_core.model.encoding import decode, encode, select, target_sums
 from sparsify_core.model.losses import Moments, loss_sums
 from sparsify_core.model.selection import select_from
+from sparsify_core.train.dead import DeadLatents
 from sparsify_core.train.optim import scale_gradients
 from sparsify_core.train.threshold import threshold_of
 from sparsify_core.train.units import Unit
@@ -51,10 +52,9 @@ class StepSums:
         self.num_predicted = torch.zeros_like(self.token_loss)
         self.fired_M = torch.zeros(coder.num_latents, dtype=torch.int32, device=coder.b_dec.device)
         self._scale: Tensor | None = None
-        self._dead_C: Tensor | None = None
+        self._dead: DeadLatents | None = None
         if config.auxk_alpha:
-            is_dead_M = unit.tokens_since_fired_M > config.dead_feature_threshold
-            self._dead_C = is_dead_M.nonzero().flatten()  # sync
+            self._dead = DeadLatents(unit.tokens_since_fired_M > config.dead_feature_threshold)
 
     def add(self, x_ND: Tensor, y_NE: Tensor) -> None:
         """Forward and backward on one batch, in `micro_acc_steps` chunks."""
@@ -89,7 +89,7 @@ class StepSums:
                 x_ND,
                 y_NE,
                 auxk_alpha=self._config.auxk_alpha,
-                dead_C=self._dead_C,
+                dead_C=None if self._dead is None else self._dead.indices(),
                 multi_topk=self._config.sae.multi_topk,
                 selection=selection,
             )
