@@ -90,6 +90,7 @@ class Trainer:
         )
         self._first_step = 0
         self._last_batch: Batch | None = None
+        self._end: StepEnd | None = None
         held_out = None
         if len(sequences.held_out):
             held_out = HeldOut(sequences.held_out_tokens(), exclude_tokens, config.exclude_first)
@@ -138,6 +139,7 @@ class Trainer:
                 self._note(done, stats)
             if not pausing:
                 continue
+            self._settle()
             self._points.flush()  # nothing is saved behind a loss that is not finite
             with self._points.pause():
                 if stopping or saving:
@@ -158,7 +160,14 @@ class Trainer:
         for batch in earlier:
             self._add_batch(sums, batch)
         self._add_batch(sums, last, end)
-        return end.finish()
+        stats = end.finish()
+        self._end = end
+        return stats
+
+    def _settle(self) -> None:
+        """Update what the step before has left to be updated."""
+        if self._end is not None:
+            self._end.settle()
 
     def _add_batch(self, sums: dict[str, StepSums], batch: Batch, end: StepEnd | None = None) -> None:
         """Forward and backward of all coders.
@@ -173,6 +182,7 @@ class Trainer:
             self._last_batch = batch
         train = partial(self._train_coders, sums, end)
         if self._end_to_end is not None:
+            self._settle()
             self._end_to_end.add(sums, input_ids, kept)
         elif self._exchange is not None:
             self._exchange.run(self._tap, input_ids, kept, train)
@@ -182,6 +192,7 @@ class Trainer:
     def _train_coders(
         self, sums: dict[str, StepSums], end: StepEnd | None, hookpoint: str, x_ND: Tensor, y_NE: Tensor
     ) -> None:
+        self._settle()
         for unit in self._by_hookpoint[hookpoint]:
             if len(y_NE):
                 sums[unit.name].add(x_ND, y_NE)
@@ -231,7 +242,7 @@ class Trainer:
         return host
 
     def _note(self, step: int, stats: Tensor) -> None:
-        values = {"lr": self._optimizer.lr}
+        values = {"lr": self._optimizer.lr(step - 1)}
         if self._config.k_decay_steps:
             values["k"] = float(self._units[0].coder.k)
         self._points.note(step, self._of_all_coders(stats), values)
