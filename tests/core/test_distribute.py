@@ -90,17 +90,21 @@ def test_a_replica_without_rows_takes_part(attempt: Any, train: TrainFunction, t
     for step, empty in enumerate([(3,), (2,), (0, 2), (1, 3), (0, 1), (1, 2)]):
         tokens[order[[4 * step + place for place in empty]]] = excluded
     tokens.tofile(tmp_path / "tokens.bin")
-    changes = {"layers": [0, 1], "exclude_tokens": [excluded], "batch_size": 1, "eval_tokens": 0, "lr": 1e-3}
-    cases: dict[str, dict[str, Any]] = {"replicas": {}, "owners": {"distribute_modules": True}}
-    words = [attempt(name, **{**changes, **case, "grad_acc_steps": 2}) for name, case in cases.items()]
+    # The model comes by the second of the hookpoints first.
+    changes = {**SPREAD, "exclude_tokens": [excluded], "batch_size": 1, "eval_tokens": 0, "lr": 1e-3}
+    cases = {"replicas": False, "owners": True}
+    words = [
+        attempt(name, **{**changes, "grad_acc_steps": 2, "distribute_modules": owners})
+        for name, owners in cases.items()
+    ]
     for own in words:
         own["words"][1] = str(tmp_path / "tokens.bin")
     torchrun(tmp_path, words)
-    one = train("one", dataset=tmp_path / "tokens.bin", **changes, grad_acc_steps=4)
+    one = train("one", dataset=tmp_path / "tokens.bin", **{**changes, "grad_acc_steps": 4, "distribute_modules": False})
     assert_replicas_are_equal(tmp_path / "replicas")
     for name in cases:
         two = Trained(0, RunDir(tmp_path / name))
-        for coder in ("layers.0", "layers.1"):
+        for coder in HOOKPOINTS:
             assert two.series(f"fvu/{coder}") == pytest.approx(one.series(f"fvu/{coder}"), rel=1e-4)
             for key, tensor in one.weights(10, coder).items():
                 torch.testing.assert_close(two.weights(10, coder)[key], tensor, atol=2e-4, rtol=1e-3)
