@@ -68,6 +68,14 @@ class Group:
         """Sum each tensor over all processes, in place."""
         self.start_adding_up(tensors).wait()
 
+    def any(self, flag: bool) -> bool:
+        """True on every process when it is true on one of them."""
+        if self.world_size == 1:
+            return flag
+        shared = torch.tensor([int(flag)])
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self._control)
+        return bool(shared.item())
+
     def any_before(self, flag: bool) -> bool:
         """True on every process when `flag` was true on one of them at the call before; alone: at this one.
 
