@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.selection import select_batchtopk, select_topk, select_topk_among
+from sparsify_core.timing import Span
 
 
 class Encoding(NamedTuple):
@@ -29,6 +30,7 @@ class Encoding(NamedTuple):
     centred_sums: Sequence[Tensor] | None = None
 
 
+@Span("encode")
 @torch.no_grad()
 def encode(coder: SparseCoder, x_ND: Tensor) -> Encoding:
     """The pre-activations of a step's tokens."""
@@ -56,6 +58,7 @@ def target_sums(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Sequenc
     return moments(y_NE.detach().contiguous(), coder.b_dec.detach())
 
 
+@Span("select")
 def select(coder: SparseCoder, encoding: Encoding) -> Selection:
     """The latents that stay active while training: as in a trained coder, but under batchtopk a batch shares them."""
     if encoding.max_NJ is not None:
@@ -68,6 +71,7 @@ def select(coder: SparseCoder, encoding: Encoding) -> Selection:
     return coder.select(encoding.pre_NM)
 
 
+@Span("select")
 def select_largest(encoding: Encoding, k: int) -> Selection:
     """The k largest latents of each token, whatever the coder's own rule."""
     if encoding.max_NJ is not None:
@@ -77,6 +81,7 @@ def select_largest(encoding: Encoding, k: int) -> Selection:
     return Selection(select_topk(encoding.pre_NM, k))
 
 
+@Span("decode")
 def decode(
     coder: SparseCoder, encoding: Encoding, selection: Selection, *, trains_encoder: bool = True
 ) -> tuple[Tensor, Latents]:
@@ -95,6 +100,7 @@ def decode(
     return coder.weighted_rows(latents, len(encoding.x_ND)), latents
 
 
+@Span("decode")
 def squared_error(
     coder: SparseCoder, encoding: Encoding, selection: Selection, y_NE: Tensor, *, trains_encoder: bool = True
 ) -> tuple[Tensor, Tensor, Latents]:
@@ -135,6 +141,7 @@ def _activations(encoding: Encoding, selection: Selection) -> Latents:
     return Latents(acts.relu_(), indices, tokens_P)
 
 
+@Span("decode")
 def dead_error(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead_C: Tensor, k: int) -> Tensor:
     """sum |what the k strongest of the latents `dead_C` decode to - residual|^2, a scalar with its graph.
 
@@ -142,7 +149,8 @@ def dead_error(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead
     """
     trains_encoder = not coder.straight_through
     if encoding.low_ND is None:
-        selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
+        with Span("select"):
+            selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
     else:
         from sparsify_core.kernels import dead_error, fast  # see encode
 
@@ -160,7 +168,8 @@ def dead_error(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead
                 dead_C,
                 k,
             )
-        selection = Selection(*fast.select_among(encoding.pre_NM, dead_C, k))
+        with Span("select"):
+            selection = Selection(*fast.select_among(encoding.pre_NM, dead_C, k))
     decoded_NE = decode(coder, encoding, selection, trains_encoder=trains_encoder)[0]
     return (decoded_NE - residual_NE).square().sum()
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsify_core.capture.device import choose_device
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import SparsifyError
+from sparsify_core.timing import Span
 from sparsify_core.train.reduction import Reduction
 
 T = TypeVar("T")
@@ -98,6 +99,7 @@ class Group:
         dist.all_gather_object(values, value, group=self._control)
         return values
 
+    @Span("communication")
     def gather_count(self, count: int) -> list[int]:
         """The counts of all processes by rank, without a look at the GPU."""
         if self.world_size == 1:

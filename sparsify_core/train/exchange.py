@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparsify_core.capture.forward import ActivationSource, Consumer
+from sparsify_core.timing import Span
 from sparsify_core.train.distributed import Group
 
 
@@ -64,13 +65,13 @@ class Exchange:
         source.run(input_ids, pass_on, keeps_dtype=True)
         if sum(counts):
             self._consume(here, consumer)
-        for work in leaving:
-            work.wait()
+        _wait(leaving)
 
     def _counts(self, own: int) -> list[int]:
         """Rows that count, by rank."""
         return self._group.gather_count(own) if self._rows_vary else [own] * self._group.world_size
 
+    @Span("communication")
     def _to_owner(
         self, hookpoint: str, rows_ND: Tensor, counts: list[int], transfers: list[dist.Work], *, tag: int
     ) -> Tensor:
@@ -101,8 +102,7 @@ class Exchange:
         """Hand rows over, hookpoint by hookpoint, each once it is there, and let go of it as soon as it was used."""
         for hookpoint in list(here):
             x_ND, y_NE, transfers = here.pop(hookpoint)
-            for work in transfers:
-                work.wait()
+            _wait(transfers)
             same = x_ND is y_NE
             if not self._keeps_dtype:
                 y_NE = y_NE.float()
@@ -113,3 +113,9 @@ class Exchange:
 def _rows(values_ND: Tensor, kept: Tensor | None) -> Tensor:
     """A copy of the rows that count: later modules may write into the tensor while it is on its way."""
     return values_ND.clone(memory_format=torch.contiguous_format) if kept is None else values_ND[kept]
+
+
+@Span("communication")
+def _wait(transfers: list[dist.Work]) -> None:
+    for work in transfers:
+        work.wait()

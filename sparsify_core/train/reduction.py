@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sparsify_core.timing import Span
+
 LARGE_NUMEL = 2**18
 """Tensors from here on (1 MB of float32) travel in place: to copy them would cost more than another message."""
 
@@ -26,6 +28,7 @@ class Reduction:
     LARGE_NUMEL travel as one message of float64, which holds every int32 and float32 as it is.
     """
 
+    @Span("communication")
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._messages: list[_Message] = []
         small = [tensor for tensor in tensors if tensor.numel() < LARGE_NUMEL]
@@ -40,6 +43,7 @@ class Reduction:
         work = dist.all_reduce(buffer, async_op=True)
         self._messages.append(_Message(buffer, tensors, work))
 
+    @Span("communication")
     def wait(self) -> None:
         """Have what the device does from here on see the sums. On CUDA the host does not wait for them."""
         for buffer, tensors, work in self._messages:
