@@ -19,7 +19,7 @@ from benchmarks.timing import time_calls
 OPERATIONS = [
     "moments",
     "encode_gemm",
-    "group_max",
+    "maxima",
     "topk",
     "groupmax",
     "batchtopk",

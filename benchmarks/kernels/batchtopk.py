@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.kernels.case import Case, Inputs
 from sparsify_core.kernels.batchtopk import select_batchtopk
-from sparsify_core.kernels.group_max import GROUP
+from sparsify_core.kernels.dispatch import GROUP
 
 
 def cases(inputs: Inputs) -> Iterator[Case]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.workloads import mixture
-from sparsify_core.kernels.group_max import group_max
+from sparsify_core.kernels.maxima import group_maxima
 from sparsify_core.kernels.topk import select_topk
 
 Calls = Sequence[Callable[[], object]]
@@ -95,7 +95,7 @@ class Inputs:
 
     @cached_property
     def max_NJ(self) -> list[Tensor]:
-        return [group_max(pre_NM) for pre_NM in self.pre_NM]
+        return [group_maxima(pre_NM) for pre_NM in self.pre_NM]
 
     @cached_property
     def top(self) -> list[tuple[Tensor, Tensor]]:

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from benchmarks.kernels.case import Case, Inputs
-from sparsify_core.kernels.group_max import GROUP
+from sparsify_core.kernels.dispatch import GROUP
 from sparsify_core.kernels.topk import select_topk
 
 

@@ -1,6 +1,6 @@
 """A training step through a sparse coder: encode once, then select and decode as often as the losses need.
 
-This is where the fast path of CUDA parts from the reference: the coder's `trains_fast` decides.
+This is where the fast path of CUDA parts from the reference: the coder's `trains_fast` says which (kernels.dispatch).
 Legend: N tokens, M latents, D input width, E output width.
 """
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsify_core.kernels import dispatch
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.selection import select_batchtopk, select_topk, select_topk_among
 from sparsify_core.timing import Span
@@ -154,7 +155,7 @@ def dead_error(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead
     else:
         from sparsify_core.kernels import dead_error, fast  # see encode
 
-        if len(dead_C) <= dead_error.MAX_DEAD:
+        if dispatch.choose_dead(len(dead_C)).is_kernel:
             W_enc, b_enc = coder.encoder.weight, coder.encoder.bias
             return dead_error.dead_error(
                 encoding.low_ND,
