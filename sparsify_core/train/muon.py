@@ -29,35 +29,42 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for p in group["params"]:
-                self._update(p, group["lr"])
+            params = [p for p in group["params"] if p.grad is not None]
+            for shape in dict.fromkeys(p.shape for p in params):
+                alike = [p for p in params if p.shape == shape]
+                # Small ones go together: each of their many products is done before the next one is launched.
+                size = len(alike) if min(shape) <= _MAX_FLOAT32 else 1
+                for first in range(0, len(alike), size):
+                    self._update(alike[first : first + size], group["lr"])
 
-    def _update(self, p: Tensor, lr: float) -> None:
-        if p.grad is None:
-            return
-        state = self.state[p]
-        if "exp_avg" not in state:
-            state["exp_avg"] = torch.zeros_like(p)
-        average = state["exp_avg"]
-        average.lerp_(p.grad, 1 - self._momentum)
-        direction = orthogonalize(p.grad.lerp(average, self._momentum))
-        p.mul_(1 - lr * self._weight_decay)
-        # The factor gives updates the typical size of adam's, whatever the shape.
-        p.add_(direction.to(p.dtype), alpha=-lr * 0.2 * math.sqrt(max(p.shape)))
+    def _update(self, params: list[Tensor], lr: float) -> None:
+        """One step of matrices of one shape."""
+        directions = []
+        for p in params:
+            state = self.state[p]
+            if "exp_avg" not in state:
+                state["exp_avg"] = torch.zeros_like(p)
+            grad, average = torch.as_tensor(p.grad), state["exp_avg"]
+            average.lerp_(grad, 1 - self._momentum)
+            directions.append(grad.lerp(average, self._momentum))
+        for p, direction in zip(params, orthogonalize(torch.stack(directions)), strict=True):
+            p.mul_(1 - lr * self._weight_decay)
+            # The factor gives updates the typical size of adam's, whatever the shape.
+            p.add_(direction, alpha=-lr * 0.2 * math.sqrt(max(p.shape)))
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    """Bring all singular values of a matrix near 1 (about 0.7 to 1.2) by Newton-Schulz iterations.
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Bring all singular values of matrices (..., R, C) near 1 (about 0.7 to 1.2) by Newton-Schulz iterations.
 
     In bfloat16 on CUDA, where it is fast; in float32 elsewhere, where bfloat16 is slow.
     """
-    x: Tensor = matrix.bfloat16() if matrix.is_cuda else matrix.float()
-    is_tall = x.shape[0] > x.shape[1]
+    x: Tensor = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    is_tall = x.shape[-2] > x.shape[-1]
     if is_tall:
-        x = x.T
-    x = x / (x.norm() + 1e-7)
-    x = iterate_on_gram(x) if x.shape[1] >= _GRAM_RATIO * x.shape[0] else iterate(x)
-    return x.T if is_tall else x
+        x = x.mT
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    x = iterate_on_gram(x) if x.shape[-1] >= _GRAM_RATIO * x.shape[-2] else iterate(x)
+    return x.mT if is_tall else x
 
 
 def iterate(x_SL: Tensor) -> Tensor:
@@ -67,7 +74,7 @@ def iterate(x_SL: Tensor) -> Tensor:
     """
     a, b, c = _QUINTIC
     for _ in range(_NUM_ITERATIONS):
-        gram = x_SL @ x_SL.T
+        gram = x_SL @ x_SL.mT
         x_SL = a * x_SL + (b * gram + c * gram @ gram) @ x_SL
     return x_SL
 
@@ -80,17 +87,17 @@ def iterate_on_gram(x_SL: Tensor) -> Tensor:
     3.4 an iteration: bfloat16 would drown them, pairs of it do not (6 S^2 L + 102 S^3 operations).
     """
     a, b, c = _QUINTIC
-    gram = _multiply(x_SL, x_SL.T)
+    gram = _multiply(x_SL, x_SL.mT)
     # On CUDA float32 is a tenth as fast, but so little work that launching the parts of pairs would take longer.
-    in_pairs = x_SL.dtype == torch.bfloat16 and len(gram) > _MAX_FLOAT32
-    total = identity = torch.eye(len(gram), device=gram.device)
+    in_pairs = x_SL.dtype == torch.bfloat16 and gram.shape[-1] > _MAX_FLOAT32
+    total = identity = torch.eye(gram.shape[-1], device=gram.device)
     for remaining in reversed(range(_NUM_ITERATIONS)):
         factor = _multiply(gram, gram, in_pairs=in_pairs).mul_(c).add_(gram, alpha=b)
-        factor.diagonal().add_(a)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
         total = factor if total is identity else _multiply(factor, total, in_pairs=in_pairs)
         if remaining:
             gram = _multiply(_multiply(factor, gram, in_pairs=in_pairs), factor, in_pairs=in_pairs)
-            gram = (gram + gram.T).div_(2)  # rounding would break the symmetry, and the iteration with it
+            gram = (gram + gram.mT).div_(2)  # rounding would break the symmetry, and the iteration with it
     return _multiply(total, x_SL, in_pairs=x_SL.dtype == torch.bfloat16)
 
 
@@ -99,9 +106,10 @@ def _multiply(left: Tensor, right: Tensor, *, in_pairs: bool = False) -> Tensor:
     if in_pairs:
         terms = [(own, other) for i, own in enumerate(_pair(left)) for j, other in enumerate(_pair(right)) if i + j < 2]
         # One long product adds up the terms without writing any of them.
-        left, right = torch.cat([term[0] for term in terms], 1), torch.cat([term[1] for term in terms], 0)
+        left, right = torch.cat([term[0] for term in terms], -1), torch.cat([term[1] for term in terms], -2)
     if left.is_cuda and left.dtype == torch.bfloat16:
-        return torch.mm(left, right, out_dtype=torch.float32)
+        multiply = torch.mm if left.dim() == 2 else torch.bmm
+        return multiply(left, right, out_dtype=torch.float32)
     return left.float() @ right.float()
 
 
