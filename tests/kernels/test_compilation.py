@@ -65,16 +65,24 @@ def _record_launches() -> None:
 def _launch_all(width: int) -> None:
     """Call the launch functions with few tokens and latents of the given width, on the CPU."""
     from sparsify_core.kernels.sparse_grads import sparse_gradients
+    from sparsify_core.kernels.sparse_update import Adam, Parameter, Signum, sparse_update
     from sparsify_core.kernels.update import adam_corrections, adam_update, signum_update
 
     num_tokens, k, num_latents = 256, 2, 16
+    p, scale = torch.empty(num_latents, width), torch.ones(())
     indices = torch.zeros(num_tokens, k, dtype=torch.int32)
     for dtype in (torch.bfloat16, torch.float32):
         x, acts = torch.empty(num_tokens, width, dtype=dtype), torch.empty(num_tokens, k, dtype=dtype)
         W_dec = torch.empty(num_latents, width, dtype=dtype)
         gradients = sparse_gradients(x, x, acts, indices, W_dec, with_acts=True)
         sparse_gradients(x, x, acts, indices, W_dec, straight_through=True, into=gradients)
-    p, scale = torch.empty(num_latents, width), torch.ones(())
+        for rule, state in ((Signum(0.1, 0.5, 0.95), 1), (Adam(0.1, torch.empty(2)), 2)):
+            W_dec, W_enc, b_enc = (
+                Parameter(p, (p,) * state, low)
+                for p, low in ((p, p.bfloat16()), (p, p.bfloat16()), (p[:, 0].contiguous(), None))
+            )
+            batch = (x, x, acts, indices, W_dec, W_enc, b_enc, rule)
+            sparse_update(*batch, scale=scale, normalize=True, with_centre=True)
     for normalize in (False, True):
         options = {"scale": scale, "lr": 0.1, "normalize": normalize, "copy": p.bfloat16()}
         signum_update(p, p, p, share=0.5, momentum=0.95, **options)
