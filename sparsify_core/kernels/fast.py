@@ -17,7 +17,6 @@ from sparsify_core.kernels import batchtopk, groupmax, topk
 from sparsify_core.kernels.decode import decode, decode_residual
 from sparsify_core.kernels.encode_gemm import encode_gemm
 from sparsify_core.kernels.group_max import group_max
-from sparsify_core.kernels.keep import MAX_COLUMNS, keep_largest
 from sparsify_core.kernels.reference import SparseGradients, starts
 from sparsify_core.kernels.sparse_code import sparse_code
 from sparsify_core.kernels.sparse_grads import sparse_gradients
@@ -26,13 +25,10 @@ _FUSED_MULTIPLE = 8
 """Widths and latents that the fused encoder takes; others go to the library's product."""
 _FUSED_ON = (9, 10)
 """Major versions of devices that can move tensors by themselves and have the shared memory for its tiles."""
-_DEAD_MULTIPLE = 64
-MAX_DEAD = MAX_COLUMNS
 
 
-def encode(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor, Tensor]:
-    """Pre-activations (N, M) and the maxima of their groups, both bfloat16, of a bfloat16 input; no graph."""
-    weight = weight_MD.detach().bfloat16()
+def encode(x_ND: Tensor, weight: Tensor, bias_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Pre-activations (N, M) and the maxima of their groups, both bfloat16, of bfloat16 input and weight (M, D)."""
     multiple = all(size % _FUSED_MULTIPLE == 0 for size in weight.shape)
     if multiple and len(x_ND) and torch.cuda.get_device_capability(x_ND.device)[0] in _FUSED_ON:
         return encode_gemm(x_ND, weight, bias_M.detach())
@@ -40,19 +36,30 @@ def encode(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor, Ten
     return pre_NM, group_max(pre_NM)
 
 
-def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Tensor, Tensor | None]:
-    """Indices and, for batchtopk, the token of each: int64, as `model.selection` gives them."""
+def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Indices, for batchtopk the token of each, and activations, as `model.coder.Selection` has them."""
     if activation == "batchtopk":
         if not batchtopk.fits(pre_NM, k):  # while k decays it may be that large
-            places = pre_NM.flatten().topk(len(pre_NM) * k, sorted=False).indices.sort().values
-            return places % pre_NM.shape[1], places // pre_NM.shape[1]
+            acts, places = pre_NM.flatten().topk(len(pre_NM) * k, sorted=False)
+            places, order = places.sort()
+            return places % pre_NM.shape[1], places // pre_NM.shape[1], acts[order].relu_()
         chosen = batchtopk.select_batchtopk(pre_NM, max_NJ, k)
-        return chosen.latents.long(), chosen.tokens.long()
+        return chosen.latents, chosen.tokens, chosen.acts
     if activation == "groupmax":
-        return groupmax.select_groupmax(pre_NM, k)[1].long(), None
-    if k > topk.MAX_K or max_NJ.shape[1] > topk.MAX_GROUPS:
-        return pre_NM.topk(k, dim=-1, sorted=False).indices, None
-    return topk.select_topk(pre_NM, max_NJ, k)[1].long(), None
+        acts, indices = groupmax.select_groupmax(pre_NM, k)
+    elif k > topk.MAX_K or max_NJ.shape[1] > topk.MAX_GROUPS:
+        acts, indices = pre_NM.topk(k, dim=-1, sorted=False)
+        acts = acts.relu_()
+    else:
+        acts, indices = topk.select_topk(pre_NM, max_NJ, k)
+    return indices, None, acts
+
+
+def select_among(pre_NM: Tensor, candidates_C: Tensor, k: int) -> tuple[Tensor, None, Tensor]:
+    """The k largest of the latents `candidates_C` of each token: indices, None and activations, as `select`."""
+    pre_NC = pre_NM.index_select(1, candidates_C)
+    indices, _, acts = select(pre_NC, group_max(pre_NC), "topk", k)
+    return candidates_C[indices], None, acts
 
 
 def code(
@@ -61,14 +68,18 @@ def code(
     W_enc_MD: Tensor,
     b_enc_M: Tensor,
     W_dec_ME: Tensor,
+    low_W_dec: Tensor,
     acts: Tensor,
     indices: Tensor,
     tokens_P: Tensor | None,
     *,
     straight_through: bool,
 ) -> Tensor:
-    """`sparse_code` with the kernels: bfloat16 rows are read, float32 sums returned (N, E), without a bias."""
-    low_W_dec = W_dec_ME.detach().bfloat16()
+    """`sparse_code` with the kernels: bfloat16 rows are read, float32 sums returned (N, E), without a bias.
+
+    Args:
+        low_W_dec: `W_dec_ME` in bfloat16.
+    """
     return sparse_code(
         x_ND,
         W_enc_MD,
@@ -88,8 +99,21 @@ class _SquaredError(torch.autograd.Function):
     """See `squared_error`."""
 
     @staticmethod
-    def forward(ctx, x_ND, centre_D, W_enc_MD, b_enc_M, W_dec_ME, b_dec_E, target_NE, acts, indices, tokens_P, through):
-        low_W_dec = W_dec_ME.bfloat16()
+    def forward(
+        ctx,
+        x_ND,
+        centre_D,
+        W_enc_MD,
+        b_enc_M,
+        W_dec_ME,
+        b_dec_E,
+        target_NE,
+        low_W_dec,
+        acts,
+        indices,
+        tokens_P,
+        through,
+    ):
         offsets = None
         if tokens_P is not None:
             offsets = functional.pad(starts(tokens_P, len(x_ND)), (0, 1), value=len(acts))
@@ -106,6 +130,8 @@ class _SquaredError(torch.autograd.Function):
     def backward(ctx, grad_error, _):
         x_ND, W_enc_MD, low_W_dec, acts, indices, tokens_P, residual_NE = ctx.saved_tensors
         _, needs_centre, needs_W_enc, needs_b_enc, needs_W_dec, needs_b_dec, needs_target, *_ = ctx.needs_input_grad
+        # Linear in the residual: the factor is applied to the sums, of which there are fewer.
+        factor = (-2 * grad_error).float()
         grads = sparse_gradients(
             x_ND,
             residual_NE,
@@ -114,10 +140,8 @@ class _SquaredError(torch.autograd.Function):
             low_W_dec,
             tokens_P=tokens_P,
             straight_through=ctx.straight_through,
+            scale=factor,
         )
-        # Linear in the residual: the factor is applied to the sums, of which there are fewer.
-        factor = -2 * grad_error
-        torch._foreach_mul_([grads.W_enc_MD, grads.b_enc_M, grads.W_dec_ME], factor)
         return (
             None,
             -(grads.b_enc_M @ W_enc_MD) if needs_centre else None,
@@ -126,7 +150,7 @@ class _SquaredError(torch.autograd.Function):
             grads.W_dec_ME if needs_W_dec else None,
             residual_NE.sum(0, dtype=torch.float32) * factor if needs_b_dec else None,
             residual_NE.float() * -factor if needs_target else None,
-            *[None] * 4,
+            *[None] * 5,
         )
 
 
@@ -138,6 +162,7 @@ def squared_error(
     W_dec_ME: Tensor,
     b_dec_E: Tensor,
     target_NE: Tensor,
+    low_W_dec: Tensor,
     acts: Tensor,
     indices: Tensor,
     tokens_P: Tensor | None,
@@ -149,28 +174,19 @@ def squared_error(
     Decoder, subtraction and squares are one pass; arguments as in `code`, and `target_NE`, bfloat16 or float32.
     """
     return _SquaredError.apply(
-        x_ND, centre_D, W_enc_MD, b_enc_M, W_dec_ME, b_dec_E, target_NE, acts, indices, tokens_P, straight_through
+        x_ND,
+        centre_D,
+        W_enc_MD,
+        b_enc_M,
+        W_dec_ME,
+        b_dec_E,
+        target_NE,
+        low_W_dec,
+        acts,
+        indices,
+        tokens_P,
+        straight_through,
     )
-
-
-def decode_dead(
-    x_ND: Tensor, W_enc_MD: Tensor, b_enc_M: Tensor, W_dec_ME: Tensor, dead_C: Tensor, k: int, *, trains_encoder: bool
-) -> Tensor:
-    """What the k strongest of the latents `dead_C` decode to (N, E), float32, by dense products.
-
-    Args:
-        x_ND: bfloat16, with its graph where it has one.
-        dead_C: at most MAX_DEAD.
-        trains_encoder: False lets the gradient reach the decoder alone.
-    """
-    columns = len(dead_C)
-    # Products run four times as fast when the width is a multiple; the padding repeats a latent and is never kept.
-    padded = torch.cat([dead_C, dead_C[:1].expand(-columns % _DEAD_MULTIPLE)])
-    weight_CD, bias_C = (p.index_select(0, padded).bfloat16() for p in (W_enc_MD, b_enc_M))
-    acts_NC = keep_largest(functional.linear(x_ND, weight_CD, bias_C), k, columns)
-    if not trains_encoder:
-        acts_NC = acts_NC.detach()
-    return (acts_NC @ W_dec_ME.index_select(0, padded).bfloat16()).float()
 
 
 def _decode(low_W_dec: Tensor, indices: Tensor, acts: Tensor, W_dec: Tensor, offsets_N: Tensor | None) -> Tensor:

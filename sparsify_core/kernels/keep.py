@@ -1,4 +1,4 @@
-"""Keep the k largest of each row and drop the rest, as one differentiable operation on a dense matrix.
+"""Keep the k largest of each row of a dense matrix and drop the rest.
 
 For the AuxK loss: its rows are the dead latents alone, and so many of them are kept that dense products are cheapest.
 """
@@ -7,7 +7,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sparsify_core.kernels.bits import as_bits, num_bits, relu_bits, take_largest
 
@@ -26,45 +25,33 @@ def _keep(pre_ptr, out_ptr, stride, C, K, BITS: tl.constexpr, PADDED: tl.constex
     tl.store(out_ptr + cells + columns, kept.to(out_ptr.dtype.element_ty), mask=columns < stride)
 
 
-class _KeepLargest(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, pre_NC, k, columns):
-        out_NC = torch.empty_like(pre_NC)
-        padded = next(size for size in _SIZES if size >= pre_NC.shape[1])
-        _keep[(len(pre_NC),)](
-            as_bits(pre_NC),
-            as_bits(out_NC),
-            pre_NC.shape[1],
-            columns,
-            k,
-            BITS=num_bits(pre_NC),
-            PADDED=padded,
-            num_warps=max(1, padded // 1024),
-        )
-        ctx.save_for_backward(out_NC)
-        return out_NC
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_NC):
-        (out_NC,) = ctx.saved_tensors
-        return grad_NC * (out_NC > 0), None, None
-
-
-def keep_largest(pre_NC: Tensor, k: int, columns: int) -> Tensor:
+def keep_largest(pre_NC: Tensor, k: int, columns: int, *, out: Tensor | None = None) -> Tensor:
     """relu(pre) where it is among the k largest of its row, 0 elsewhere; of equal ones the leftmost count.
 
     Args:
         pre_NC: bf16 or fp32, contiguous.
         k: at most `columns`.
         columns: those behind them are padding, which becomes 0.
+        out: where the result goes; may be `pre_NC`.
 
     Returns:
-        Of the shape and type of `pre_NC`.
+        Of the shape and type of `pre_NC`, without a graph.
 
     Raises:
         ValueError: more columns than one program holds, or a k that does not fit.
     """
     if not 1 <= k <= columns <= pre_NC.shape[1] <= MAX_COLUMNS:
         raise ValueError(f"need 1 <= k <= columns <= {MAX_COLUMNS}, got {k}, {columns} of {pre_NC.shape[1]}")
-    return _KeepLargest.apply(pre_NC, k, columns)
+    out = torch.empty_like(pre_NC) if out is None else out
+    padded = next(size for size in _SIZES if size >= pre_NC.shape[1])
+    _keep[(len(pre_NC),)](
+        as_bits(pre_NC),
+        as_bits(out),
+        pre_NC.shape[1],
+        columns,
+        k,
+        BITS=num_bits(pre_NC),
+        PADDED=padded,
+        num_warps=max(1, padded // 1024),
+    )
+    return out

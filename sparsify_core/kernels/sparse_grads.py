@@ -38,7 +38,7 @@ def _put_row(
 def _segment_kernel(
     order_P, starts_M, first_segment_M, latent_S, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME,
     to_dec_ME, to_enc_MD, to_bias_M, to_counts_M, part_dec_TE, part_enc_TD, part_bias_T, part_counts_T, to_acts_P,
-    num_latents, active,
+    scale, num_latents, active,
     E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
     LENGTH: tl.constexpr, UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr,
     ACCUMULATE: tl.constexpr, WITH_ACTS: tl.constexpr,
@@ -54,6 +54,12 @@ def _segment_kernel(
             begin, end, row, order_P, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME, to_acts_P, active,
             E, E1, E2, D, D1, D2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, WITH_ACTS,
         )  # fmt: skip
+        factor = tl.load(scale)
+        dec1 *= factor
+        dec2 *= factor
+        enc1 *= factor
+        enc2 *= factor
+        bias *= factor
         if segment == first_segment:
             if begin < end or not ACCUMULATE:
                 _put_row(to_dec_ME, row, dec1, dec2, E, E1, E2, ACCUMULATE)
@@ -116,11 +122,13 @@ def sparse_gradients(
     tokens_P: Tensor | None = None,
     straight_through: bool = False,
     with_acts: bool = False,
+    scale: Tensor | None = None,
     into: SparseGradients | None = None,
 ) -> SparseGradients:
     """The same as reference.sparse_gradients, bit for bit equal in every run.
 
     Args:
+        scale: float32 scalar on the device that multiplies the gradients of the weights; None is 1.
         x_ND, grad_NE, acts, W_dec_ME: bfloat16 or float32, contiguous, on one device.
         indices: int32 or int64 in [0, M).
 
@@ -132,6 +140,7 @@ def sparse_gradients(
     num_latents = len(W_dec_ME)
     to = _empty_gradients(x_ND, W_dec_ME) if into is None else into
     to = to._replace(acts=torch.empty_like(acts, dtype=torch.float32) if with_acts else None)
+    scale = torch.ones((), device=x_ND.device) if scale is None else scale
     block = len(x_ND) if tokens_P is not None else _tokens_per_block(x_ND, grad_NE)
     for begin in range(0, max(len(x_ND), 1), max(block, 1)):
         own = slice(begin, begin + block) if tokens_P is None else slice(None)
@@ -144,6 +153,7 @@ def sparse_gradients(
             to._replace(acts=None if to.acts is None else to.acts[own]),
             tokens_P=tokens_P,
             straight_through=straight_through,
+            scale=scale,
             accumulate=into is not None or begin > 0,
         )
     return to
@@ -159,6 +169,7 @@ def _add_block(
     *,
     tokens_P: Tensor | None,
     straight_through: bool,
+    scale: Tensor,
     accumulate: bool,
 ) -> None:
     num_latents, E = W_dec_ME.shape
@@ -171,7 +182,7 @@ def _add_block(
         entries.order_P, entries.starts_M, entries.first_segment_M, entries.latent_S,
         entries.order_P if tokens_P is None else tokens_P, acts, grad_NE, x_ND, W_dec_ME,
         to.W_dec_ME, to.W_enc_MD, to.b_enc_M, to.counts_M, part_dec_TE, part_enc_TD, part_bias_T, part_counts_T,
-        to.b_enc_M if to.acts is None else to.acts, num_latents, 1 if tokens_P is not None else acts.shape[1],
+        to.b_enc_M if to.acts is None else to.acts, scale, num_latents, 1 if tokens_P is not None else acts.shape[1],
         E, *split_width(E), D, *split_width(D), LENGTH=SEGMENT, UNROLL=unroll, HAS_TOKENS=tokens_P is not None,
         STRAIGHT_THROUGH=straight_through, ACCUMULATE=accumulate, WITH_ACTS=to.acts is not None, num_warps=num_warps,
     )  # fmt: skip

@@ -224,7 +224,8 @@ def _update_kernel(
 def pays(num_latents: int, d_in: int, d_out: int) -> bool:
     """Whether `sparse_update` is faster than `sparse_gradients` and one update per parameter.
 
-    Memory for gradients is what it saves; below 1 GiB of it, measured, blocks of tokens and shorter programs save more.
+    Memory for gradients is what it saves. Below 1 GiB of it, other things save more: tokens in blocks that fit the
+    cache, and programs that do less each.
     """
     return num_latents * (d_in + d_out) * 4 >= _PAYS_FROM_BYTES
 
@@ -249,7 +250,8 @@ def sparse_update(
 
     The gradients are `scale` times those of sparse_grads.sparse_gradients(x_ND, grad_NE, acts, indices, rows, ...)
     where the rows are W_dec's copy if it has one, else its weights. Latents without entries step too. The same bits in
-    every run and, from widths of 2049 on, the bits of the two functions called one after the other.
+    every run; with copies and widths above 2,048, the weights and states are bit for bit those of sparse_gradients and
+    the updates in turn, which may share `scale` out as a power of 2 for the one and the rest for the other.
 
     Args:
         x_ND, grad_NE, acts, indices, tokens_P, straight_through: as in sparse_gradients; grad_NE may lack a factor that
@@ -267,30 +269,24 @@ def sparse_update(
     rows_ME = W_dec.weight if W_dec.copy is None else W_dec.copy
     num_latents, E = rows_ME.shape
     D = x_ND.shape[1]
-    entries = sort_by_latent(indices, num_latents)
-    tokens = entries.order_P if tokens_P is None else tokens_P
-    active = acts.shape[1] if tokens_P is None else 1
+    by_latent = sort_by_latent(indices, num_latents)
+    tokens, active = (by_latent.order_P, acts.shape[1]) if tokens_P is None else (tokens_P, 1)
+    entries = (tokens, acts, grad_NE, x_ND, rows_ME)
     num_warps, unroll = _launch_shape(max(D, E))
-    shape = {
-        **dict(zip(("E", "E1", "E2", "D", "D1", "D2"), (E, *split_width(E), D, *split_width(D)), strict=True)),
-        "LENGTH": SEGMENT,
-        "UNROLL": unroll,
-        "HAS_TOKENS": tokens_P is not None,
-        "STRAIGHT_THROUGH": straight_through,
-        "num_warps": num_warps,
-    }
-    parts = _further_parts(entries, tokens, acts, grad_NE, x_ND, rows_ME, active, shape)
+    (E1, E2), (D1, D2) = split_width(E), split_width(D)
+    shape = {"E": E, "E1": E1, "E2": E2, "D": D, "D1": D1, "D2": D2, "LENGTH": SEGMENT, "UNROLL": unroll}
+    shape |= {"HAS_TOKENS": tokens_P is not None, "STRAIGHT_THROUGH": straight_through, "num_warps": num_warps}
+    parts = _further_parts(by_latent, entries, active, shape)
     num_groups = triton.cdiv(num_latents, _LATENTS)
     counts_M = torch.empty_like(b_enc.weight, dtype=torch.int32)
     centre_GD = torch.empty(num_groups if with_centre else 0, D, device=x_ND.device)
     _update_kernel[(num_groups,)](
-        entries.order_P, entries.starts_M, entries.first_segment_M, tokens, acts, grad_NE, x_ND, rows_ME, *parts,
-        *_tensors(W_dec), *_tensors(W_enc), *_tensors(b_enc)[:3], counts_M, centre_GD, scale,
-        rule.corrections if isinstance(rule, Adam) else scale, rule.lr, 0.0 if isinstance(rule, Adam) else rule.share,
+        by_latent.order_P, by_latent.starts_M, by_latent.first_segment_M, *entries, *parts,
+        *_tensors(W_dec), *_tensors(W_enc), *_tensors(b_enc)[:3], counts_M, centre_GD, scale, *_numbers(rule, scale),
         num_latents, active, **shape, ROWS=COMBINED_ROWS, LATENTS=_LATENTS, CENTRE=with_centre, NORMALIZE=normalize,
         NORM_EPS=NORM_EPS, COPY_DEC=W_dec.copy is not None, COPY_ENC=W_enc.copy is not None,
-        MOMENTUM=1.0 if isinstance(rule, Adam) else rule.momentum, ADAM=isinstance(rule, Adam),
-        B1=BETAS[0], B2=BETAS[1], EPS=ADAM_EPS,
+        MOMENTUM=rule.momentum if isinstance(rule, Signum) else 1.0,
+        ADAM=isinstance(rule, Adam), B1=BETAS[0], B2=BETAS[1], EPS=ADAM_EPS,
     )  # fmt: skip
     return Updated(counts_M, centre_GD.sum(0) if with_centre else None)
 
@@ -301,33 +297,26 @@ def _launch_shape(width: int) -> tuple[int, int]:
 
 
 def _further_parts(
-    entries: ByLatent,
-    tokens: Tensor,
-    acts: Tensor,
-    grad_NE: Tensor,
-    x_ND: Tensor,
-    rows_ME: Tensor,
-    active: int,
-    shape: dict[str, int],
+    by_latent: ByLatent, entries: tuple[Tensor, ...], active: int, shape: dict[str, int]
 ) -> tuple[Tensor, ...]:
     """Decoder (T, E), encoder (T, D), bias (T) and counts (T) of further segments; of every COMBINED_ROWS of a latent
     the first has the sum of all."""
-    (num_latents, E), D, num_parts = rows_ME.shape, x_ND.shape[1], len(entries.latent_T)
-    like = {"dtype": torch.float32, "device": x_ND.device}
+    E, D, num_parts, num_latents = shape["E"], shape["D"], len(by_latent.latent_T), len(entries[-1])
+    like = {"dtype": torch.float32, "device": by_latent.latent_T.device}
     parts = (
         torch.empty(num_parts, E, **like),
         torch.empty(num_parts, D, **like),
         torch.empty(num_parts, **like),
-        torch.empty(num_parts, dtype=torch.int32, device=x_ND.device),
+        torch.empty_like(by_latent.latent_T),
     )
     if num_parts:
         _further_kernel[(num_parts,)](
-            entries.order_P, entries.starts_M, entries.first_segment_M, entries.latent_T, tokens, acts, grad_NE, x_ND,
-            rows_ME, *parts, num_latents, active, **shape,
+            by_latent.order_P, by_latent.starts_M, by_latent.first_segment_M, by_latent.latent_T, *entries, *parts,
+            num_latents, active, **shape,
         )  # fmt: skip
         columns = min(MAX_COMBINED_COLUMNS, triton.next_power_of_2(max(D, E)))
         _gather_kernel[(num_parts, triton.cdiv(max(D, E), columns))](
-            entries.latent_T, entries.first_segment_M, *parts, num_latents,
+            by_latent.latent_T, by_latent.first_segment_M, *parts, num_latents,
             E, D, ROWS=COMBINED_ROWS, COLUMNS=columns, num_warps=4,
         )  # fmt: skip
     return parts
@@ -337,6 +326,11 @@ def _tensors(parameter: Parameter) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weight, state and copy for the kernel, which does not touch what is named twice."""
     weight, state, copy = parameter
     return weight, state[0], state[-1], weight if copy is None else copy
+
+
+def _numbers(rule: Signum | Adam, scale: Tensor) -> tuple[Tensor, float, float]:
+    """Corrections, rate and share; what the rule has no use for is not read."""
+    return (rule.corrections, rule.lr, 0.0) if isinstance(rule, Adam) else (scale, rule.lr, rule.share)
 
 
 def _check(

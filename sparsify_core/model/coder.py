@@ -18,10 +18,13 @@ from sparsify_core.model.selection import select_from, select_groupmax, select_t
 
 
 class Selection(NamedTuple):
-    """Which latents of which tokens: int64 `indices` (N, K), or a list (P), token by token, with its `tokens_P`."""
+    """Which latents of which tokens: `indices` (N, K), or a list (P), token by token, with its `tokens_P`; int64, or
+    int32 where the fast path made them. That one finds the activations `acts` on the way, of the shape of `indices`.
+    """
 
     indices: Tensor
     tokens_P: Tensor | None = None
+    acts: Tensor | None = None
 
 
 class Latents(NamedTuple):
@@ -51,7 +54,8 @@ class SparseCoder(nn.Module):
             torch's global generator, as upstream's class does.
 
     `straight_through` lets gradients pass latents that the ReLU cut off, as upstream does. `trains_fast` lets training
-    steps compute in bfloat16 with the Triton kernels, on CUDA (model.encoding).
+    steps compute in bfloat16 with the Triton kernels, on CUDA (model.encoding). `rounded` then holds matrices in
+    bfloat16 as the last optimizer step left them; who changes weights otherwise clears it.
     """
 
     threshold: Tensor
@@ -68,6 +72,7 @@ class SparseCoder(nn.Module):
         self.activation = config.activation
         self.straight_through = False
         self.trains_fast = False
+        self.rounded: dict[Tensor, Tensor] = {}
         self.normalizes_decoder = config.normalize_decoder and not config.transcode
 
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -101,10 +106,11 @@ class SparseCoder(nn.Module):
             self.encoder.weight,
             self.encoder.bias,
             pre_NM,
-            *selection,
+            selection.indices,
+            selection.tokens_P,
             straight_through=self.straight_through,
         )
-        return Latents(acts, *selection)
+        return Latents(acts, selection.indices, selection.tokens_P)
 
     def activate(self, x_ND: Tensor) -> Latents:
         """The active latents of each token in a trained coder."""
@@ -164,6 +170,11 @@ class SparseCoder(nn.Module):
         grad_ME = self.W_dec.grad
         if grad_ME is not None:
             grad_ME.addcmul_((grad_ME * self.W_dec).sum(1, keepdim=True), self.W_dec, value=-1)
+
+    def in_bfloat16(self, p: Tensor) -> Tensor:
+        """`p` rounded, without a graph."""
+        copy = self.rounded.get(p)
+        return p.detach().bfloat16() if copy is None else copy
 
     def centred(self, x_ND: Tensor) -> Tensor:
         """(N, D) what the encoder reads."""

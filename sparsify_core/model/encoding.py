@@ -4,6 +4,7 @@ This is where the fast path of CUDA parts from the reference: the coder's `train
 Legend: N tokens, M latents, D input width, E output width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,13 +18,15 @@ class Encoding(NamedTuple):
     """What is computed of the tokens once.
 
     `x_ND` is the coder's input with its graph, if it has one; `pre_NM` has none. On the fast path `low_ND` is what the
-    encoder read, in bfloat16 and without a graph, and `max_NJ` holds the maxima of groups of latents.
+    encoder read, in bfloat16 and without a graph, and `max_NJ` holds the maxima of groups of latents; an autoencoder's
+    `centred_sums` are those of (x - b_dec), float64 (D), and of its squares, a scalar.
     """
 
     x_ND: Tensor
     pre_NM: Tensor
     low_ND: Tensor | None = None
     max_NJ: Tensor | None = None
+    centred_sums: Sequence[Tensor] | None = None
 
 
 @torch.no_grad()
@@ -32,10 +35,25 @@ def encode(coder: SparseCoder, x_ND: Tensor) -> Encoding:
     if not coder.trains_fast:
         return Encoding(x_ND, coder.pre_activations(x_ND))
     from sparsify_core.kernels import fast  # Triton is there only with CUDA
+    from sparsify_core.kernels.moments import centred_moments
 
-    low_ND = coder.centred(x_ND).bfloat16().contiguous()
-    pre_NM, max_NJ = fast.encode(low_ND, coder.encoder.weight, coder.encoder.bias)
-    return Encoding(x_ND, pre_NM, low_ND, max_NJ)
+    centred_sums = None
+    if coder.is_transcoder:
+        low_ND = x_ND.detach().bfloat16().contiguous()
+    else:
+        low_ND, *centred_sums = centred_moments(x_ND.detach().contiguous(), coder.b_dec.detach())
+    pre_NM, max_NJ = fast.encode(low_ND, coder.in_bfloat16(coder.encoder.weight), coder.encoder.bias.detach())
+    return Encoding(x_ND, pre_NM, low_ND, max_NJ, centred_sums)
+
+
+@torch.no_grad()
+def target_sums(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Sequence[Tensor] | None:
+    """The sums of (y - b_dec), float64 (E), and of its squares, a scalar, where one pass gives both; None elsewhere."""
+    if encoding.low_ND is None or encoding.centred_sums is not None:
+        return encoding.centred_sums
+    from sparsify_core.kernels.moments import moments  # see encode
+
+    return moments(y_NE.detach().contiguous(), coder.b_dec.detach())
 
 
 def select(coder: SparseCoder, encoding: Encoding) -> Selection:
@@ -101,6 +119,7 @@ def squared_error(
         coder.W_dec,
         coder.b_dec,
         (y_NE if coder.W_skip is None else y_NE - coder.skipped(encoding.x_ND)).contiguous(),
+        coder.in_bfloat16(coder.W_dec),
         *latents,
         straight_through=coder.straight_through,
     )
@@ -109,30 +128,41 @@ def squared_error(
 
 @torch.no_grad()
 def _activations(encoding: Encoding, selection: Selection) -> Latents:
-    pre_NM, (indices, tokens_P) = encoding.pre_NM, selection
+    pre_NM, (indices, tokens_P, acts) = encoding.pre_NM, selection
+    if acts is not None:
+        return Latents(acts, indices, tokens_P)
     acts = pre_NM.gather(1, indices) if tokens_P is None else pre_NM[tokens_P, indices]
     return Latents(acts.relu_(), indices, tokens_P)
 
 
-def decode_dead(coder: SparseCoder, encoding: Encoding, dead_C: Tensor, k: int) -> Tensor:
-    """What the k strongest of the latents `dead_C` decode to (N, E), without bias and skip."""
-    trains_encoder = not coder.straight_through
-    if encoding.low_ND is not None:
-        from sparsify_core.kernels import fast  # see encode
+def dead_error(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead_C: Tensor, k: int) -> Tensor:
+    """sum |what the k strongest of the latents `dead_C` decode to - residual|^2, a scalar with its graph.
 
-        if len(dead_C) <= fast.MAX_DEAD:
-            x_ND = coder.centred(encoding.x_ND).bfloat16()  # with the graph of b_dec
-            return fast.decode_dead(
-                x_ND,
-                coder.encoder.weight,
-                coder.encoder.bias,
+    Bias and skip have no part in it.
+    """
+    trains_encoder = not coder.straight_through
+    if encoding.low_ND is None:
+        selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
+    else:
+        from sparsify_core.kernels import dead_error, fast  # see encode
+
+        if len(dead_C) <= dead_error.MAX_DEAD:
+            W_enc, b_enc = coder.encoder.weight, coder.encoder.bias
+            return dead_error.dead_error(
+                encoding.low_ND,
+                coder.b_dec if trains_encoder and not coder.is_transcoder else None,
+                W_enc if trains_encoder else W_enc.detach(),
+                b_enc if trains_encoder else b_enc.detach(),
                 coder.W_dec,
+                coder.in_bfloat16(W_enc),
+                coder.in_bfloat16(coder.W_dec),
+                residual_NE,
                 dead_C,
                 k,
-                trains_encoder=trains_encoder,
             )
-    selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
-    return decode(coder, encoding, selection, trains_encoder=trains_encoder)[0]
+        selection = Selection(*fast.select_among(encoding.pre_NM, dead_C, k))
+    decoded_NE = decode(coder, encoding, selection, trains_encoder=trains_encoder)[0]
+    return (decoded_NE - residual_NE).square().sum()
 
 
 def _decode_fast(
@@ -151,6 +181,7 @@ def _decode_fast(
         W_enc if trains_encoder else W_enc.detach(),
         b_enc if trains_encoder else b_enc.detach(),
         coder.W_dec,
+        coder.in_bfloat16(coder.W_dec),
         *latents,
         straight_through=coder.straight_through,
     )

@@ -6,21 +6,29 @@ micro-batches, accumulation steps or processes equal to one big batch (upstream 
 Under batchtopk only micro-batches are: its selection is shared within the batch of one process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
-from sparsify_core.model.encoding import Encoding, decode_dead, encode, select, select_largest, squared_error
+from sparsify_core.model.encoding import (
+    Encoding,
+    dead_error,
+    encode,
+    select,
+    select_largest,
+    squared_error,
+    target_sums,
+)
 
 
 class LossSums(NamedTuple):
     """Of one micro-batch. `loss` carries the graph, everything else is detached.
 
     `error` is the summed squared error, `auxk` and `multi_topk` are the sums of the auxiliary losses before their
-    weights (0 where they are off); `latents` are the active ones.
+    weights (0 where they are off); `latents` are the active ones; `target_sums` see `Moments.add`.
     """
 
     loss: Tensor
@@ -28,6 +36,7 @@ class LossSums(NamedTuple):
     auxk: Tensor
     multi_topk: Tensor
     latents: Latents
+    target_sums: Sequence[Tensor] | None
 
 
 def loss_sums(
@@ -60,7 +69,7 @@ def loss_sums(
         multi = multi_topk_sum(coder, encoding, y_NE)
         loss = loss + multi / 8
     latents = latents._replace(acts=latents.acts.detach())
-    return LossSums(loss, error.detach(), auxk.detach(), multi.detach(), latents)
+    return LossSums(loss, error.detach(), auxk.detach(), multi.detach(), latents, target_sums(coder, encoding, y_NE))
 
 
 def auxk_sum(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead_C: Tensor) -> Tensor:
@@ -72,7 +81,7 @@ def auxk_sum(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead_C
     k_aux = coder.d_in // 2
     # The weight grows with the number of dead latents, so that few of them are not pushed with full force.
     scale = min(len(dead_C) / k_aux, 1.0)
-    return scale * (decode_dead(coder, encoding, dead_C, min(k_aux, len(dead_C))) - residual_NE).square().sum()
+    return scale * dead_error(coder, encoding, residual_NE, dead_C, min(k_aux, len(dead_C)))
 
 
 def multi_topk_sum(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Tensor:
@@ -96,11 +105,14 @@ class Moments:
         self.sum_D = torch.zeros_like(shift_D, dtype=torch.float64)
         self.square = torch.zeros((), dtype=torch.float64, device=shift_D.device)
 
-    def add(self, y_ND: Tensor) -> None:
-        deviation_ND = y_ND - self._shift_D
+    def add(self, y_ND: Tensor, sums: Sequence[Tensor] | None = None) -> None:
+        """Args: sums: those of (y - shift), float64 (D), and of its squares, a scalar, where they are known already."""
+        if sums is None:
+            deviation_ND = y_ND - self._shift_D
+            sums = deviation_ND.sum(0, dtype=torch.float64), deviation_ND.square().sum(dtype=torch.float64)
         self.count += len(y_ND)
-        self.sum_D += deviation_ND.sum(0, dtype=torch.float64)
-        self.square += deviation_ND.square().sum(dtype=torch.float64)
+        self.sum_D += sums[0]
+        self.square += sums[1]
 
     def variance_sum(self) -> Tensor:
         """sum_n |y_n - mean|^2, a float64 scalar; 0 without tokens."""

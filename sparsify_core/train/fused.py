@@ -1,4 +1,7 @@
-"""Optimizer steps on CUDA in one pass over each parameter, on the state that the optimizers of train.optim keep."""
+"""Optimizer steps on CUDA in one pass over each parameter, on the state that the optimizers of train.optim keep.
+
+They leave the coder's matrices rounded to bfloat16 behind, for the next step's products.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,6 +39,7 @@ def signum_step(
             share=share,
             momentum=momentum,
             normalize=coder.normalizes_decoder and p is coder.W_dec,
+            copy=_copy_of(coder, p),
         )
 
 
@@ -59,4 +63,14 @@ def adam_step(coder: SparseCoder, group: dict[str, Any], state: Mapping[Tensor, 
             corrections=update.adam_corrections(own["step"]),
             lr=group["lr"],
             normalize=coder.normalizes_decoder and p is coder.W_dec,
+            copy=_copy_of(coder, p),
         )
+
+
+def _copy_of(coder: SparseCoder, p: Tensor) -> Tensor | None:
+    """Where the rounded `p` goes; None for those that no product reads."""
+    if p is not coder.W_dec and p is not coder.encoder.weight:
+        return None
+    if p not in coder.rounded:
+        coder.rounded[p] = torch.empty_like(p, dtype=torch.bfloat16)
+    return coder.rounded[p]

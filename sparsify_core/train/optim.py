@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,10 +39,16 @@ class SignSGD(torch.optim.Optimizer):
             torch._foreach_add_(params, signs, alpha=-group["lr"])
 
 
-class CoderOptimizer:
-    """The optimizers of all coders, with one parameter group per coder in each.
+@dataclass
+class _Own:
+    """The optimizers of one coder, each with one parameter group: one, or under muon two, for matrices and biases."""
 
-    Under muon these are two: muon for the matrices, adam for the biases.
+    bases: list[torch.optim.Optimizer]
+    schedule_free: Any = None
+
+
+class CoderOptimizer:
+    """The optimizers of all coders. Coders are stepped one by one, each as soon as its gradient is complete.
 
     Args:
         coders: by name.
@@ -53,68 +60,38 @@ class CoderOptimizer:
         self._params = {f"{name}/{key}": p for name, coder in coders.items() for key, p in coder.named_parameters()}
         self._num_steps = num_steps
         self._starts_at_zero = config.upstream_compat
-        self._schedule_free: Any = None
-        self._bases: list[torch.optim.Optimizer]
         bits = 32
-        if config.optimizer == "signum":
-            self._bases = [SignSGD(_groups(config, coders))]
-            self._schedule_free = ScheduleFreeWrapper(self._bases[0], momentum=_SIGNUM_MOMENTUM)
-            self._schedule_free.train()
-        elif config.optimizer == "muon":
-            self._bases = [
-                Muon(_groups(config, coders, matrices=True)),
-                torch.optim.Adam(_groups(config, coders, matrices=False), fused=True),
-            ]
-        else:
+        if config.optimizer == "adam":
             bits = resolve_bits(config, next(iter(self._params.values())).device)
-            groups = [{**group, "bits": bits} for group in _groups(config, coders)]
-            self._bases = [build_adam(groups, bits)]
+        self._own = {name: _build(config, coder, bits) for name, coder in coders.items()}
         in_one_pass = config.optimizer == "signum" or (config.optimizer == "adam" and bits == 32)
         self._is_fused = in_one_pass and all(coder.trains_fast for coder in coders.values())
 
     @property
     def lr(self) -> float:
-        """Rate of the first group in the last step."""
-        return float(self._bases[0].param_groups[0]["lr"])
+        """Rate of the first coder's first group in its last step."""
+        return float(next(iter(self._own.values())).bases[0].param_groups[0]["lr"])
 
-    def step(self, step: int, scales: Mapping[str, Tensor]) -> None:
-        """Optimizer step number `step`, counted from 0; gradients are gone afterwards.
+    def step(self, step: int, name: str, scale: Tensor) -> None:
+        """Optimizer step number `step`, counted from 0, of the coder `name`; its gradients are gone afterwards.
 
         A decoder of unit rows stays one: its gradient along each row, which would only be undone, is left out.
 
         Args:
-            scales: what the gradients of each coder are multiplied by, float32 scalars.
+            scale: what the gradients are multiplied by, a float32 scalar on their device.
         """
-        if self._schedule_free is None:
-            for group in (group for base in self._bases for group in base.param_groups):
+        coder, own = self._coders[name], self._own[name]
+        if own.schedule_free is None:
+            for group in (group for base in own.bases for group in base.param_groups):
                 group["lr"] = group["peak_lr"] * lr_factor(
                     step, self._num_steps, group["warmup_steps"], starts_at_zero=self._starts_at_zero
                 )
         if self._is_fused:
-            self._step_fused(scales)
+            _step_fused(coder, own, scale)
         else:
-            self._step_in_turn(scales)
-        for base in self._bases:
+            _step_in_turn(coder, own, scale)
+        for base in own.bases:
             base.zero_grad(set_to_none=True)
-
-    def _step_fused(self, scales: Mapping[str, Tensor]) -> None:
-        (base,) = self._bases
-        for (name, coder), group in zip(self._coders.items(), base.param_groups, strict=True):
-            if self._schedule_free is not None:
-                signum_step(coder, group, base.state, scales[name], momentum=_SIGNUM_MOMENTUM)
-            else:
-                adam_step(coder, group, base.state, scales[name])
-
-    def _step_in_turn(self, scales: Mapping[str, Tensor]) -> None:
-        for name, coder in self._coders.items():
-            scale_gradients(coder, scales[name])
-            if coder.normalizes_decoder:
-                coder.remove_parallel_gradient()
-        for optimizer in self._bases if self._schedule_free is None else [self._schedule_free]:
-            optimizer.step()
-        for coder in self._coders.values():
-            if coder.normalizes_decoder:
-                coder.normalize_decoder()
 
     @contextmanager
     @torch.no_grad()
@@ -125,15 +102,19 @@ class CoderOptimizer:
         Averaging leaves decoder rows short of unit norm, and they stay so: docs/decisions/0008.
         Yields the weights to train on, where they differ.
         """
-        if self._schedule_free is None:
+        wrappers = [own.schedule_free for own in self._own.values() if own.schedule_free is not None]
+        if not wrappers:
             yield {}
             return
         backup = {name: p.clone() for name, p in self._params.items()}
-        self._schedule_free.eval()
+        self._forget_rounded()
+        for wrapper in wrappers:
+            wrapper.eval()
         try:
             yield backup
         finally:
-            self._schedule_free.train()
+            for wrapper in wrappers:
+                wrapper.train()
             # train() only recomputes the training point up to rounding.
             for name, p in self._params.items():
                 p.copy_(backup[name])
@@ -144,9 +125,11 @@ class CoderOptimizer:
 
         For a schedule-free optimizer y = momentum * x + (1 - momentum) * z, of deployed x and state z.
         """
-        if self._schedule_free is not None:
-            self._schedule_free.train_mode = False
-            self._schedule_free.train()
+        self._forget_rounded()
+        for own in self._own.values():
+            if own.schedule_free is not None:
+                own.schedule_free.train_mode = False
+                own.schedule_free.train()
         for coder in self._coders.values():
             if coder.normalizes_decoder:
                 coder.normalize_decoder()
@@ -179,6 +162,7 @@ class CoderOptimizer:
         Raises CheckpointError when Adam's state has another number of bits.
         """
         self._refuse_other_bits(scalars)
+        self._forget_rounded()
         for name, p in self._params.items():
             if name in weights:
                 p.copy_(weights[name])
@@ -189,6 +173,10 @@ class CoderOptimizer:
         for name, groups in self._groups_by_coder().items():
             for group, numbers in zip(groups, scalars[name], strict=True):
                 group.update(numbers)
+
+    def _forget_rounded(self) -> None:
+        for coder in self._coders.values():
+            coder.rounded.clear()
 
     def _refuse_other_bits(self, scalars: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
         for name, groups in self._groups_by_coder().items():
@@ -201,16 +189,50 @@ class CoderOptimizer:
                     )
 
     def _groups_by_coder(self) -> dict[str, list[dict[str, Any]]]:
-        groups = zip(*(base.param_groups for base in self._bases), strict=True)
-        return {name: list(own) for name, own in zip(self._coders, groups, strict=True)}
+        return {name: [group for base in own.bases for group in base.param_groups] for name, own in self._own.items()}
 
     def _state(self, p: Tensor) -> dict[str, Any]:
         """State of a parameter in the optimizer that it belongs to."""
-        for base in self._bases:
+        for base in (base for own in self._own.values() for base in own.bases):
             if any(p is own for group in base.param_groups for own in group["params"]):
                 state: dict[str, Any] = base.state[p]
                 return state
         raise KeyError("parameter of another optimizer")
+
+
+def _build(config: RunConfig, coder: SparseCoder, bits: int) -> _Own:
+    if config.optimizer == "signum":
+        own = _Own([SignSGD([_group(config, coder)])])
+        own.schedule_free = ScheduleFreeWrapper(own.bases[0], momentum=_SIGNUM_MOMENTUM)
+        own.schedule_free.train()
+        return own
+    if config.optimizer == "muon":
+        return _Own(
+            [
+                Muon([_group(config, coder, matrices=True)]),
+                torch.optim.Adam([_group(config, coder, matrices=False)], fused=True),
+            ]
+        )
+    return _Own([build_adam([{**_group(config, coder), "bits": bits}], bits)])
+
+
+def _step_fused(coder: SparseCoder, own: _Own, scale: Tensor) -> None:
+    (base,) = own.bases
+    (group,) = base.param_groups
+    if own.schedule_free is not None:
+        signum_step(coder, group, base.state, scale, momentum=_SIGNUM_MOMENTUM)
+    else:
+        adam_step(coder, group, base.state, scale)
+
+
+def _step_in_turn(coder: SparseCoder, own: _Own, scale: Tensor) -> None:
+    scale_gradients(coder, scale)
+    if coder.normalizes_decoder:
+        coder.remove_parallel_gradient()
+    for optimizer in own.bases if own.schedule_free is None else [own.schedule_free]:
+        optimizer.step()
+    if coder.normalizes_decoder:
+        coder.normalize_decoder()
 
 
 def _loaded(value: Tensor, p: Tensor) -> Tensor | int:
@@ -219,19 +241,15 @@ def _loaded(value: Tensor, p: Tensor) -> Tensor | int:
     return int(value) if is_count else value.to(p.device)
 
 
-def _groups(
-    config: RunConfig, coders: Mapping[str, SparseCoder], *, matrices: bool | None = None
-) -> list[dict[str, Any]]:
-    """One parameter group per coder: all parameters, or only the matrices, or only the others."""
-    return [
-        {
-            "params": [p for p in coder.parameters() if matrices is None or (p.dim() >= 2) is matrices],
-            "lr": config.lr or default_lr(config.optimizer, coder.num_latents),
-            "peak_lr": config.lr or default_lr(config.optimizer, coder.num_latents),
-            "warmup_steps": 0 if matrices else config.lr_warmup_steps,
-        }
-        for coder in coders.values()
-    ]
+def _group(config: RunConfig, coder: SparseCoder, *, matrices: bool | None = None) -> dict[str, Any]:
+    """The parameter group of a coder: all parameters, or only the matrices, or only the others."""
+    lr = config.lr or default_lr(config.optimizer, coder.num_latents)
+    return {
+        "params": [p for p in coder.parameters() if matrices is None or (p.dim() >= 2) is matrices],
+        "lr": lr,
+        "peak_lr": lr,
+        "warmup_steps": 0 if matrices else config.lr_warmup_steps,
+    }
 
 
 def default_lr(optimizer: str, num_latents: int) -> float:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from sparsify_core.config import RunConfig
 from sparsify_core.model.coder import Latents, Selection
-from sparsify_core.model.encoding import decode, encode, select
+from sparsify_core.model.encoding import decode, encode, select, target_sums
 from sparsify_core.model.losses import Moments, loss_sums
 from sparsify_core.model.selection import select_from
+from sparsify_core.train.dead import DeadLatents
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.optim import CoderOptimizer, scale_gradients
 from sparsify_core.train.threshold import threshold_of
@@ -52,10 +53,9 @@ class StepSums:
         self.num_predicted = torch.zeros_like(self.token_loss)
         self.fired_M = torch.zeros(coder.num_latents, dtype=torch.int32, device=coder.b_dec.device)
         self._scale: Tensor | None = None
-        self._dead_C: Tensor | None = None
+        self._dead: DeadLatents | None = None
         if config.auxk_alpha:
-            is_dead_M = unit.tokens_since_fired_M > config.dead_feature_threshold
-            self._dead_C = is_dead_M.nonzero().flatten()  # sync
+            self._dead = DeadLatents(unit.tokens_since_fired_M > config.dead_feature_threshold)
 
     def add(self, x_ND: Tensor, y_NE: Tensor) -> None:
         """Forward and backward on one batch, in `micro_acc_steps` chunks."""
@@ -90,12 +90,13 @@ class StepSums:
                 x_ND,
                 y_NE,
                 auxk_alpha=self._config.auxk_alpha,
-                dead_C=self._dead_C,
+                dead_C=None if self._dead is None else self._dead.indices(),
                 multi_topk=self._config.sae.multi_topk,
                 selection=selection,
             )
             sums.loss.backward(self._scale)  # type: ignore[no-untyped-call]
-        self._count(y_NE, sums.latents, sums.error, sums.auxk, sums.multi_topk)
+        self.moments.add(y_NE, sums.target_sums)
+        self._count(sums.latents, sums.error, sums.auxk, sums.multi_topk)
 
     def reconstruct(self, x_ND: Tensor, y_NE: Tensor) -> Tensor:
         """The reconstruction (N, E) of `y_NE`, with its graph, for a loss that is computed elsewhere; it is counted
@@ -108,7 +109,8 @@ class StepSums:
         with torch.no_grad():
             error = (y_NE - out_NE).square().sum()
             zero = torch.zeros_like(error)
-            self._count(y_NE, latents, error, zero, zero)
+            self.moments.add(y_NE, target_sums(coder, encoding, y_NE))
+            self._count(latents, error, zero, zero)
         return out_NE
 
     def add_token_loss(self, loss_sum: Tensor, num_tokens: int) -> None:
@@ -116,13 +118,12 @@ class StepSums:
         self.token_loss += loss_sum
         self.num_predicted += num_tokens
 
-    def _count(self, y_NE: Tensor, latents: Latents, *losses: Tensor) -> None:
+    def _count(self, latents: Latents, *losses: Tensor) -> None:
         """`losses`: the sums of error, AuxK and Multi-TopK."""
-        self.moments.add(y_NE)
         active = latents.acts > 0
         self.sums_4 += torch.stack([*losses, active.sum()])
         fired = torch.ones_like(active) if self._config.upstream_compat else active
-        self.fired_M.scatter_reduce_(0, latents.indices.flatten(), fired.flatten().int(), "amax")
+        self.fired_M.scatter_reduce_(0, latents.indices.flatten().long(), fired.flatten().int(), "amax")
 
     def tensors(self) -> list[Tensor]:
         """Everything that must be summed over the processes."""
@@ -162,20 +163,18 @@ class StepSums:
         return stats, scale
 
 
-def finish_step(
-    sums: dict[str, StepSums], units: list[Unit], optimizer: CoderOptimizer, replicas: Group | None, step: int
-) -> Tensor:
-    """Combine the processes and apply optimizer step `step` (from 0).
+def finish_step(sums: StepSums, unit: Unit, optimizer: CoderOptimizer, replicas: Group | None, step: int) -> Tensor:
+    """Combine the processes and apply optimizer step `step` (from 0) to one coder.
 
     Args:
-        replicas: the processes that train the same coders; None when this one has seen all of their tokens.
+        replicas: the processes that train the same coder; None when this one has seen all of its tokens.
 
     Returns:
-        (number of units, fields of StepStats) float64 on the device.
+        (fields of StepStats) float64 on the device.
     """
-    tensors = [tensor for unit in units for tensor in sums[unit.name].tensors()]
+    tensors = sums.tensors()
     if replicas is not None:
         replicas.add_up(tensors)
-    finished = {unit.name: sums[unit.name].finish() for unit in units}
-    optimizer.step(step, {name: scale for name, (_, scale) in finished.items()})
-    return torch.stack([torch.stack(stats) for stats, _ in finished.values()])
+    stats, scale = sums.finish()
+    optimizer.step(step, unit.name, scale)
+    return torch.stack(stats)

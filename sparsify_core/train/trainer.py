@@ -1,13 +1,13 @@
 """The training loop: batches -> activations -> coders -> optimizer step, with checkpoints on the way."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.capture.forward import ActivationTap, Consumer
 from sparsify_core.config import RunConfig
 from sparsify_core.data.exclude import kept_positions
 from sparsify_core.data.sequences import Sequences
@@ -148,17 +148,51 @@ class Trainer:
     def _train_step(self, step: int) -> Tensor:
         self._set_k(step)
         sums = {unit.name: StepSums(unit, self._config) for unit in self._units}
-        for input_ids, kept in self._batches(step):
-            if kept is None or len(kept):
-                self._last_batch = (input_ids, kept)
-            if self._end_to_end is not None:
-                self._end_to_end.add(sums, input_ids, kept)
-            elif self._exchange is not None:
-                self._exchange.run(self._tap, input_ids, kept, partial(self._add, sums))
-            elif kept is None or len(kept):
-                self._forward_backward(sums, input_ids, kept)
+        stats: dict[str, Tensor] = {}
         replicas = self._group if self._exchange is None else None
-        return finish_step(sums, self._units, self._optimizer, replicas, step)
+
+        def finish(unit: Unit) -> None:
+            stats[unit.name] = finish_step(sums[unit.name], unit, self._optimizer, replicas, step)
+
+        *earlier, last = self._batches(step)
+        for batch in earlier:
+            self._add_batch(sums, batch)
+        # A coder whose tokens were all seen here is done with them before the model goes on: its gradient is let go.
+        self._add_batch(sums, last, finish if self._group.world_size == 1 or replicas is None else None)
+        for unit in self._units:
+            if unit.name not in stats:
+                finish(unit)
+        return torch.stack([stats[unit.name] for unit in self._units])
+
+    def _add_batch(self, sums: dict[str, StepSums], batch: Batch, finish: Callable[[Unit], None] | None = None) -> None:
+        """Forward and backward of all coders. On the activations, `finish` is called for each as soon as that is over.
+
+        Nothing is called where no token counts.
+        """
+        input_ids, kept = batch
+        has_tokens = kept is None or len(kept) > 0
+        if has_tokens:
+            self._last_batch = batch
+        train = partial(self._train_coders, sums, finish)
+        if self._end_to_end is not None:
+            self._end_to_end.add(sums, input_ids, kept)
+        elif self._exchange is not None:
+            self._exchange.run(self._tap, input_ids, kept, train)
+        elif has_tokens:
+            self._tap.run(input_ids, partial(_of_kept, kept, train), keeps_dtype=self._keeps_dtype)
+
+    def _train_coders(
+        self,
+        sums: dict[str, StepSums],
+        finish: Callable[[Unit], None] | None,
+        hookpoint: str,
+        x_ND: Tensor,
+        y_NE: Tensor,
+    ) -> None:
+        for unit in self._by_hookpoint[hookpoint]:
+            sums[unit.name].add(x_ND, y_NE)
+            if finish is not None:
+                finish(unit)
 
     def _set_k(self, step: int) -> None:
         """One k per optimizer step, so that accumulation stays equal to one big batch."""
@@ -174,20 +208,6 @@ class Trainer:
                 )
                 uses_groups = config.sae.activation == "groupmax"
                 unit.coder.k = divisor_from(k, unit.coder.num_latents) if uses_groups else k
-
-    def _forward_backward(self, sums: dict[str, StepSums], input_ids: Tensor, kept: Tensor | None) -> None:
-        def train(hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
-            if kept is not None:
-                same = x_ND is y_NE
-                y_NE = y_NE[kept]
-                x_ND = y_NE if same else x_ND[kept]
-            self._add(sums, hookpoint, x_ND, y_NE)
-
-        self._tap.run(input_ids, train, keeps_dtype=self._keeps_dtype)
-
-    def _add(self, sums: dict[str, StepSums], hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
-        for unit in self._by_hookpoint[hookpoint]:
-            sums[unit.name].add(x_ND, y_NE)
 
     def _batches(self, step: int) -> Iterator[Batch]:
         """This rank's batches of optimizer step `step` (from 0)."""
@@ -231,3 +251,12 @@ class Trainer:
         table[[row for row, coder in enumerate(self._placement.coders) if coder.name in own]] = stats
         self._group.add_up([table])
         return table
+
+
+def _of_kept(kept: Tensor | None, consumer: Consumer, hookpoint: str, x_ND: Tensor, y_NE: Tensor) -> None:
+    """Hand on the rows that count."""
+    if kept is not None:
+        same = x_ND is y_NE
+        y_NE = y_NE[kept]
+        x_ND = y_NE if same else x_ND[kept]
+    consumer(hookpoint, x_ND, y_NE)

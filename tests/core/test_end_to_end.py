@@ -247,7 +247,8 @@ def test_cross_entropy_of_one_batch_is_learned(transcode: bool) -> None:
     losses = []
     for step in range(60):
         losses.append(float(gradients(config, lm, units, [(IDS, None)])[0][0]))
-        optimizer.step(step, {unit.name: torch.ones(()) for unit in units})
+        for unit in units:
+            optimizer.step(step, unit.name, torch.ones(()))
     assert losses[-1] < 0.5 * losses[0]
 
 

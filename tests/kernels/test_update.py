@@ -39,7 +39,7 @@ def _peer_step(
     """As train/step.py does it, parameter by parameter and operation by operation."""
     for name, p in coder.named_parameters():
         p.grad = grads[name].clone()
-    optimizer.step(step, {"coder": scale})
+    optimizer.step(step, "coder", scale)
 
 
 @pytest.mark.parametrize(("d_in", "transcode"), [(8, False), (72, False), (5, True)])

@@ -22,6 +22,7 @@ from sparsify_core.kernels.decode import decode_residual
 from sparsify_core.kernels.encode_gemm import encode_gemm
 from sparsify_core.kernels.group_max import group_max
 from sparsify_core.kernels.groupmax import select_groupmax
+from sparsify_core.kernels.moments import centred_moments
 from sparsify_core.kernels.topk import select_topk
 
 _CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -53,6 +54,7 @@ def launch(tokens: int, latents: int, width: int, k: int) -> None:
     """What a step launches, on tensors without memory."""
     bf16 = {"dtype": torch.bfloat16, "device": "meta"}
     x, weight = torch.empty(tokens, width, **bf16), torch.empty(latents, width, **bf16)
+    centred_moments(x, torch.empty(width, device="meta"))
     pre, maxima = encode_gemm(x, weight, torch.empty(latents, device="meta"))
     group_max(pre)
     select_batchtopk(pre, maxima, k)
