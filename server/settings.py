@@ -73,6 +73,11 @@ class Settings(BaseSettings):
     def runs_dir(self) -> Path:
         return self.data_dir / "runs"
 
+    @property
+    def activations_dir(self) -> Path:
+        """Caches of activations; a run's `cache_activations` is a name below it."""
+        return self.data_dir / "activations"
+
     def run_dir(self, run_id: str) -> RunDir:
         """Directory of a run; `run_id` is always one that the server made."""
         return RunDir(self.runs_dir / run_id)

@@ -49,7 +49,9 @@ class AttemptStarted(_Event):
 
 
 class Phase(_Event):
-    """What the trainer does now, in words: `loading model`, `tokenizing`, `training`, `evaluating`, `saving`."""
+    """What the trainer does now, in words: `loading model`, `tokenizing`, `caching activations`, `training`,
+    `evaluating`, `saving`.
+    """
 
     type: Literal["phase"] = "phase"
     name: str

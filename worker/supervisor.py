@@ -26,7 +26,7 @@ from worker import processes
 from worker.ending import conclude
 from worker.hints import Hints
 from worker.ingest import ingest, prune_checkpoints
-from worker.trainer import Trainer
+from worker.trainer import Trainer, trainer_config
 
 logger = logging.getLogger(__name__)
 
@@ -117,11 +117,11 @@ class Supervisor:
             set_supervisor(session, self._run_id, self._fence, pid=pid, started=processes.start_time(pid))
 
     def _write_config(self, run: Run) -> None:
-        """The run's configuration; every attempt goes on from the newest intact checkpoint, if there is one."""
+        """What the trainer reads."""
         self._run_dir.root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._run_dir.config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(run.config | {"resume": True}, file)
+            json.dump(trainer_config(run.config, self._settings.activations_dir), file)
 
     def _fail(self, reason_code: str, message: str) -> None:
         with self._database.write() as session:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -52,6 +53,15 @@ def trainer_environment(
         processes.RUN_ID_VARIABLE: run_id,
         processes.FENCE_VARIABLE: str(fence),
     }
+
+
+def trainer_config(config: dict[str, Any], activations_dir: Path) -> dict[str, Any]:
+    """A run's configuration for its training processes: every attempt goes on from the newest intact checkpoint, if
+    there is one, and a cache of activations, of which the run knows the name alone, gets its folder.
+    """
+    name = config.get("cache_activations")
+    folder = {} if name is None else {"cache_activations": str(activations_dir.absolute() / name)}
+    return config | {"resume": True} | folder
 
 
 class Trainer:

@@ -14,6 +14,7 @@ LARGEST_INT = 2**53
 """Integers beyond it are not exact in every JSON reader."""
 
 _PATTERN = re.compile(r"[\w.*?\[\]!-]{1,200}")
+_CACHE_NAME = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
 OWNED = ("run_name", "save_dir", "resume")
 """Configuration fields that Sparseboard decides: every run has a name, a folder and a resume point of its own."""
 
@@ -57,6 +58,11 @@ def _config_problems(config: RunConfig) -> Iterator[tuple[tuple[str | int, ...],
                 ("config", name),
                 PydanticCustomError("owned", "Sparseboard sets {name} itself: leave it out", {"name": name}),
             )
+    if config.cache_activations is not None and not _CACHE_NAME.fullmatch(config.cache_activations):
+        yield (
+            ("config", "cache_activations"),
+            PydanticCustomError("cache_name", "give a name of letters, digits, dots, dashes and underscores, no path"),
+        )
     for loc, value in _leaves(config.model_dump(), ("config",)):
         if isinstance(value, int) and abs(value) > LARGEST_INT:
             yield loc, PydanticCustomError("too_large", "the largest number taken here is 2^53")

@@ -1,7 +1,7 @@
 """Run the language model only as far as the hookpoints need, handing their activations over as they appear."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,21 @@ from sparsify_core.errors import HookpointError
 Consumer = Callable[[str, Tensor, Tensor], None]
 """Called with a hookpoint's name, the module's input (N, D) and output (N, E): detached, a row per token; float32
 unless the model's own format was asked for. Where inputs are not needed, both are the same tensor."""
+
+
+class ActivationSource(Protocol):
+    """Where the activations of a batch come from: a hooked model, or a cache on disk."""
+
+    def run(
+        self,
+        input_ids: Tensor,
+        consumer: Consumer,
+        *,
+        only: Collection[str] | None = None,
+        keeps_dtype: bool = False,
+    ) -> None:
+        """See `ActivationTap.run`."""
+        ...
 
 
 class _EverythingSeen(Exception):  # noqa: N818 - not an error: the way out of the model's forward
@@ -26,7 +41,7 @@ class ActivationTap:
     """
 
     def __init__(self, model: nn.Module, hookpoints: Sequence[str], *, needs_inputs: bool) -> None:
-        self._model = model
+        self.model = model
         self._needs_inputs = needs_inputs
         self._waiting: set[str] = set()
         self._consumer: Consumer | None = None
@@ -58,7 +73,7 @@ class ActivationTap:
         self._consumer = consumer
         self._keeps_dtype = keeps_dtype
         try:
-            self._model(input_ids=input_ids, use_cache=False)
+            self.model(input_ids=input_ids, use_cache=False)
         except _EverythingSeen:
             return
         finally:
@@ -69,7 +84,7 @@ class ActivationTap:
     @property
     def dtype(self) -> torch.dtype:
         """The model's own number format."""
-        return next(self._model.parameters()).dtype
+        return next(self.model.parameters()).dtype
 
     def close(self) -> None:
         """Take the hooks off the model."""

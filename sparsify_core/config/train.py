@@ -96,6 +96,10 @@ class TrainConfig(Config):
     finetune: str | None = option(None, "Saving", max_length=4096)
     """Start from the sparse coders in this checkpoint folder, or in this repository (owner/name) of the Hub."""
 
+    cache_activations: str | None = option(None, "Model and data", min_length=1, max_length=4096)
+    """Folder of activations on disk: those that fit are read instead of running the language model, missing ones are
+    written first, after a look at the room they take. Under Sparseboard a name, shared by all runs that give it."""
+
     run_name: str | None = option(None, "Saving", max_length=200)
     """Name of the run; without a server also its folder below save_dir."""
 
@@ -163,6 +167,10 @@ class TrainConfig(Config):
             raise ValueError("upstream_compat learns as sparsify does, which has no batchtopk: use another activation")
         if self.loss_fn != "fvu" and self.distribute_modules:
             raise ValueError(f"distribute_modules works with loss_fn fvu, not {self.loss_fn}")
+        if self.loss_fn != "fvu" and self.cache_activations is not None:
+            raise ValueError(
+                f"cache_activations works with loss_fn fvu, not {self.loss_fn}, which trains through the model"
+            )
         if self.loss_fn != "fvu" and self.auxk_alpha:
             raise ValueError(f"auxk_alpha works with loss_fn fvu, not {self.loss_fn}: set it to 0")
         if self.loss_fn != "fvu" and self.sae.multi_topk:

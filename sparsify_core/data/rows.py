@@ -92,3 +92,12 @@ def check_vocabulary(config: RunConfig, num_tokens: int) -> None:
             f"{config.model} has a vocabulary of {num_tokens:,} tokens, but {config.memmap_dtype} ids end at "
             f"{largest:,}, so {config.dataset} cannot be its text: write it as uint32 and set memmap_dtype uint32"
         )
+
+
+def check_ids(config: RunConfig, ids: npt.NDArray[np.int64], max_token_id: int) -> None:
+    """Raise DataError when one of the ids is `max_token_id`, the model's vocabulary, or more."""
+    if int(ids.max()) >= max_token_id:
+        raise DataError(
+            f"dataset {config.dataset} has token id {ids.max()}, but {config.model} knows only ids below "
+            f"{max_token_id}: it was tokenized for another model"
+        )

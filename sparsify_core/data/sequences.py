@@ -40,13 +40,14 @@ class Sequences:
 
     def batches(
         self, first: int, last: int, *, size: int, rank: int, world_size: int
-    ) -> Iterator[npt.NDArray[np.int64]]:
-        """This rank's share of the training sequences first..last, in batches of `size`.
+    ) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """This rank's share of the training sequences first..last: the number of a batch's first one, and the ids of
+        at most `size` of them.
 
         Consecutive batches go round the ranks, so N processes see in one step what one process sees in N batches.
         """
         for start in range(first + rank * size, last, size * world_size):
-            yield self.rows.take(self.train[start : start + size])
+            yield start, self.rows.take(self.train[start : start + size])
 
 
 def load_sequences(config: RunConfig) -> Sequences:

@@ -40,20 +40,37 @@ def relu_bits(bits, BITS: tl.constexpr):
 @triton.jit
 def kth_largest(bits, k, BITS: tl.constexpr):
     """The largest t of which at least k of the int32 `bits` are >= t: the k-th largest, if k of them are >= 0."""
-    largest = 0
-    for i in tl.static_range(BITS):
-        candidate = largest | (1 << (BITS - 1 - i))
-        reached = tl.sum((bits >= candidate).to(tl.int32), axis=0)
-        largest = tl.where(reached >= k, candidate, largest)
-    return largest
+    # It is mostly within a few octaves of the largest: a window of two, doubled until it holds the answer, saves a
+    # third of the counts that halving the whole range takes.
+    high = tl.max(bits, axis=0)
+    window = 1 << (BITS - 7)
+    low = tl.maximum(high - window, 0)
+    while (low > 0) & (tl.sum((bits >= low).to(tl.int32), axis=0) < k):
+        high = low - 1
+        window = tl.minimum(window, 1 << (BITS - 2)) * 2
+        low = tl.maximum(high - window, 0)
+    while low < high:
+        middle = high - (high - low) // 2
+        reached = tl.sum((bits >= middle).to(tl.int32), axis=0) >= k
+        low = tl.where(reached, middle, low)
+        high = tl.where(reached, high, middle - 1)
+    return low
 
 
 @triton.jit
 def take_largest(bits, k, BITS: tl.constexpr):
-    """Which k of `bits` are the largest, ties by lowest position, and the rank of each taken one by position."""
+    """Which k of `bits` are the largest, ties by lowest position."""
     threshold = kth_largest(bits, k, BITS)
-    above = bits > threshold
-    tied = bits == threshold
-    tie_rank = tl.cumsum(tied.to(tl.int32), axis=0)
-    taken = above | (tied & (tie_rank <= k - tl.sum(above.to(tl.int32), axis=0)))
-    return taken, tl.cumsum(taken.to(tl.int32), axis=0) - 1
+    taken = bits >= threshold
+    if tl.sum(taken.to(tl.int32), axis=0) > k:  # not all of the smallest ones that are equal
+        above = bits > threshold
+        tied = bits == threshold
+        tie_rank = tl.cumsum(tied.to(tl.int32), axis=0)
+        taken = above | (tied & (tie_rank <= k - tl.sum(above.to(tl.int32), axis=0)))
+    return taken
+
+
+@triton.jit
+def rank_of(taken):
+    """The number of taken ones before each position."""
+    return tl.cumsum(taken.to(tl.int32), axis=0) - 1

@@ -15,7 +15,7 @@ from sparsify_core.kernels.group_max import GROUP
 _TOKENS, _LATENTS, _WIDTH = 128, 256, 64
 """A tile: what 8 warps of an H100 multiply at once, with 3 tiles of the width under way in its shared memory."""
 
-_TOKEN_TILES = 8
+_TOKEN_TILES = 16
 """Tiles of tokens that are done together: they find the same tiles of the encoder in the L2 cache."""
 
 

@@ -46,7 +46,7 @@ def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Ten
         chosen = batchtopk.select_batchtopk(pre_NM, max_NJ, k)
         return chosen.latents, chosen.tokens, chosen.acts
     if activation == "groupmax":
-        acts, indices = groupmax.select_groupmax(pre_NM, k)
+        acts, indices = groupmax.select_groupmax(pre_NM, k, max_NJ)
     elif k > topk.MAX_K or max_NJ.shape[1] > topk.MAX_GROUPS:
         acts, indices = pre_NM.topk(k, dim=-1, sorted=False)
         acts = acts.relu_()

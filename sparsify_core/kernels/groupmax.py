@@ -1,6 +1,7 @@
-"""GroupMax: the largest latent of each of k groups of neighbours, in one read of the pre-activations.
+"""GroupMax: the largest latent of each of k groups of neighbours.
 
-Legend: N tokens, M latents, K groups of S = M / K latents.
+Legend: N tokens, M latents, K groups of S = M / K latents. Where S is a multiple of GROUP, the `group_max` of the
+pre-activations tell which GROUP of them to read; otherwise all are read.
 """
 
 import torch
@@ -9,6 +10,10 @@ import triton.language as tl
 from torch import Tensor
 
 from sparsify_core.kernels.bits import as_bits, num_bits, relu_bits
+from sparsify_core.kernels.group_max import GROUP
+
+_TILE = 2048
+"""Maxima, or pre-activations, that a program holds."""
 
 
 @triton.jit
@@ -30,12 +35,38 @@ def _select_groupmax(pre_ptr, acts_ptr, indices_ptr, M, K, S, BITS: tl.constexpr
         tl.store(indices_ptr + token * K + group, first + tl.min(tl.where(best == largest, place, S), axis=0))
 
 
-def select_groupmax(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
+@triton.jit
+def _select_from_maxima(
+    pre_ptr, max_ptr, acts_ptr, indices_ptr, M, K, PARTS, BITS: tl.constexpr, GROUP: tl.constexpr,
+    K_TILE: tl.constexpr, PARTS_PADDED: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    groups = tl.program_id(1) * K_TILE + tl.arange(0, K_TILE)
+    parts = tl.arange(0, PARTS_PADDED)
+    exists = (groups < K)[:, None] & (parts < PARTS)[None, :]
+    cells = token * K * PARTS + groups[:, None] * PARTS + parts[None, :]
+    maxima = tl.load(max_ptr + cells, mask=exists, other=0).to(tl.int32)
+    maxima = tl.where(exists, maxima, -1)
+    largest = tl.max(maxima, axis=1)
+    part = tl.min(tl.where(maxima == largest[:, None], parts[None, :], PARTS_PADDED), axis=1)
+    lanes = tl.arange(0, GROUP)
+    latents = (groups * PARTS + part)[:, None] * GROUP + lanes[None, :]
+    bits = tl.load(pre_ptr + token * M + latents, mask=(groups < K)[:, None], other=0).to(tl.int32)
+    bits = relu_bits(bits, BITS)
+    # NaN have many bits, of which the maximum need not be one of the group's.
+    lane = tl.minimum(tl.min(tl.where(bits == largest[:, None], lanes[None, :], GROUP), axis=1), GROUP - 1)
+    to = token * K + groups
+    tl.store(acts_ptr + to, largest.to(acts_ptr.dtype.element_ty), mask=groups < K)
+    tl.store(indices_ptr + to, (groups * PARTS + part) * GROUP + lane, mask=groups < K)
+
+
+def select_groupmax(pre_NM: Tensor, k: int, max_NJ: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The largest of relu(pre) in each of k groups of M / k neighbours, the lowest latent where several are equal.
 
     Args:
         pre_NM: pre-activations, with or without ReLU, bf16 or fp32, contiguous.
         k: a divisor of M.
+        max_NJ: their `group_max`, which saves most of the reading where M / k is a multiple of GROUP.
 
     Returns:
         acts (N, K) in the dtype of `pre_NM`, and latents (N, K) int32, ascending.
@@ -48,6 +79,16 @@ def select_groupmax(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
         raise ValueError(f"groupmax needs a k that divides {latents} latents, got {k}")
     acts = torch.empty(tokens, k, dtype=pre_NM.dtype, device=pre_NM.device)
     indices = torch.empty(tokens, k, dtype=torch.int32, device=pre_NM.device)
+    if max_NJ is not None and latents // k % GROUP == 0:
+        parts = latents // k // GROUP
+        parts_padded = triton.next_power_of_2(parts)
+        k_tile = min(triton.next_power_of_2(k), max(1, _TILE // max(parts_padded, GROUP)))
+        _select_from_maxima[(tokens, triton.cdiv(k, k_tile))](
+            as_bits(pre_NM), as_bits(max_NJ), as_bits(acts), indices, latents, k, parts,
+            BITS=num_bits(pre_NM), GROUP=GROUP, K_TILE=k_tile, PARTS_PADDED=parts_padded,
+            num_warps=max(1, k_tile * max(parts_padded, GROUP) // 1024),
+        )  # fmt: skip
+        return acts, indices
     tile = min(1024, triton.next_power_of_2(latents // k))
     _select_groupmax[(tokens,)](
         as_bits(pre_NM),

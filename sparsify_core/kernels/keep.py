@@ -20,7 +20,7 @@ def _keep(pre_ptr, out_ptr, stride, C, K, BITS: tl.constexpr, PADDED: tl.constex
     cells = tl.program_id(0).to(tl.int64) * stride
     columns = tl.arange(0, PADDED)
     bits = relu_bits(tl.load(pre_ptr + cells + columns, mask=columns < C, other=0).to(tl.int32), BITS)
-    taken, _ = take_largest(tl.where(columns < C, bits, -1), K, BITS)
+    taken = take_largest(tl.where(columns < C, bits, -1), K, BITS)
     kept = tl.where(taken, bits, 0)
     tl.store(out_ptr + cells + columns, kept.to(out_ptr.dtype.element_ty), mask=columns < stride)
 
@@ -52,6 +52,6 @@ def keep_largest(pre_NC: Tensor, k: int, columns: int, *, out: Tensor | None = N
         k,
         BITS=num_bits(pre_NC),
         PADDED=padded,
-        num_warps=max(1, padded // 1024),
+        num_warps=min(16, max(2, padded // 512)),
     )
     return out

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparsify_core.kernels.bits import as_bits, num_bits, relu_bits, take_largest
+from sparsify_core.kernels.bits import as_bits, num_bits, rank_of, relu_bits, take_largest
 from sparsify_core.kernels.group_max import GROUP
 
 MAX_K = 1024
@@ -40,9 +40,9 @@ def _select_topk(
     groups = tl.arange(0, J_PADDED)
     maxima = tl.load(max_ptr + token * J + groups, mask=groups < J, other=-1).to(tl.int32)
     num_chosen = tl.minimum(J, K)
-    taken, rank = take_largest(maxima, num_chosen, BITS)
+    taken = take_largest(maxima, num_chosen, BITS)
     # Registers cannot be compacted, so the chosen groups pass through the row of the output.
-    tl.store(chosen_ptr + rank, groups, mask=taken)
+    tl.store(chosen_ptr + rank_of(taken), groups, mask=taken)
     tl.debug_barrier()
     ranks = tl.arange(0, K_PADDED)
     chosen = tl.load(chosen_ptr + ranks, mask=ranks < num_chosen, other=0)
@@ -50,7 +50,8 @@ def _select_topk(
     exists = (ranks < num_chosen)[:, None] & (latents < M)
     values = relu_bits(tl.load(pre_ptr + token * M + latents, mask=exists, other=0).to(tl.int32), BITS)
     values = tl.reshape(tl.where(exists, values, -1), (K_PADDED * GROUP,))
-    taken, rank = take_largest(values, K, BITS)
+    taken = take_largest(values, K, BITS)
+    rank = rank_of(taken)
     tl.debug_barrier()  # no thread may overwrite a chosen group that another has yet to read
     tl.store(acts_ptr + token * K + rank, values.to(acts_ptr.dtype.element_ty), mask=taken)
     tl.store(chosen_ptr + rank, tl.reshape(latents, (K_PADDED * GROUP,)), mask=taken)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sparsify_core.capture.forward import ActivationTap, Consumer
+from sparsify_core.capture.forward import ActivationSource, Consumer
 from sparsify_core.train.distributed import Group
 
 
@@ -27,7 +27,7 @@ class Exchange:
         self._owners = owners
         self._tags = {hookpoint: 2 * number for number, hookpoint in enumerate(owners)}
 
-    def run(self, tap: ActivationTap, input_ids: Tensor, kept: Tensor | None, consumer: Consumer) -> None:
+    def run(self, source: ActivationSource, input_ids: Tensor, kept: Tensor | None, consumer: Consumer) -> None:
         """One forward on this process's `input_ids` (B, L), of which the rows `kept` count (None: all).
 
         All processes call it together. Rows leave as soon as a hookpoint's module is done and travel, in the model's
@@ -47,7 +47,7 @@ class Exchange:
             if self._owners[hookpoint] == self._group.rank:
                 here[hookpoint] = (all_x_ND, all_y_NE)
 
-        tap.run(input_ids, pass_on, keeps_dtype=True)
+        source.run(input_ids, pass_on, keeps_dtype=True)
         for work in under_way:
             work.wait()
         if sum(counts):

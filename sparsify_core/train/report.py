@@ -62,7 +62,7 @@ class Reporter:
         loss = "".join(f"  {name} {values[name]:.4f}" for name in ("ce_loss", "kl_loss") if name in values)
         rate, tokens = values["tokens_per_s"], values["tokens"]
         eta_s = (total - step) * tokens / step / rate if rate else 0.0
-        self._say("step %d/%d%s  fvu %.4f  %.0f tok/s  ETA %s", step, total, loss, fvu, rate, _duration(eta_s))
+        self._say("step %d/%d%s  fvu %.4f  %.0f tok/s  ETA %s", step, total, loss, fvu, rate, duration(eta_s))
 
     def evaluated(self, step: int, values: Mapping[str, float]) -> None:
         """A line per coder."""
@@ -75,7 +75,8 @@ class Reporter:
             logger.info(message, *values)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`3m05s`, `2h07m`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s"

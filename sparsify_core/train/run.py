@@ -25,6 +25,7 @@ from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelErr
 from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, TrainingPlanned
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.adam import resolve_bits
+from sparsify_core.train.cached import Caching
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.finetune import start_from
@@ -33,6 +34,7 @@ from sparsify_core.train.process import die_with_parent, use_all_cores
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.sinks import check_packages, open_sinks
 from sparsify_core.train.state import newest_intact, refuse_changes
+from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.trainer import Trainer
 from sparsify_core.train.units import build_units
 
@@ -112,6 +114,8 @@ def _carry_out(
         trainer = _build(
             config, model, sources, group=group, run_dir=run_dir, reporter=reporter, resuming=checkpoint, undo=undo
         )
+        if trainer is None:
+            return False
         if checkpoint is not None:
             with group.failing_together():
                 trainer.resume(checkpoint)
@@ -129,14 +133,19 @@ def _build(
     reporter: Reporter,
     resuming: CheckpointDir | None,
     undo: ExitStack,
-) -> Trainer:
-    """Hook into the model, make the coders, read the data. `undo` leaves the model as it was."""
+) -> Trainer | None:
+    """Hook into the model, make the coders, read the data; None: stopped on request while activations were cached.
+    `undo` leaves the model as it was.
+    """
     base: nn.Module = model.base_model  # type: ignore[assignment]
     hookpoints = resolve_hookpoints(base, config)
     tap = ActivationTap(base, hookpoints, needs_inputs=config.sae.transcode)
     undo.callback(tap.close)
     placement = place(config, tap.widths(group.device), hookpoints, group.world_size)
-    # Behind the short forward of `widths`, because every shape is compiled anew.
+    stop, caching = StopRequest(), None
+    if config.cache_activations is not None:
+        caching = Caching(config, Path(config.cache_activations).expanduser(), tap, group, reporter, stop)
+    # Behind the short forwards, because every shape is compiled anew.
     undo.enter_context(compiled_layers(base, hookpoints, config, group.device))
     units = build_units(config, placement.trained_by(group.rank), group.device)
     if config.finetune is not None and resuming is None:
@@ -152,9 +161,16 @@ def _build(
     _check_amount(config, sequences, group.world_size)
     if group.is_main:
         _warn(config, sequences, group.world_size, reporter)
+    cached = None
+    if caching is not None:
+        cached = caching.provide(sequences, _vocabulary_size(model))
+        if cached is None:
+            return None
+        undo.callback(cached.close)
     trainer = Trainer(
         config,
         tap=tap,
+        cached=cached,
         lm=model if config.eval_downstream else None,
         placement=placement,
         end_to_end=end_to_end,
@@ -166,6 +182,7 @@ def _build(
         group=group,
         run_dir=run_dir,
         reporter=reporter,
+        stop=stop,
     )
     reporter.event(
         TrainingPlanned(
@@ -231,10 +248,8 @@ def _check_amount(config: RunConfig, sequences: Sequences, world_size: int) -> N
 
 
 def _warn(config: RunConfig, sequences: Sequences, world_size: int, reporter: Reporter) -> None:
-    length, num_steps = (
-        sequences.rows.length,
-        sequences.num_steps(config.batch_size * config.grad_acc_steps * world_size),
-    )
+    length = sequences.rows.length
+    num_steps = sequences.num_steps(config.batch_size * config.grad_acc_steps * world_size)
     if length != config.ctx_len:
         reporter.warn(f"sequences have {length} tokens, not ctx_len = {config.ctx_len}: model or dataset give no more")
     if config.optimizer != "signum" and config.lr_warmup_steps >= num_steps:

@@ -114,7 +114,7 @@ class Saver:
             unit.coder.k = self._config.sae.k  # what cfg.json says; the next step sets its own
         with self._optimizer.deployed_weights() as training_weights:
             if self._config.sae.activation == "batchtopk" and last_batch is not None:
-                calibrate(self._saved_units, self._tap, *last_batch, self._config.micro_acc_steps)
+                calibrate(self._saved_units, *last_batch, chunks=self._config.micro_acc_steps)
             yield training_weights
 
     def _save_training_state(

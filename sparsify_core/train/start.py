@@ -7,16 +7,15 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.train.distributed import Group
+from sparsify_core.train.step import Batch
 from sparsify_core.train.units import Unit
 
 
 @torch.no_grad()
 def initialize_biases(
     units: list[Unit],
-    tap: ActivationTap,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
+    batches: Iterable[Batch],
     group: Group,
     *,
     first_only: bool,
@@ -27,7 +26,7 @@ def initialize_biases(
     into batches and processes.
 
     Args:
-        batches: (input ids (B, L), kept rows or None).
+        batches: of this process, of the first step.
         first_only: look at the first batch of each process alone, and average their means, as upstream does.
     """
     sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
@@ -43,8 +42,8 @@ def initialize_biases(
         old = sums.get(hookpoint)
         sums[hookpoint] = new if old is None else (old[0] + new[0], old[1] + new[1], old[2] + new[2])
 
-    for input_ids, kept in islice(batches, 1 if first_only else None):
-        tap.run(input_ids, partial(add, kept=kept))
+    for input_ids, kept, source in islice(batches, 1 if first_only else None):
+        source.run(input_ids, partial(add, kept=kept))
     group.add_up(tensor for hookpoint in sorted(sums) for tensor in sums[hookpoint])
     for unit in units:
         x_sum_D, y_sum_E, count = sums[unit.hookpoint]

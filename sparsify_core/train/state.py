@@ -19,6 +19,7 @@ _VERSION = 2
 
 _MAY_CHANGE = {
     "adam_bits",
+    "cache_activations",
     "resume",
     "finetune",
     "run_name",

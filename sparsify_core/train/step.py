@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sparsify_core.capture.forward import ActivationSource
 from sparsify_core.config import RunConfig
 from sparsify_core.model.coder import Latents, Selection
 from sparsify_core.model.encoding import decode, encode, select, target_sums
@@ -17,12 +18,17 @@ from sparsify_core.train.optim import CoderOptimizer, scale_gradients
 from sparsify_core.train.threshold import threshold_of
 from sparsify_core.train.units import Unit
 
-Batch = tuple[Tensor, Tensor | None]
-"""Token ids (B, L) and the rows that count (None: all), on the device."""
-
 _ROUNDING = 1e-6
 """Behind a coder that maps all tokens to one point (an untrained transcoder does), the spliced model has no variance:
 below this share of the mean square it is what float32 squares leave over, and the FVU is NaN."""
+
+
+class Batch(NamedTuple):
+    """Token ids (B, L) and the rows that count (None: all), on the device, and where the activations come from."""
+
+    input_ids: Tensor
+    kept: Tensor | None
+    source: ActivationSource
 
 
 class StepStats(NamedTuple):

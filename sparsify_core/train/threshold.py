@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.capture.forward import ActivationSource
 from sparsify_core.model.selection import batch_threshold, largest
 from sparsify_core.train.units import Unit
 
@@ -20,7 +20,9 @@ def threshold_of(pre_parts: Iterable[Tensor], num_active: int) -> Tensor:
 
 
 @torch.no_grad()
-def calibrate(units: Sequence[Unit], tap: ActivationTap, input_ids: Tensor, kept: Tensor | None, chunks: int) -> None:
+def calibrate(
+    units: Sequence[Unit], input_ids: Tensor, kept: Tensor | None, source: ActivationSource, *, chunks: int
+) -> None:
     """Set the threshold of every BatchTopK coder to that of a training batch, with the weights that it has now.
 
     Args:
@@ -40,4 +42,4 @@ def calibrate(units: Sequence[Unit], tap: ActivationTap, input_ids: Tensor, kept
             coder.threshold.copy_(threshold_of(parts, coder.k * len(rows_ND)))
 
     if by_hookpoint:
-        tap.run(input_ids, measure, only=by_hookpoint)
+        source.run(input_ids, measure, only=by_hookpoint)

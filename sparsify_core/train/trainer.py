@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsify_core.activation_cache.read import Reader
 from sparsify_core.capture.forward import ActivationTap, Consumer
 from sparsify_core.config import RunConfig
 from sparsify_core.data.exclude import kept_positions
+from sparsify_core.data.rows import check_ids
 from sparsify_core.data.sequences import Sequences
-from sparsify_core.errors import DataError
 from sparsify_core.evaluation.held_out import HeldOut
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.distributed import Group
@@ -34,6 +35,7 @@ class Trainer:
     """Trains all units in one pass over the data.
 
     Args:
+        cached: the activations of the training sequences on disk; None: the model runs.
         lm: the model with its head, for evaluation; None leaves the downstream metrics out.
         end_to_end: for the losses ce and kl; None trains on the activations.
         units: the coders that `placement` gives to this process.
@@ -47,6 +49,7 @@ class Trainer:
         config: RunConfig,
         *,
         tap: ActivationTap,
+        cached: Reader | None,
         lm: nn.Module | None,
         placement: Placement,
         end_to_end: EndToEnd | None,
@@ -58,9 +61,11 @@ class Trainer:
         group: Group,
         run_dir: RunDir,
         reporter: Reporter,
+        stop: StopRequest,
     ) -> None:
         self._config = config
         self._tap = tap
+        self._cached = cached
         self._end_to_end = end_to_end
         self._placement = placement
         self._exchange = None if placement.owners is None else Exchange(group, placement.owners)
@@ -75,7 +80,7 @@ class Trainer:
         self._max_token_id = max_token_id
         self._group = group
         self._reporter = reporter
-        self.stop = StopRequest()
+        self.stop = stop
         self._sequences_per_step = config.batch_size * config.grad_acc_steps * group.world_size
         self.num_steps = sequences.num_steps(self._sequences_per_step)
         self.tokens_per_step = self._sequences_per_step * sequences.rows.length
@@ -117,9 +122,7 @@ class Trainer:
         """
         self._reporter.phase("training", self._first_step)
         if self._config.finetune is None and self._first_step == 0:
-            initialize_biases(
-                self._units, self._tap, self._batches(0), self._group, first_only=self._config.upstream_compat
-            )
+            initialize_biases(self._units, self._batches(0), self._group, first_only=self._config.upstream_compat)
         self._points.start(self._first_step)
         for step in range(self._first_step, self.num_steps):
             stats = self._train_step(step)
@@ -169,7 +172,7 @@ class Trainer:
 
         Nothing is called where no token counts.
         """
-        input_ids, kept = batch
+        input_ids, kept, source = batch
         has_tokens = kept is None or len(kept) > 0
         if has_tokens:
             self._last_batch = batch
@@ -177,9 +180,9 @@ class Trainer:
         if self._end_to_end is not None:
             self._end_to_end.add(sums, input_ids, kept)
         elif self._exchange is not None:
-            self._exchange.run(self._tap, input_ids, kept, train)
+            self._exchange.run(source, input_ids, kept, train)
         elif has_tokens:
-            self._tap.run(input_ids, partial(_of_kept, kept, train), keeps_dtype=self._keeps_dtype)
+            source.run(input_ids, partial(_of_kept, kept, train), keeps_dtype=self._keeps_dtype)
 
     def _train_coders(
         self,
@@ -213,22 +216,19 @@ class Trainer:
         """This rank's batches of optimizer step `step` (from 0)."""
         config, group = self._config, self._group
         first = step * self._sequences_per_step
-        for ids in self._sequences.batches(
+        for start, ids in self._sequences.batches(
             first,
             first + self._sequences_per_step,
             size=config.batch_size,
             rank=group.rank,
             world_size=group.world_size,
         ):
-            if int(ids.max()) >= self._max_token_id:
-                raise DataError(
-                    f"dataset {config.dataset} has token id {ids.max()}, but {config.model} knows only ids below "
-                    f"{self._max_token_id}: it was tokenized for another model"
-                )
+            check_ids(config, ids, self._max_token_id)
+            source = self._tap if self._cached is None else self._cached.at(start)
             # End to end, the model's own activations need the memory: then it is the batch that is cut.
             for part in np.array_split(ids, min(config.micro_acc_steps, len(ids)) if self._end_to_end else 1):
                 kept = kept_positions(part, exclude_tokens=self._exclude_tokens, exclude_first=config.exclude_first)
-                yield self._to_device(part), None if kept is None else self._to_device(kept)
+                yield Batch(self._to_device(part), None if kept is None else self._to_device(kept), source)
 
     def _to_device(self, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
         host = torch.from_numpy(array)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +63,17 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     return tmp_path / "hub"
+
+
+@pytest.fixture
+def attempt(tiny_model: Path, tiny_text: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """`attempt(name, flag=value)`: what `torchrun` takes, with a run's command line and the step to stop at."""
+
+    def words(name: str, stop_at: int | None = None, **changes: Any) -> dict[str, Any]:
+        chosen = flags({**BASE, "batch_size": 2, **changes})
+        return {
+            "words": [str(tiny_model), str(tiny_text), *chosen, "--run_dir", str(tmp_path / name)],
+            "stop_at": stop_at,
+        }
+
+    return words

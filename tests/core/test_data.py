@@ -196,8 +196,10 @@ def test_ranks_share_a_step_like_consecutive_batches(tmp_path: Path) -> None:
     sequences = load(write_memmap(tmp_path, 40 * 8))
     one = list(sequences.batches(0, 16, size=4, rank=0, world_size=1))
     two = [list(sequences.batches(0, 16, size=4, rank=rank, world_size=2)) for rank in range(2)]
-    for i, batch in enumerate(one):
-        assert np.array_equal(batch, two[i % 2][i // 2])
+    assert [start for start, _ in one] == [0, 4, 8, 12]
+    for i, (start, batch) in enumerate(one):
+        assert two[i % 2][i // 2][0] == start
+        assert np.array_equal(batch, two[i % 2][i // 2][1])
 
 
 def test_kept_positions() -> None:

@@ -1,16 +1,12 @@
 """`distribute_modules`: every process trains its own hookpoints on all data, and nothing else changes."""
 
-import json
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from runs import BASE, Trained, TrainFunction, flags
+from runs import Trained, TrainFunction, torchrun
 from sparsify_core.config import RunConfig, SparseCoderConfig
 from sparsify_core.errors import ConfigError
 from sparsify_core.formats.sparsify import save_coder
@@ -19,36 +15,8 @@ from sparsify_core.model.coder import SparseCoder
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.placement import balance, place
 
-ATTEMPTS = Path(__file__).parents[1] / "support" / "attempts.py"
 HOOKPOINTS = ["layers.0", "layers.0.mlp.up_proj", "layers.1"]
 SPREAD = {"layers": [], "hookpoints": HOOKPOINTS, "distribute_modules": True}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def torchrun(folder: Path, attempts: list[dict[str, Any]], *, fails: bool = False) -> None:
-    spec = folder / "attempts.json"
-    spec.write_text(json.dumps([{**attempt, "port": free_port()} for attempt in attempts]))
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
-    words = [sys.executable, *launcher, str(ATTEMPTS), str(spec)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=180)
-    assert bool(done.returncode) is fails, done.stdout + done.stderr
-
-
-@pytest.fixture
-def attempt(tiny_model: Path, tiny_text: Path, tmp_path: Path) -> Any:
-    def words(name: str, stop_at: int | None = None, **changes: Any) -> dict[str, Any]:
-        chosen = flags({**BASE, "batch_size": 2, **changes})
-        return {
-            "words": [str(tiny_model), str(tiny_text), *chosen, "--run_dir", str(tmp_path / name)],
-            "stop_at": stop_at,
-        }
-
-    return words
 
 
 @pytest.mark.integration

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sparsify_core.train import muon
 from sparsify_core.train.muon import Muon, iterate, iterate_on_gram, orthogonalize
 from sparsify_core.train.optim import SignSGD, default_lr
 from sparsify_core.train.schedule import decayed_k, lr_factor
@@ -47,8 +48,13 @@ def _with_singular_values(values: torch.Tensor, length: int) -> torch.Tensor:
     return left @ torch.diag(values / values.norm()) @ right.T
 
 
+@pytest.mark.parametrize("in_pairs", [False, True])
 @pytest.mark.parametrize("lowest", [1.0, 1e-2, 1e-4])
-def test_gram_iterations_keep_the_singular_values(lowest: float) -> None:
+def test_gram_iterations_keep_the_singular_values(
+    lowest: float, in_pairs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_pairs:
+        monkeypatch.setattr(muon, "_MAX_FLOAT32", 0)
     torch.manual_seed(0)
     values = torch.logspace(0, torch.tensor(lowest).log10(), 48, dtype=torch.float64)
     matrix = _with_singular_values(values, 800)

@@ -29,7 +29,7 @@ def numbered(tmp_path: Path) -> Path:
 
 
 def numbers(sequences: Sequences, first: int, last: int) -> list[int]:
-    (batch,) = sequences.batches(first, last, size=last - first, rank=0, world_size=1)
+    ((_, batch),) = sequences.batches(first, last, size=last - first, rank=0, world_size=1)
     return [int(row[0]) // 8 for row in batch]
 
 
@@ -54,8 +54,10 @@ def test_any_part_of_the_stream_can_be_read_again(numbered: Path) -> None:
 def test_ranks_share_a_stream(numbered: Path) -> None:
     one = list(load(numbered).batches(0, 16, size=4, rank=0, world_size=1))
     two = [list(load(numbered).batches(0, 16, size=4, rank=rank, world_size=2)) for rank in range(2)]
-    for i, batch in enumerate(one):
-        assert np.array_equal(batch, two[i % 2][i // 2])
+    assert [start for start, _ in one] == [0, 4, 8, 12]
+    for i, (start, batch) in enumerate(one):
+        assert two[i % 2][i // 2][0] == start
+        assert np.array_equal(batch, two[i % 2][i // 2][1])
 
 
 def test_stream_that_ends_early_says_so(numbered: Path) -> None:

@@ -110,6 +110,26 @@ def test_groupmax(device: torch.device, dtype: torch.dtype, kind: str, tokens: i
     expect_equal(groupmax.select_groupmax(pre.to(device), k), reference.select_groupmax(pre, k))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["random", "ties", "all negative"])
+@pytest.mark.parametrize(("tokens", "latents", "k"), [(1, 32, 1), (3, 96, 3), (2, 2880, 5), (2, 6400, 100)])
+def test_groupmax_from_the_maxima(
+    device: torch.device, dtype: torch.dtype, kind: str, tokens: int, latents: int, k: int
+) -> None:
+    pre = rows(kind, tokens, latents).to(dtype)
+    on_device = pre.to(device)
+    found = groupmax.select_groupmax(on_device, k, group_max_kernel.group_max(on_device))
+    expect_equal(found, reference.select_groupmax(pre, k))
+
+
+def test_groupmax_selects_nan(device: torch.device) -> None:
+    pre = rows("random", 2, 192).to(device)
+    pre[1, 77] = -float("nan")
+    acts, indices = groupmax.select_groupmax(pre, 3, group_max_kernel.group_max(pre))
+    assert acts.isnan().sum(1).tolist() == [0, 1]
+    assert indices[1, 1] // 32 == 77 // 32
+
+
 def test_groupmax_refuses_unequal_groups(device: torch.device) -> None:
     with pytest.raises(ValueError, match="divides 10 latents, got 3"):
         groupmax.select_groupmax(rows("random", 2, 10).to(device), 3)

@@ -344,3 +344,10 @@ def test_odd_idempotency_keys_are_refused(sqlite_api: TestClient, sqlite_app: Fa
     answer = sqlite_api.post("/api/v1/runs", json=body(), headers={b"Idempotency-Key": key.encode()})
     assert answer.status_code == 422
     assert num_runs(sqlite_app) == before
+
+
+@pytest.mark.parametrize("name", ["/etc", "../x", "a/b", ".", "..", ".hidden", "~", "", "a b", "a" * 101, "C:x"])
+def test_a_cache_of_activations_is_a_name_and_no_path(sqlite_api: TestClient, sqlite_app: FastAPI, name: str) -> None:
+    problem = refused(sqlite_api, sqlite_app, body(cache_activations=name))
+    assert problem["errors"][0]["loc"] == ["config", "cache_activations"]
+    assert sqlite_api.post("/api/v1/runs", json=body(cache_activations="smol-135m.v1")).status_code == 201

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -74,8 +75,21 @@ def command(model: Path, text: Path, root: Path, *, processes: int = 1, **change
     words = ["sparsify_core", str(model), str(text), *flags({**BASE, **changes}), "--run_dir", str(root)]
     if processes == 1:
         return [sys.executable, "-m", *words]
+    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={free_port()}"]
+    return [sys.executable, *launcher, "-m", *words]
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}"]
-    return [sys.executable, *launcher, "-m", *words]
+        return int(probe.getsockname()[1])
+
+
+def torchrun(folder: Path, attempts: list[dict[str, Any]], *, fails: bool = False) -> None:
+    """Carry out `attempts` (see attempts.py, which gets a port for each) in two processes, one after the other."""
+    spec = folder / "attempts.json"
+    spec.write_text(json.dumps([{**attempt, "port": free_port()} for attempt in attempts]))
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    words = [sys.executable, *launcher, str(Path(__file__).parent / "attempts.py"), str(spec)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=180)
+    assert bool(done.returncode) is fails, done.stdout + done.stderr

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from worker.trainer import trainer_environment
+from worker.trainer import trainer_config, trainer_environment
 
 
 def environment(outer: dict[str, str], devices: list[int]) -> dict[str, str]:
@@ -38,3 +38,10 @@ def test_the_hugging_face_token_travels_in_the_environment() -> None:
         {}, run_id="r", fence=1, devices=[], error_file=Path("/e"), hf_token=SecretStr("hf_token")
     )
     assert given["HF_TOKEN"] == "hf_token"
+
+
+def test_a_cache_of_activations_lies_in_the_data_folder() -> None:
+    config = {"model": "m", "cache_activations": "smol"}
+    given = trainer_config(config, Path("/data/activations"))
+    assert given == {"model": "m", "cache_activations": "/data/activations/smol", "resume": True}
+    assert trainer_config({"cache_activations": None}, Path("/data"))["cache_activations"] is None

@@ -1,0 +1,72 @@
+"""The optimizer's fused steps, and the rounded weights that they leave for the next step's products."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from sparsify_core.config import RunConfig, SparseCoderConfig
+from sparsify_core.model.coder import SparseCoder
+from sparsify_core.train.optim import CoderOptimizer
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _two_coders(optimizer: str, *, trains_fast: bool) -> tuple[dict[str, SparseCoder], CoderOptimizer]:
+    config = RunConfig(optimizer=optimizer, lr=0.01, lr_warmup_steps=2)
+    coders = {}
+    for seed, name in enumerate(["a", "b"]):
+        coders[name] = SparseCoder(24, SparseCoderConfig(num_latents=9, k=2), seed=seed).to(DEVICE)
+        coders[name].trains_fast = trains_fast
+    return coders, CoderOptimizer(config, coders, 10)
+
+
+def _step(coders: dict[str, SparseCoder], optimizer: CoderOptimizer, step: int) -> None:
+    for name, coder in coders.items():
+        torch.manual_seed(step)
+        for p in coder.parameters():
+            p.grad = torch.randn_like(p)
+        optimizer.step(step, name, torch.tensor(0.5, device=DEVICE))
+        assert all(p.grad is None for p in coder.parameters())
+
+
+def _expect_fresh(coder: SparseCoder) -> None:
+    for p in (coder.W_dec, coder.encoder.weight):
+        # The interpreter cuts digits off where the GPU rounds.
+        torch.testing.assert_close(coder.in_bfloat16(p).float(), p.detach(), rtol=2**-7, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["signum", "adam"])
+def test_steps_of_several_coders_are_those_of_the_reference(optimizer: str) -> None:
+    fused, exact = (_two_coders(optimizer, trains_fast=trains_fast) for trains_fast in (True, False))
+    for step in range(4):
+        for coders, own in (fused, exact):
+            _step(coders, own, step)
+    for name, coder in fused[0].items():
+        for p, q in zip(coder.parameters(), exact[0][name].parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=2e-6, atol=2e-7)
+    assert fused[1].scalars() == exact[1].scalars()
+
+
+@pytest.mark.parametrize("optimizer", ["signum", "adam"])
+def test_rounded_weights_follow_the_weights(optimizer: str) -> None:
+    coders, own = _two_coders(optimizer, trains_fast=True)
+    first_tensors, first_scalars = own.tensors(), own.scalars()
+    for step in range(3):
+        _step(coders, own, step)
+        assert all(len(coder.rounded) == 2 for coder in coders.values())
+        for coder in coders.values():
+            _expect_fresh(coder)
+    before = {name: coder.W_dec.detach().clone() for name, coder in coders.items()}
+    with own.deployed_weights():
+        for coder in coders.values():
+            _expect_fresh(coder)
+    for name, coder in coders.items():
+        assert torch.equal(coder.W_dec, before[name])
+        _expect_fresh(coder)
+    _step(coders, own, 3)
+    weights = {f"a/{key}": torch.randn_like(p) for key, p in coders["a"].named_parameters()}
+    own.restore(first_tensors, weights, first_scalars)
+    _expect_fresh(coders["a"])
+    own.go_to_training_point()
+    _expect_fresh(coders["a"])
