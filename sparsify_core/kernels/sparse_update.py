@@ -13,10 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparsify_core.kernels.by_latent import SEGMENT, ByLatent, sort_by_latent
-from sparsify_core.kernels.entry_sums import sum_entries, sum_parts
+from sparsify_core.kernels.by_latent import SEGMENT, sort_by_latent
+from sparsify_core.kernels.entry_sums import sum_entries
+from sparsify_core.kernels.further_parts import further_parts
 from sparsify_core.kernels.rows import load_row, split_width, store_row
-from sparsify_core.kernels.sparse_grads import COMBINED_ROWS, MAX_COMBINED_COLUMNS, check_entries, launch_shape
+from sparsify_core.kernels.sparse_grads import COMBINED_ROWS, check_entries, launch_shape
 from sparsify_core.kernels.update import (
     ADAM_EPS,
     BETAS,
@@ -70,57 +71,6 @@ class Updated(NamedTuple):
 
     counts_M: Tensor
     centre_D: Tensor | None
-
-
-@triton.jit
-def _further_kernel(
-    order_P, starts_M, first_segment_M, latent_T, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME,
-    part_dec_TE, part_enc_TD, part_bias_T, part_counts_T, num_latents, active,
-    E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
-    LENGTH: tl.constexpr, UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr,
-):  # fmt: skip
-    """Sums over the segments that are not the first of their latent."""
-    slot = tl.program_id(0)
-    latent = tl.load(latent_T + slot)
-    if latent < num_latents:
-        segment = slot + latent + 1
-        begin = tl.load(starts_M + latent) + (segment - tl.load(first_segment_M + latent)) * LENGTH
-        end = tl.minimum(begin + LENGTH, tl.load(starts_M + latent + 1))
-        dec1, dec2, enc1, enc2, bias, count = sum_entries(
-            begin, end, latent.to(tl.int64), order_P, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME, acts_P, active,
-            E, E1, E2, D, D1, D2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, False,
-        )  # fmt: skip
-        part = slot.to(tl.int64)
-        store_row(part_dec_TE, part, dec1, dec2, E, E1, E2)
-        store_row(part_enc_TD, part, enc1, enc2, D, D1, D2)
-        tl.store(part_bias_T + part, bias)
-        tl.store(part_counts_T + part, count)
-
-
-@triton.jit
-def _put_sum(slot, end, part_TW, columns, WIDTH: tl.constexpr, ROWS: tl.constexpr):
-    total = sum_parts(slot, end, part_TW, columns, WIDTH, ROWS)
-    tl.store(part_TW + slot.to(tl.int64) * WIDTH + columns, total, mask=columns < WIDTH)
-
-
-@triton.jit
-def _gather_kernel(
-    latent_T, first_segment_M, part_dec_TE, part_enc_TD, part_bias_T, part_counts_T, num_latents,
-    E: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """The sum of every `ROWS` parts of a latent in the place of the first of them, so that its owner reads fewer."""
-    slot = tl.program_id(0)
-    latent = tl.load(latent_T + slot)
-    if latent < num_latents and (slot - (tl.load(first_segment_M + latent) - latent)) % ROWS == 0:
-        end = tl.load(first_segment_M + latent + 1) - latent - 1
-        block = tl.program_id(1)
-        columns = block * COLUMNS + tl.arange(0, COLUMNS)
-        _put_sum(slot, end, part_dec_TE, columns, E, ROWS)
-        _put_sum(slot, end, part_enc_TD, columns, D, ROWS)
-        if block == 0:
-            only = tl.arange(0, 1)
-            _put_sum(slot, end, part_bias_T, only, 1, ROWS)
-            _put_sum(slot, end, part_counts_T, only, 1, ROWS)
 
 
 @triton.jit
@@ -276,7 +226,7 @@ def sparse_update(
     (E1, E2), (D1, D2) = split_width(E), split_width(D)
     shape = {"E": E, "E1": E1, "E2": E2, "D": D, "D1": D1, "D2": D2, "LENGTH": SEGMENT, "UNROLL": unroll}
     shape |= {"HAS_TOKENS": tokens_P is not None, "STRAIGHT_THROUGH": straight_through, "num_warps": num_warps}
-    parts = _further_parts(by_latent, entries, active, shape)
+    parts = further_parts(by_latent, entries, active, shape)
     num_groups = triton.cdiv(num_latents, _LATENTS)
     counts_M = torch.empty_like(b_enc.weight, dtype=torch.int32)
     centre_GD = torch.empty(num_groups if with_centre else 0, D, device=x_ND.device)
@@ -294,32 +244,6 @@ def sparse_update(
 def _launch_shape(width: int) -> tuple[int, int]:
     # The state's rows come on top of the sums: of narrow ones, one warp would spill.
     return (2, 2) if width <= _MAX_NARROW_WIDTH else launch_shape(width)
-
-
-def _further_parts(
-    by_latent: ByLatent, entries: tuple[Tensor, ...], active: int, shape: dict[str, int]
-) -> tuple[Tensor, ...]:
-    """Decoder (T, E), encoder (T, D), bias (T) and counts (T) of further segments; of every COMBINED_ROWS of a latent
-    the first has the sum of all."""
-    E, D, num_parts, num_latents = shape["E"], shape["D"], len(by_latent.latent_T), len(entries[-1])
-    like = {"dtype": torch.float32, "device": by_latent.latent_T.device}
-    parts = (
-        torch.empty(num_parts, E, **like),
-        torch.empty(num_parts, D, **like),
-        torch.empty(num_parts, **like),
-        torch.empty_like(by_latent.latent_T),
-    )
-    if num_parts:
-        _further_kernel[(num_parts,)](
-            by_latent.order_P, by_latent.starts_M, by_latent.first_segment_M, by_latent.latent_T, *entries, *parts,
-            num_latents, active, **shape,
-        )  # fmt: skip
-        columns = min(MAX_COMBINED_COLUMNS, triton.next_power_of_2(max(D, E)))
-        _gather_kernel[(num_parts, triton.cdiv(max(D, E), columns))](
-            by_latent.latent_T, by_latent.first_segment_M, *parts, num_latents,
-            E, D, ROWS=COMBINED_ROWS, COLUMNS=columns, num_warps=4,
-        )  # fmt: skip
-    return parts
 
 
 def _tensors(parameter: Parameter) -> tuple[Tensor, Tensor, Tensor, Tensor]:
