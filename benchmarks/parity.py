@@ -1,7 +1,7 @@
 """Does our trainer learn as well as EleutherAI's own? Same model, tokens and seeds; held-out FVU side by side.
 
-    python benchmarks/parity.py                  # on the CPU, about 20 minutes a seed on two cores
-    python benchmarks/parity.py --device cuda --seeds 0 1 2
+    python -m benchmarks.parity                  # on the CPU, about 20 minutes a seed on two cores
+    python -m benchmarks.parity --device cuda --seeds 0 1 2
 
 The demo model (SmolLM2-135M-Instruct, cut behind layer 5, which changes no activation there) reads the King James
 Bible: 200 steps of 2,048 tokens, 4,608 latents, k = 32, layer 5. All positions are trained on; position 0, an attention

@@ -1,6 +1,6 @@
 """Milliseconds per optimizer step from a cache of activations, against the live model in the same process.
 
-    python benchmarks/train_cached.py --steps 60 --folder /tmp/somewhere
+    python -m benchmarks.train_cached --steps 60 --folder /tmp/somewhere
 
 W1: SmolLM2-135M's shape with random weights on random tokens, layers.15, 18,432 latents, k = 32, 65,536 tokens a step.
 `live` runs the model, `write` fills the cache (its time is printed apart) and trains from it, `read` finds it there:

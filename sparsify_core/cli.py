@@ -20,10 +20,14 @@ from sparsify_core.errors import ConfigError, SparsifyError
 from sparsify_core.flags import TOKEN_REFUSED, FlagParser, explain
 from sparsify_core.rundir import RunDir
 
-_COMMANDS = {"convert": "sparsify_core.convert", "eval": "sparsify_core.evaluation.command"}
+_COMMANDS = {
+    "convert": "sparsify_core.convert",
+    "eval": "sparsify_core.evaluation.command",
+    "kernels": "sparsify_core.kernel_table",
+}
 """First word of the command line -> the module whose `run(arguments)` carries it out, imported only then."""
 
-_RESERVED = ("inspect", "export", "kernels")
+_RESERVED = ("inspect", "export")
 
 
 def main(argv: Sequence[str]) -> int:

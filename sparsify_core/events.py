@@ -75,6 +75,17 @@ class Metrics(_Event):
     values: dict[str, Number]
 
 
+class StepTimed(_Event):
+    """Where the time of one step of rank 0 went, in milliseconds by part (`sparsify_core.parts`), which add up to
+    `total_ms`. `floor_ms` is the least that each part takes at the device's peak rates; None where they are unknown.
+    """
+
+    type: Literal["step_timed"] = "step_timed"
+    total_ms: float
+    parts_ms: dict[str, float]
+    floor_ms: dict[str, float] | None = None
+
+
 class CheckpointSaved(_Event):
     """A checkpoint was published; `path` is relative to the run directory."""
 
@@ -107,7 +118,7 @@ class UnknownEvent(_Event):
     type: str
 
 
-Event = AttemptStarted | Phase | TrainingPlanned | Metrics | CheckpointSaved | Warned | AttemptFinished
+Event = AttemptStarted | Phase | TrainingPlanned | Metrics | StepTimed | CheckpointSaved | Warned | AttemptFinished
 _KNOWN: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
 
 

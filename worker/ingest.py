@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 
 from server.db.runs import record, transition
 from server.db.session import Database
-from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState
+from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState, StepTiming
 from sparsify_core import events
 from sparsify_core.rundir import CheckpointDir, RunDir
 from worker.values import as_json, as_point
@@ -79,6 +79,8 @@ class _Batch:
                     points.extend(self._points(event))
                     latest |= {key: as_json(value) for key, value in event.values.items()}
                     values |= {"step": event.step, "latest": latest}
+                case events.StepTimed() if last_step is None or event.step <= last_step:
+                    self._timing(event)
                 case events.CheckpointSaved():
                     self._checkpoint(event)
                 case events.Warned():
@@ -102,16 +104,21 @@ class _Batch:
     def _start(self, event: events.AttemptStarted) -> None:
         mine = update(Attempt).where(col(Attempt.run_id) == self.run_id, col(Attempt.attempt) == self.attempt)
         self.session.execute(mine.values(resumed_step=event.resumed_step))
-        superseded = delete(MetricPoint).where(
-            col(MetricPoint.run_id) == self.run_id,
-            col(MetricPoint.attempt) < self.attempt,
-            col(MetricPoint.step) > event.resumed_step,
-        )
-        self.session.execute(superseded)
+        for table in (MetricPoint, StepTiming):
+            superseded = delete(table).where(
+                col(table.run_id) == self.run_id,
+                col(table.attempt) < self.attempt,
+                col(table.step) > event.resumed_step,
+            )
+            self.session.execute(superseded)
 
     def _points(self, event: events.Metrics) -> list[dict[str, Any]]:
         place = {"run_id": self.run_id, "attempt": self.attempt, "seq": event.seq, "step": event.step, "ts": event.ts}
         return [place | {"key": key} | as_point(value) for key, value in event.values.items()]
+
+    def _timing(self, event: events.StepTimed) -> None:
+        values = event.model_dump(include={"seq", "step", "ts", "total_ms", "parts_ms", "floor_ms"})
+        self.session.add(StepTiming(run_id=self.run_id, attempt=self.attempt, **values))
 
     def _checkpoint(self, event: events.CheckpointSaved) -> None:
         existing = self.session.exec(

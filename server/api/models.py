@@ -89,6 +89,23 @@ class MetricsOut(BaseModel):
     series: dict[str, SeriesOut]
 
 
+class TimingOut(Model):
+    """Where the time of one optimizer step of the first process went."""
+
+    attempt: int
+    step: int
+    ts: float
+    total_ms: float
+    parts_ms: dict[str, float]
+    """Milliseconds by part, which add up to `total_ms`."""
+    floor_ms: dict[str, float] | None
+    """The least that each part takes at the device's peak rates; null where they are unknown."""
+
+
+class TimingList(BaseModel):
+    items: list[TimingOut]
+
+
 class EventOut(Model):
     id: int
     ts: float

@@ -17,11 +17,13 @@ from server.api.models import (
     RunOut,
     SeriesOut,
     StopOut,
+    TimingList,
+    TimingOut,
 )
 from server.auth import CurrentUser
 from server.db.session import Database
 from server.db.tables import Run, RunState
-from server.services import checkpoints, idempotency, logs, metrics, runs
+from server.services import checkpoints, idempotency, logs, metrics, runs, timings
 from server.services.requests import RunRequest
 from server.settings import Settings
 
@@ -99,6 +101,16 @@ def get_metrics(
     cursor = metrics.cursor(session, run_id)
     found = metrics.series(session, run_id, key, max_points=max_points)
     return MetricsOut(cursor=cursor, series={name: SeriesOut(**one) for name, one in found.items()})
+
+
+@router.get("/{run_id}/timings")
+def list_timings(
+    session: ReadSession, run_id: str, limit: Annotated[int, Query(ge=1, le=10_000)] = timings.NEWEST
+) -> TimingList:
+    """Where the time of the steps that were measured last went, oldest first."""
+    runs.get_run(session, run_id)
+    rows = timings.newest(session, run_id, limit=limit)
+    return TimingList(items=[TimingOut.model_validate(row) for row in rows])
 
 
 @router.get("/{run_id}/events")

@@ -130,6 +130,22 @@ class MetricPoint(SQLModel, table=True):
     """finite, nan, inf or -inf."""
 
 
+class StepTiming(SQLModel, table=True):
+    """Where the time of one measured step went, in milliseconds by part."""
+
+    __tablename__ = "step_timing"
+    __table_args__ = (Index("ix_step_timing_run_id_step", "run_id", "step"),)
+
+    run_id: str = Field(primary_key=True, foreign_key="run.id", max_length=26)
+    attempt: int = Field(primary_key=True)
+    seq: int = Field(primary_key=True)
+    step: int
+    ts: float
+    total_ms: float
+    parts_ms: dict[str, float] = _json(dict)
+    floor_ms: dict[str, float] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+
+
 class Checkpoint(SQLModel, table=True):
     """A published checkpoint; `path` is relative to the run directory."""
 

@@ -10,7 +10,9 @@ from server.auth import CurrentUser
 from server.pages.formatting import metric, metric_form
 from server.pages.templating import render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
-from server.services import checkpoints, logs, metrics, runs, workers
+from server.pages.waterfall import FIRST_STEP, waterfall
+from server.services import checkpoints, logs, metrics, runs, timings, workers
+from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
 
 router = APIRouter()
@@ -20,7 +22,7 @@ router = APIRouter()
 def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
     """Everything about one run."""
     with request.app.state.db.read() as session:
-        context = _head(session, run_id) | _lists(session, run_id)
+        context = _head(session, run_id) | _lists(session, run_id) | _timings(session, run_id)
     view: RunView = context["view"]
     context |= {
         "nav": "runs",
@@ -44,6 +46,13 @@ def lists(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
     """Checkpoints and history."""
     with request.app.state.db.read() as session:
         return render(request, "run/_lists.html", _lists(session, run_id), user=user)
+
+
+@router.get("/runs/{run_id}/waterfall")
+def time_of_steps(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
+    """Where the time of the measured steps goes."""
+    with request.app.state.db.read() as session:
+        return render(request, "run/_waterfall.html", _timings(session, run_id), user=user)
 
 
 @router.get("/runs/{run_id}/log")
@@ -83,6 +92,16 @@ def _lists(session: Session, run_id: str) -> dict[str, Any]:
         "view": RunView(runs.get_run(session, run_id)),
         "checkpoints": [{"row": row, "fvu": evaluated_fvu(row.evaluation)} for row in rows],
         "history": runs.history(session, run_id),
+    }
+
+
+def _timings(session: Session, run_id: str) -> dict[str, Any]:
+    view = RunView(runs.get_run(session, run_id))
+    return {
+        "view": view,
+        "waterfall": waterfall(timings.newest(session, run_id)),
+        "waterfall_every": view.config.get("waterfall_every", RunConfig.model_fields["waterfall_every"].default),
+        "first_measured": FIRST_STEP,
     }
 
 

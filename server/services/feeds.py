@@ -15,7 +15,7 @@ from sqlalchemy import select as core_select
 from sqlmodel import Session, col, select
 
 from server.db.session import Database
-from server.db.tables import ACTIVE, TERMINAL, Checkpoint, MetricPoint, Run, RunEvent
+from server.db.tables import ACTIVE, TERMINAL, Checkpoint, MetricPoint, Run, RunEvent, StepTiming
 from server.services import logs, metrics
 from server.settings import Settings
 
@@ -171,6 +171,7 @@ def _status(session: Session, run: Run) -> dict[str, Any]:
     saved = select(func.count(), func.max(Checkpoint.created_at)).where(Checkpoint.run_id == run.id)
     num_checkpoints, last_saved = session.exec(saved).one()
     last_event = session.exec(select(func.max(RunEvent.id)).where(RunEvent.run_id == run.id)).one()
+    last_timed = session.exec(select(func.max(StepTiming.ts)).where(StepTiming.run_id == run.id)).one()
     return {
         "run_id": run.id,
         "state": run.state,
@@ -182,4 +183,5 @@ def _status(session: Session, run: Run) -> dict[str, Any]:
         "num_checkpoints": num_checkpoints,
         "last_saved_at": last_saved,
         "last_event_id": last_event,
+        "last_timed_at": last_timed,
     }

@@ -14,6 +14,7 @@ from sparsify_core.activation_cache.layout import CacheDir, Manifest, array_name
 from sparsify_core.capture.forward import Consumer
 from sparsify_core.data.rows import Indices
 from sparsify_core.errors import DataError
+from sparsify_core.timing import Span
 
 _AHEAD = 2
 """Batches that are read ahead, each with the activations of all hookpoints."""
@@ -132,7 +133,8 @@ class CachedBatch:
         keeps_dtype: bool = False,
     ) -> None:
         """As `ActivationTap.run`; the ids are not looked at. Raises DataError or OSError when nothing can be read."""
-        arrays = self.reader.read(self.start)
+        with Span("data"):
+            arrays = self.reader.read(self.start)
         for hookpoint in self.reader.hookpoints:
             names = [array_name(hookpoint, kind) for kind in ("output", "input")]
             rows = [arrays.pop(name) for name in names if name in arrays]

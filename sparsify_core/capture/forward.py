@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sparsify_core.capture.rows import first_input, first_output, token_rows
 from sparsify_core.errors import HookpointError
+from sparsify_core.timing import Span
 
 Consumer = Callable[[str, Tensor, Tensor], None]
 """Called with a hookpoint's name, the module's input (N, D) and output (N, E): detached, a row per token; float32
@@ -73,7 +74,8 @@ class ActivationTap:
         self._consumer = consumer
         self._keeps_dtype = keeps_dtype
         try:
-            self.model(input_ids=input_ids, use_cache=False)
+            with Span("lm"):
+                self.model(input_ids=input_ids, use_cache=False)
         except _EverythingSeen:
             return
         finally:
@@ -113,7 +115,8 @@ class ActivationTap:
             if self._needs_inputs:
                 x_ND = token_rows(first_input(args, kwargs), name, "input")
                 x_ND = x_ND if self._keeps_dtype else x_ND.float()
-            self._consumer(name, x_ND, y_NE)
+            with Span("other"):  # not the model's, where the consumer has no span of its own
+                self._consumer(name, x_ND, y_NE)
             if not self._waiting:
                 raise _EverythingSeen
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparsify_core.capture.rows import first_input, first_output, token_rows
+from sparsify_core.timing import Span
 
 Replacement = Callable[[str, Tensor, Tensor], Tensor]
 """Called with a hookpoint's name, the module's input (N, D) and output (N, E): float32 with their graph, a row per
@@ -40,7 +41,8 @@ class Splice:
         self._waiting = set(self._hookpoints)
         self._replacement = replacement
         try:
-            logits: Tensor = self._lm(input_ids=input_ids, use_cache=False).logits
+            with Span("lm"):
+                logits: Tensor = self._lm(input_ids=input_ids, use_cache=False).logits
             return logits
         finally:
             self._replacement = None
@@ -58,7 +60,8 @@ class Splice:
             original = first_output(output)
             y_NE = token_rows(original, name, "output").float()
             x_ND = token_rows(first_input(args, kwargs), name, "input").float() if self._needs_inputs else y_NE
-            spliced = self._replacement(name, x_ND, y_NE).to(original.dtype).view_as(original)
+            with Span("other"):  # see ActivationTap
+                spliced = self._replacement(name, x_ND, y_NE).to(original.dtype).view_as(original)
             return (spliced, *output[1:]) if isinstance(output, tuple) else spliced
 
         return hook

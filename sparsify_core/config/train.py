@@ -126,6 +126,10 @@ class TrainConfig(Config):
     log_every: int = option(1, "Logging", unit="steps", ge=1)
     """Optimizer steps between two points of the charts."""
 
+    waterfall_every: int = option(50, "Logging", unit="steps", ge=0)
+    """Optimizer steps between two measurements of where a step's time goes, the first one once training is warm; 0:
+    none."""
+
     log_to_tensorboard: bool = option(False, "Logging")
     """Also write TensorBoard files into the run's folder; its event file (JSON lines) is written in any case."""
 

@@ -1,7 +1,6 @@
 """The sequences of a run: which are trained on, in which order, and which are held out."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,17 +36,6 @@ class Sequences:
     def held_out_tokens(self) -> npt.NDArray[np.int64]:
         """(n, length) token ids."""
         return self.rows.take(self.held_out)
-
-    def batches(
-        self, first: int, last: int, *, size: int, rank: int, world_size: int
-    ) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        """This rank's share of the training sequences first..last: the number of a batch's first one, and the ids of
-        at most `size` of them.
-
-        Consecutive batches go round the ranks, so N processes see in one step what one process sees in N batches.
-        """
-        for start in range(first + rank * size, last, size * world_size):
-            yield start, self.rows.take(self.train[start : start + size])
 
 
 def load_sequences(config: RunConfig) -> Sequences:

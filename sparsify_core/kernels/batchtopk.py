@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparsify_core.kernels.bits import as_bits, num_bits, relu_bits
-from sparsify_core.kernels.group_max import GROUP
+from sparsify_core.kernels.dispatch import GROUP, MAX_CANDIDATES
 from sparsify_core.kernels.radix import take_largest
 
 _TILE = 64
@@ -67,11 +67,6 @@ def _locate(
     tl.store(latents_ptr + entries, (groups % J) * GROUP + places % GROUP, mask=inside)
 
 
-def fits(pre_NM: Tensor, k: int) -> bool:
-    """Whether the groups to choose from, N * k of them at most, can be counted in 32 bits."""
-    return min(len(pre_NM) * k, len(pre_NM) * triton.cdiv(pre_NM.shape[1], GROUP)) * GROUP < 2**31
-
-
 def select_batchtopk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> BatchSelection:
     """The N * k largest of relu(pre), equal ones by lowest token, then latent (arXiv:2412.06410): the same every time.
 
@@ -79,7 +74,7 @@ def select_batchtopk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> BatchSelection:
 
     Args:
         pre_NM: pre-activations, with or without ReLU, bf16 or fp32, contiguous.
-        max_NJ: their `group_max`.
+        max_NJ: their `group_maxima`.
         k: latents per token on average, at most M.
 
     Returns:
@@ -94,8 +89,9 @@ def select_batchtopk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> BatchSelection:
         raise ValueError(f"need {pre_NM.dtype} maxima of shape {(tokens, groups)}, got {max_NJ.dtype} {max_NJ.shape}")
     number = tokens * k
     num_chosen = min(number, tokens * groups)
-    if not 1 <= k <= latents or not fits(pre_NM, k):
-        raise ValueError(f"need 1 <= k <= {latents} and N * k < {2**31 // GROUP}, got k {k} for {tokens} tokens")
+    if not 1 <= k <= latents or num_chosen * GROUP > MAX_CANDIDATES:
+        most = MAX_CANDIDATES // GROUP
+        raise ValueError(f"need 1 <= k <= {latents} and N * k <= {most}, got {k} for {tokens} tokens")
     bits, pre_bits = num_bits(pre_NM), as_bits(pre_NM)
     chosen, _ = take_largest(as_bits(max_NJ), num_chosen, bits)
     candidates = torch.empty(num_chosen, GROUP, dtype=pre_bits.dtype, device=pre_NM.device)

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sparsify_core.kernels.keep import MAX_COLUMNS, keep_largest
+from sparsify_core.kernels.keep import keep_largest
 
-MAX_DEAD = MAX_COLUMNS
 _MULTIPLE = 256
 """Products run several times as fast when the width is a multiple of 64. Of this one there are fewer shapes, for each
 of which memory is set aside."""
@@ -73,7 +72,7 @@ def dead_error(
         centre_D: what was subtracted from the input to get `x_ND`; None where nothing was.
         W_enc_MD, b_enc_M: without a graph where the gradient shall reach the decoder alone.
         low_W_enc, low_W_dec: the matrices in bfloat16.
-        dead_C: at most MAX_DEAD indices, int64, each once.
+        dead_C: at most dispatch.MAX_DEAD indices, int64, each once.
     """
     return _DeadError.apply(x_ND, centre_D, W_enc_MD, b_enc_M, W_dec_ME, low_W_enc, low_W_dec, residual_NE, dead_C, k)
 

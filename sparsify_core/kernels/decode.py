@@ -4,10 +4,14 @@ Legend: N tokens, K active latents per token, M latents, E width; or, where toke
 latents, P of them in all, one token after the other.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from sparsify_core.kernels import tuning
 
 _FLOATS = (torch.bfloat16, torch.float32)
 _UNROLL = 8
@@ -146,25 +150,40 @@ def _launch(
     out = torch.empty(tokens, width, dtype=dtype, device=acts.device)
     square = torch.empty(tokens, dtype=torch.float32, device=acts.device)
     head = 1 << (width.bit_length() - 1)
-    _decode[(tokens,)](
-        acts,
-        indices,
-        indices if offsets is None else offsets,
-        W_dec_ME,
-        b_dec_E,
-        out if target_NE is None else target_NE,
-        out,
-        square,
-        0 if offsets is not None else acts.shape[1],
-        E=width,
-        HEAD=head,
-        TAIL=triton.next_power_of_2(max(1, width - head)),
-        UNROLL=_UNROLL,
-        LIST=offsets is not None,
-        RESIDUAL=target_NE is not None,
-        num_warps=min(8, max(1, head // 1024)),
-    )
+
+    def run(launch: tuning.Launch) -> None:
+        _decode[(tokens,)](
+            acts,
+            indices,
+            indices if offsets is None else offsets,
+            W_dec_ME,
+            b_dec_E,
+            out if target_NE is None else target_NE,
+            out,
+            square,
+            0 if offsets is not None else acts.shape[1],
+            E=width,
+            HEAD=head,
+            TAIL=triton.next_power_of_2(max(1, width - head)),
+            UNROLL=_UNROLL,
+            LIST=offsets is not None,
+            RESIDUAL=target_NE is not None,
+            **launch,
+        )
+
+    space = launches(tokens, acts.numel(), W_dec_ME.shape, W_dec_ME.dtype)
+    # Squares are added across warps: their number may not change from run to run.
+    run(tuning.choose(space, acts.device, run) if target_NE is None else space.launches[0])
     return out, square
+
+
+def launches(tokens: int, entries: int, shape: Sequence[int], dtype: torch.dtype) -> tuning.Space:
+    """What `decode` chooses from for `entries` active latents in all and a W_dec of this shape."""
+    latents, width = shape
+    per_token = tuning.round_up(triton.cdiv(entries, max(tokens, 1)))
+    key = f"decode N {tuning.round_up(tokens)} K {per_token} M {latents} E {width} {dtype}"
+    default = min(8, max(1, (1 << (width.bit_length() - 1)) // 1024))
+    return tuning.Space(key, [{"num_warps": number} for number in dict.fromkeys([default, 1, 2, 4, 8])])
 
 
 def _check(acts: Tensor, indices: Tensor, offsets: Tensor | None) -> None:

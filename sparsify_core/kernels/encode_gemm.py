@@ -10,13 +10,22 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from sparsify_core.kernels.group_max import GROUP
+from sparsify_core.kernels import tuning
+from sparsify_core.kernels.dispatch import GROUP
 
-_TOKENS, _LATENTS, _WIDTH = 128, 256, 64
-"""A tile: what 8 warps of an H100 multiply at once, with 3 tiles of the width under way in its shared memory."""
+_TILES = ((128, 256, 3), (128, 256, 4), (256, 128, 3), (128, 128, 4))
+"""TOKENS and LATENTS of a tile, which 8 warps multiply at once, and how many tiles of the width are under way in the
+shared memory."""
 
-_TOKEN_TILES = 16
-"""Tiles of tokens that are done together: they find the same tiles of the encoder in the L2 cache."""
+_TOKEN_TILES = (16, 8, 4)
+"""How many tiles of tokens are done together: they find the same tiles of the encoder in the L2 cache."""
+
+LAUNCHES = tuple(
+    {"TOKENS": t, "LATENTS": n, "WIDTH": 64, "TOKEN_TILES": height, "num_stages": stages, "num_warps": 8}
+    for t, n, stages in _TILES
+    for height in _TOKEN_TILES
+)
+"""WIDTH is the same in all: a number is a sum over the width, added piece after piece."""
 
 
 @triton.jit
@@ -52,7 +61,7 @@ def _emit(
     tl.store(cells, maxima.to(max_ptr.dtype.element_ty), mask=(tokens < N)[:, None] & (groups < J)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["TOKEN_TILES"])
 def _encode(
     x_desc,
     weight_desc,
@@ -62,11 +71,11 @@ def _encode(
     N,
     M,
     J,
+    TOKEN_TILES,
     D: tl.constexpr,
     TOKENS: tl.constexpr,
     LATENTS: tl.constexpr,
     WIDTH: tl.constexpr,
-    TOKEN_TILES: tl.constexpr,
     GROUP: tl.constexpr,
     PROGRAMS: tl.constexpr,
 ):
@@ -93,7 +102,7 @@ def _encode(
 
 
 def encode_gemm(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor, Tensor]:
-    """pre = x @ weight.T + bias, summed in fp32, and its `group_max`.
+    """pre = x @ weight.T + bias, summed in fp32, and its `group_maxima`.
 
     Needs a GPU with tensor memory access (Hopper or newer), for which D and M must be multiples of 8.
 
@@ -123,23 +132,28 @@ def encode_gemm(x_ND: Tensor, weight_MD: Tensor, bias_M: Tensor) -> tuple[Tensor
     pre_NM = torch.empty(tokens, latents, dtype=x_ND.dtype, device=x_ND.device)
     max_NJ = torch.empty(tokens, groups, dtype=x_ND.dtype, device=x_ND.device)
     programs = torch.cuda.get_device_properties(x_ND.device).multi_processor_count if x_ND.is_cuda else 132
-    _encode[(min(programs, triton.cdiv(tokens, _TOKENS) * triton.cdiv(latents, _LATENTS)),)](
-        TensorDescriptor.from_tensor(x_ND, [_TOKENS, _WIDTH]),
-        TensorDescriptor.from_tensor(weight_MD, [_LATENTS, _WIDTH]),
-        bias_M,
-        TensorDescriptor.from_tensor(pre_NM, [_TOKENS, _LATENTS // 2]),
-        max_NJ,
-        tokens,
-        latents,
-        groups,
-        D=width,
-        TOKENS=_TOKENS,
-        LATENTS=_LATENTS,
-        WIDTH=_WIDTH,
-        TOKEN_TILES=_TOKEN_TILES,
-        GROUP=GROUP,
-        PROGRAMS=programs,
-        num_warps=8,
-        num_stages=3,
-    )
+
+    def run(launch: tuning.Launch) -> None:
+        tile_tokens, tile_latents, tile_width = (launch[name] for name in ("TOKENS", "LATENTS", "WIDTH"))
+        _encode[(min(programs, triton.cdiv(tokens, tile_tokens) * triton.cdiv(latents, tile_latents)),)](
+            TensorDescriptor.from_tensor(x_ND, [tile_tokens, tile_width]),
+            TensorDescriptor.from_tensor(weight_MD, [tile_latents, tile_width]),
+            bias_M,
+            TensorDescriptor.from_tensor(pre_NM, [tile_tokens, tile_latents // 2]),
+            max_NJ,
+            tokens,
+            latents,
+            groups,
+            D=width,
+            GROUP=GROUP,
+            PROGRAMS=programs,
+            **launch,
+        )
+
+    run(tuning.choose(launches(tokens, latents, width, x_ND.dtype), x_ND.device, run))
     return pre_NM, max_NJ
+
+
+def launches(tokens: int, latents: int, width: int, dtype: torch.dtype) -> tuning.Space:
+    """What `encode_gemm` chooses from for x (tokens, width)."""
+    return tuning.Space(f"encode_gemm N {tuning.round_up(tokens)} M {latents} D {width} {dtype}", LAUNCHES)

@@ -13,41 +13,38 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from sparsify_core.kernels import batchtopk, groupmax, topk
+from sparsify_core.kernels import batchtopk, dispatch, groupmax, topk
 from sparsify_core.kernels.decode import decode, decode_residual
 from sparsify_core.kernels.encode_gemm import encode_gemm
-from sparsify_core.kernels.group_max import group_max
+from sparsify_core.kernels.maxima import group_maxima
 from sparsify_core.kernels.reference import SparseGradients, starts
 from sparsify_core.kernels.sparse_code import sparse_code
 from sparsify_core.kernels.sparse_grads import sparse_gradients
 
-_FUSED_MULTIPLE = 8
-"""Widths and latents that the fused encoder takes; others go to the library's product."""
-_FUSED_ON = (9, 10)
-"""Major versions of devices that can move tensors by themselves and have the shared memory for its tiles."""
-
 
 def encode(x_ND: Tensor, weight: Tensor, bias_M: Tensor) -> tuple[Tensor, Tensor]:
     """Pre-activations (N, M) and the maxima of their groups, both bfloat16, of bfloat16 input and weight (M, D)."""
-    multiple = all(size % _FUSED_MULTIPLE == 0 for size in weight.shape)
-    if multiple and len(x_ND) and torch.cuda.get_device_capability(x_ND.device)[0] in _FUSED_ON:
+    latents, width = weight.shape
+    if dispatch.choose_encoder(x_ND.device, tokens=len(x_ND), latents=latents, width=width).is_kernel:
         return encode_gemm(x_ND, weight, bias_M.detach())
     pre_NM = functional.linear(x_ND, weight, bias_M.detach().bfloat16())
-    return pre_NM, group_max(pre_NM)
+    return pre_NM, group_maxima(pre_NM)
 
 
 def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Tensor, Tensor | None, Tensor]:
     """Indices, for batchtopk the token of each, and activations, as `model.coder.Selection` has them."""
+    tokens, latents = pre_NM.shape
+    is_kernel = dispatch.choose_selection(activation, tokens=tokens, latents=latents, k=k).is_kernel
     if activation == "batchtopk":
-        if not batchtopk.fits(pre_NM, k):  # while k decays it may be that large
-            acts, places = pre_NM.flatten().topk(len(pre_NM) * k, sorted=False)
+        if not is_kernel:  # while k decays it may be too large
+            acts, places = pre_NM.flatten().topk(tokens * k, sorted=False)
             places, order = places.sort()
-            return places % pre_NM.shape[1], places // pre_NM.shape[1], acts[order].relu_()
+            return places % latents, places // latents, acts[order].relu_()
         chosen = batchtopk.select_batchtopk(pre_NM, max_NJ, k)
         return chosen.latents, chosen.tokens, chosen.acts
     if activation == "groupmax":
         acts, indices = groupmax.select_groupmax(pre_NM, k, max_NJ)
-    elif k > topk.MAX_K or max_NJ.shape[1] > topk.MAX_GROUPS:
+    elif not is_kernel:
         acts, indices = pre_NM.topk(k, dim=-1, sorted=False)
         acts = acts.relu_()
     else:
@@ -58,7 +55,7 @@ def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Ten
 def select_among(pre_NM: Tensor, candidates_C: Tensor, k: int) -> tuple[Tensor, None, Tensor]:
     """The k largest of the latents `candidates_C` of each token: indices, None and activations, as `select`."""
     pre_NC = pre_NM.index_select(1, candidates_C)
-    indices, _, acts = select(pre_NC, group_max(pre_NC), "topk", k)
+    indices, _, acts = select(pre_NC, group_maxima(pre_NC), "topk", k)
     return candidates_C[indices], None, acts
 
 

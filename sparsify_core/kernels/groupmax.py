@@ -1,6 +1,6 @@
 """GroupMax: the largest latent of each of k groups of neighbours.
 
-Legend: N tokens, M latents, K groups of S = M / K latents. Where S is a multiple of GROUP, the `group_max` of the
+Legend: N tokens, M latents, K groups of S = M / K latents. Where S is a multiple of GROUP, the `group_maxima` of the
 pre-activations tell which GROUP of them to read; otherwise all are read.
 """
 
@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparsify_core.kernels.bits import as_bits, num_bits, relu_bits
-from sparsify_core.kernels.group_max import GROUP
+from sparsify_core.kernels.dispatch import GROUP
 
 _TILE = 2048
 """Maxima, or pre-activations, that a program holds."""
@@ -66,7 +66,7 @@ def select_groupmax(pre_NM: Tensor, k: int, max_NJ: Tensor | None = None) -> tup
     Args:
         pre_NM: pre-activations, with or without ReLU, bf16 or fp32, contiguous.
         k: a divisor of M.
-        max_NJ: their `group_max`, which saves most of the reading where M / k is a multiple of GROUP.
+        max_NJ: their `group_maxima`, which saves most of the reading where M / k is a multiple of GROUP.
 
     Returns:
         acts (N, K) in the dtype of `pre_NM`, and latents (N, K) int32, ascending.

@@ -9,10 +9,10 @@ import triton.language as tl
 from torch import Tensor
 
 from sparsify_core.kernels.bits import as_bits, num_bits, relu_bits, take_largest
+from sparsify_core.kernels.dispatch import MAX_DEAD
 
-_SIZES = (1024, 4096, 16384)
+_SIZES = (1024, 4096, MAX_DEAD)
 """Entries of a program. Few sizes, because each is compiled for seconds, and the number of dead latents wanders."""
-MAX_COLUMNS = _SIZES[-1]
 
 
 @triton.jit(do_not_specialize=["stride", "C", "K"])  # the number of dead latents changes step by step
@@ -40,8 +40,8 @@ def keep_largest(pre_NC: Tensor, k: int, columns: int, *, out: Tensor | None = N
     Raises:
         ValueError: more columns than one program holds, or a k that does not fit.
     """
-    if not 1 <= k <= columns <= pre_NC.shape[1] <= MAX_COLUMNS:
-        raise ValueError(f"need 1 <= k <= columns <= {MAX_COLUMNS}, got {k}, {columns} of {pre_NC.shape[1]}")
+    if not 1 <= k <= columns <= pre_NC.shape[1] <= MAX_DEAD:
+        raise ValueError(f"need 1 <= k <= columns <= {MAX_DEAD}, got {k}, {columns} of {pre_NC.shape[1]}")
     out = torch.empty_like(pre_NC) if out is None else out
     padded = next(size for size in _SIZES if size >= pre_NC.shape[1])
     _keep[(len(pre_NC),)](

@@ -132,7 +132,6 @@ def sparse_gradients(
     tokens_P: Tensor | None = None,
     straight_through: bool = False,
     with_acts: bool = False,
-    into: SparseGradients | None = None,
 ) -> SparseGradients:
     """Gradients of a loss behind decoded[n] = sum_k acts[n, k] * W_dec[j] with acts = relu(x . W_enc[j] + b_enc[j]).
 
@@ -146,7 +145,6 @@ def sparse_gradients(
         indices: of the shape of `acts`.
         straight_through: keep the slope where the activation is 0, as upstream does.
         with_acts: return the slopes too.
-        into: gradients to add to, in place, instead of new ones.
     """
     dtype = torch.promote_types(W_dec_ME.dtype, torch.float32)
     x_ND, grad_NE, acts, W_dec_ME = (t.to(dtype) for t in (x_ND, grad_NE, acts, W_dec_ME))
@@ -159,20 +157,16 @@ def sparse_gradients(
     (slopes,) = torch.autograd.grad(decoded_NE, weights, grad_NE)
     if not straight_through:
         slopes = torch.where(acts > 0, slopes, 0)
-    new = SparseGradients(
+    return SparseGradients(
         scatter_rows(indices, acts, grad_NE, num_latents, tokens_P),
         scatter_rows(indices, slopes, x_ND, num_latents, tokens_P),
         slopes.new_zeros(num_latents).index_add_(0, indices.flatten(), slopes.flatten()),
         indices.new_zeros(num_latents, dtype=torch.int32).index_add_(0, indices.flatten(), (acts > 0).flatten().int()),
+        slopes if with_acts else None,
     )
-    if into is not None:
-        for old, own in zip(into[:4], new[:4], strict=True):
-            old += own
-        new = into
-    return new._replace(acts=slopes if with_acts else None)
 
 
-def group_max(pre_NM: Tensor, group: int) -> Tensor:
+def group_maxima(pre_NM: Tensor, group: int) -> Tensor:
     """(N, ceil(M / group)) maxima of relu(pre) over groups of neighbouring latents; the last group may be shorter."""
     padded = functional.pad(pre_NM.relu(), (0, -pre_NM.shape[1] % group))
     return padded.view(len(pre_NM), -1, group).amax(-1)

@@ -123,7 +123,6 @@ def sparse_gradients(
     straight_through: bool = False,
     with_acts: bool = False,
     scale: Tensor | None = None,
-    into: SparseGradients | None = None,
 ) -> SparseGradients:
     """The same as reference.sparse_gradients, bit for bit equal in every run.
 
@@ -136,9 +135,8 @@ def sparse_gradients(
         ValueError: shapes, types or devices that do not fit, or a table that is not contiguous.
     """
     check_entries(x_ND, grad_NE, acts, indices, W_dec_ME, tokens_P)
-    _check_layout([*into[:3]] if into else [], [torch.float32])
     num_latents = len(W_dec_ME)
-    to = _empty_gradients(x_ND, W_dec_ME) if into is None else into
+    to = _empty_gradients(x_ND, W_dec_ME)
     to = to._replace(acts=torch.empty_like(acts, dtype=torch.float32) if with_acts else None)
     scale = torch.ones((), device=x_ND.device) if scale is None else scale
     block = len(x_ND) if tokens_P is not None else _tokens_per_block(x_ND, grad_NE)
@@ -154,7 +152,7 @@ def sparse_gradients(
             tokens_P=tokens_P,
             straight_through=straight_through,
             scale=scale,
-            accumulate=into is not None or begin > 0,
+            accumulate=begin > 0,
         )
     return to
 

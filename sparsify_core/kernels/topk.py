@@ -11,14 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparsify_core.kernels import tuning
 from sparsify_core.kernels.bits import as_bits, num_bits, rank_of, relu_bits, take_largest
-from sparsify_core.kernels.group_max import GROUP
-
-MAX_K = 1024
-"""What one program holds: K * GROUP pre-activations."""
-
-MAX_GROUPS = 32768
-"""What one program holds: the group maxima of a token."""
+from sparsify_core.kernels.dispatch import GROUP, MAX_GROUPS, MAX_K
 
 
 @triton.jit
@@ -64,7 +59,7 @@ def select_topk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> tuple[Tensor, Tensor]
 
     Args:
         pre_NM: pre-activations, with or without ReLU, bf16 or fp32, contiguous.
-        max_NJ: their `group_max`.
+        max_NJ: their `group_maxima`.
         k: at most M and MAX_K.
 
     Returns:
@@ -82,23 +77,32 @@ def select_topk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> tuple[Tensor, Tensor]
     acts = torch.empty(tokens, k, dtype=pre_NM.dtype, device=pre_NM.device)
     indices = torch.empty(tokens, k, dtype=torch.int32, device=pre_NM.device)
     k_padded, groups_padded = triton.next_power_of_2(k), triton.next_power_of_2(groups)
-    _select_topk[(tokens,)](
-        as_bits(pre_NM),
-        as_bits(max_NJ),
-        as_bits(acts),
-        indices,
-        latents,
-        groups,
-        k,
-        BITS=num_bits(pre_NM),
-        GROUP=GROUP,
-        J_PADDED=groups_padded,
-        K_PADDED=k_padded,
-        num_warps=_num_warps(max(groups_padded, k_padded * GROUP)),
-    )
+
+    def run(launch: tuning.Launch) -> None:
+        _select_topk[(tokens,)](
+            as_bits(pre_NM),
+            as_bits(max_NJ),
+            as_bits(acts),
+            indices,
+            latents,
+            groups,
+            k,
+            BITS=num_bits(pre_NM),
+            GROUP=GROUP,
+            J_PADDED=groups_padded,
+            K_PADDED=k_padded,
+            **launch,
+        )
+
+    run(tuning.choose(launches(tokens, latents, k, pre_NM.dtype), pre_NM.device, run))
     return acts, indices
 
 
-def _num_warps(entries: int) -> int:
-    """One per 1,024 entries: 168 to 231 registers per thread on sm_90. Only beyond 8,192 entries a few spill."""
-    return min(32, max(1, entries // 1024))
+def launches(tokens: int, latents: int, k: int, dtype: torch.dtype) -> tuning.Space:
+    """What `select_topk` chooses from for pre-activations (tokens, latents). It counts; no number is ever added."""
+    groups, candidates = (triton.next_power_of_2(size) for size in (triton.cdiv(latents, GROUP), k * GROUP))
+    # 168 to 231 registers per thread on sm_90. Only beyond 8,192 entries a few spill.
+    default = min(32, max(1, max(groups, candidates) // 1024))
+    warps = dict.fromkeys([default, default * 2, max(default // 2, 1)])
+    key = f"topk N {tuning.round_up(tokens)} J {groups} K {candidates // GROUP} {dtype}"
+    return tuning.Space(key, [{"num_warps": number} for number in warps if number <= 32])

@@ -1,6 +1,6 @@
 """A training step through a sparse coder: encode once, then select and decode as often as the losses need.
 
-This is where the fast path of CUDA parts from the reference: the coder's `trains_fast` decides.
+This is where the fast path of CUDA parts from the reference: the coder's `trains_fast` says which (kernels.dispatch).
 Legend: N tokens, M latents, D input width, E output width.
 """
 
@@ -10,8 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsify_core.kernels import dispatch
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.selection import select_batchtopk, select_topk, select_topk_among
+from sparsify_core.timing import Span
 
 
 class Encoding(NamedTuple):
@@ -29,6 +31,7 @@ class Encoding(NamedTuple):
     centred_sums: Sequence[Tensor] | None = None
 
 
+@Span("encode")
 @torch.no_grad()
 def encode(coder: SparseCoder, x_ND: Tensor) -> Encoding:
     """The pre-activations of a step's tokens."""
@@ -56,6 +59,7 @@ def target_sums(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Sequenc
     return moments(y_NE.detach().contiguous(), coder.b_dec.detach())
 
 
+@Span("select")
 def select(coder: SparseCoder, encoding: Encoding) -> Selection:
     """The latents that stay active while training: as in a trained coder, but under batchtopk a batch shares them."""
     if encoding.max_NJ is not None:
@@ -68,6 +72,7 @@ def select(coder: SparseCoder, encoding: Encoding) -> Selection:
     return coder.select(encoding.pre_NM)
 
 
+@Span("select")
 def select_largest(encoding: Encoding, k: int) -> Selection:
     """The k largest latents of each token, whatever the coder's own rule."""
     if encoding.max_NJ is not None:
@@ -77,6 +82,7 @@ def select_largest(encoding: Encoding, k: int) -> Selection:
     return Selection(select_topk(encoding.pre_NM, k))
 
 
+@Span("decode")
 def decode(
     coder: SparseCoder, encoding: Encoding, selection: Selection, *, trains_encoder: bool = True
 ) -> tuple[Tensor, Latents]:
@@ -95,6 +101,7 @@ def decode(
     return coder.weighted_rows(latents, len(encoding.x_ND)), latents
 
 
+@Span("decode")
 def squared_error(
     coder: SparseCoder, encoding: Encoding, selection: Selection, y_NE: Tensor, *, trains_encoder: bool = True
 ) -> tuple[Tensor, Tensor, Latents]:
@@ -135,6 +142,7 @@ def _activations(encoding: Encoding, selection: Selection) -> Latents:
     return Latents(acts.relu_(), indices, tokens_P)
 
 
+@Span("decode")
 def dead_error(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead_C: Tensor, k: int) -> Tensor:
     """sum |what the k strongest of the latents `dead_C` decode to - residual|^2, a scalar with its graph.
 
@@ -142,11 +150,12 @@ def dead_error(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead
     """
     trains_encoder = not coder.straight_through
     if encoding.low_ND is None:
-        selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
+        with Span("select"):
+            selection = Selection(select_topk_among(encoding.pre_NM, dead_C, k))
     else:
         from sparsify_core.kernels import dead_error, fast  # see encode
 
-        if len(dead_C) <= dead_error.MAX_DEAD:
+        if dispatch.choose_dead(len(dead_C)).is_kernel:
             W_enc, b_enc = coder.encoder.weight, coder.encoder.bias
             return dead_error.dead_error(
                 encoding.low_ND,
@@ -160,7 +169,8 @@ def dead_error(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead
                 dead_C,
                 k,
             )
-        selection = Selection(*fast.select_among(encoding.pre_NM, dead_C, k))
+        with Span("select"):
+            selection = Selection(*fast.select_among(encoding.pre_NM, dead_C, k))
     decoded_NE = decode(coder, encoding, selection, trains_encoder=trains_encoder)[0]
     return (decoded_NE - residual_NE).square().sum()
 

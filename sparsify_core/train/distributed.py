@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsify_core.capture.device import choose_device
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import SparsifyError
+from sparsify_core.timing import Span
 
 T = TypeVar("T")
 
@@ -58,6 +59,7 @@ class Group:
             with suppress(RuntimeError):  # another process may be gone already
                 dist.destroy_process_group()
 
+    @Span("communication")
     def add_up(self, tensors: Iterable[Tensor]) -> None:
         """Sum each tensor over all processes, in place; tensors of one dtype travel as one message."""
         if self.world_size == 1:
@@ -87,6 +89,7 @@ class Group:
         dist.all_gather_object(values, value, group=self._control)
         return values
 
+    @Span("communication")
     def gather_count(self, count: int) -> list[int]:
         """The counts of all processes by rank, without a look at the GPU."""
         if self.world_size == 1:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sparsify_core.capture.splice import Splice
 from sparsify_core.config import RunConfig
 from sparsify_core.model.token_loss import cross_entropy_sum, kl_sum
+from sparsify_core.timing import Span
 from sparsify_core.train.step import StepSums
 from sparsify_core.train.units import Unit
 
@@ -59,7 +60,8 @@ class EndToEnd:
                 loss, num_tokens = cross_entropy_sum(logits_BLV, input_ids_BL), input_ids_BL[:, 1:].numel()
             else:
                 loss, num_tokens = kl_sum(logits_BLV, clean_BLV), input_ids_BL.numel()
-            loss.backward()  # type: ignore[no-untyped-call]
+            with Span("backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
             for coder_sums in spliced.values():
                 coder_sums.add_token_loss(loss.detach(), num_tokens)
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparsify_core.capture.forward import ActivationSource, Consumer
+from sparsify_core.timing import Span
 from sparsify_core.train.distributed import Group
 
 
@@ -48,11 +49,13 @@ class Exchange:
                 here[hookpoint] = (all_x_ND, all_y_NE)
 
         source.run(input_ids, pass_on, keeps_dtype=True)
-        for work in under_way:
-            work.wait()
+        with Span("communication"):
+            for work in under_way:
+                work.wait()
         if sum(counts):
             _consume(here, consumer)
 
+    @Span("communication")
     def _to_owner(
         self, hookpoint: str, rows_ND: Tensor, counts: list[int], under_way: list[Any], *, tag: int
     ) -> Tensor:

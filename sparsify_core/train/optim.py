@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import CheckpointError
 from sparsify_core.model.coder import SparseCoder
+from sparsify_core.timing import Span
 from sparsify_core.train.adam import build_adam, resolve_bits
 from sparsify_core.train.fused import adam_step, signum_step
 from sparsify_core.train.muon import Muon
@@ -72,6 +73,7 @@ class CoderOptimizer:
         """Rate of the first coder's first group in its last step."""
         return float(next(iter(self._own.values())).bases[0].param_groups[0]["lr"])
 
+    @Span("optimizer")
     def step(self, step: int, name: str, scale: Tensor) -> None:
         """Optimizer step number `step`, counted from 0, of the coder `name`; its gradients are gone afterwards.
 

@@ -33,6 +33,7 @@ _MAY_CHANGE = {
     "compile_model",
     "data_preprocessing_num_proc",
     "log_every",
+    "waterfall_every",
     "log_to_tensorboard",
     "log_to_wandb",
     "wandb_log_frequency",

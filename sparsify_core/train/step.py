@@ -12,6 +12,7 @@ from sparsify_core.model.coder import Latents, Selection
 from sparsify_core.model.encoding import decode, encode, select, target_sums
 from sparsify_core.model.losses import Moments, loss_sums
 from sparsify_core.model.selection import select_from
+from sparsify_core.timing import Span
 from sparsify_core.train.dead import DeadLatents
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.optim import CoderOptimizer, scale_gradients
@@ -77,12 +78,14 @@ class StepSums:
         for x_part, y_part in zip(x_ND.chunk(chunks), y_NE.chunk(chunks), strict=True):
             self._add_chunk(x_part, y_part, selection)
 
+    @Span("select")
     def _shared_selection(self, x_parts: Sequence[Tensor]) -> Callable[[Tensor], Selection]:
         """The batch's BatchTopK selection for its chunks. It costs each of them a second pass through the encoder."""
         coder = self._unit.coder
         num_active = coder.k * sum(len(x_ND) for x_ND in x_parts)
         threshold = threshold_of((encode(coder, x_ND).pre_NM for x_ND in x_parts), num_active)
 
+        @Span("select")
         def reaching(pre_NM: Tensor) -> Selection:
             tokens_P, latents_P = select_from(pre_NM, threshold)
             return Selection(latents_P, tokens_P)
@@ -100,7 +103,8 @@ class StepSums:
                 multi_topk=self._config.sae.multi_topk,
                 selection=selection,
             )
-            sums.loss.backward(self._scale)  # type: ignore[no-untyped-call]
+            with Span("backward"):
+                sums.loss.backward(self._scale)  # type: ignore[no-untyped-call]
         self.moments.add(y_NE, sums.target_sums)
         self._count(sums.latents, sums.error, sums.auxk, sums.multi_topk)
 

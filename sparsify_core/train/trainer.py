@@ -1,6 +1,7 @@
 """The training loop: batches -> activations -> coders -> optimizer step, with checkpoints on the way."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 
 import numpy as np
@@ -11,13 +12,16 @@ from sparsify_core.activation_cache.read import Reader
 from sparsify_core.capture.forward import ActivationTap, Consumer
 from sparsify_core.config import RunConfig
 from sparsify_core.data.exclude import kept_positions
+from sparsify_core.data.read_ahead import ReadAhead
 from sparsify_core.data.rows import check_ids
 from sparsify_core.data.sequences import Sequences
 from sparsify_core.evaluation.held_out import HeldOut
 from sparsify_core.rundir import CheckpointDir, RunDir
+from sparsify_core.timing import spanned
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.exchange import Exchange
+from sparsify_core.train.floor import build_floor
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.placement import Placement
 from sparsify_core.train.points import PointLog
@@ -29,6 +33,7 @@ from sparsify_core.train.state import load_state
 from sparsify_core.train.step import Batch, StepSums, finish_step
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit
+from sparsify_core.train.waterfall import Waterfall
 
 
 class Trainer:
@@ -75,7 +80,6 @@ class Trainer:
             self._by_hookpoint.setdefault(unit.hookpoint, []).append(unit)
         # The kernels read bfloat16 as it is; float16 has too small a range to compute in.
         self._keeps_dtype = tap.dtype == torch.bfloat16 and all(unit.coder.trains_fast for unit in units)
-        self._sequences = sequences
         self._exclude_tokens = exclude_tokens
         self._max_token_id = max_token_id
         self._group = group
@@ -84,10 +88,20 @@ class Trainer:
         self._sequences_per_step = config.batch_size * config.grad_acc_steps * group.world_size
         self.num_steps = sequences.num_steps(self._sequences_per_step)
         self.tokens_per_step = self._sequences_per_step * sequences.rows.length
+        self._read_ahead = ReadAhead(
+            sequences,
+            size=config.batch_size,
+            rank=group.rank,
+            world_size=group.world_size,
+            end=self.num_steps * self._sequences_per_step,
+        )
         self._optimizer = CoderOptimizer(config, {unit.name: unit.coder for unit in units}, self.num_steps)
         self._points = PointLog(
             config, placement, reporter, num_steps=self.num_steps, tokens_per_step=self.tokens_per_step
         )
+        every = config.waterfall_every if group.is_main else 0
+        floor = build_floor(config, tap, units, group, length=sequences.rows.length) if every else None
+        self._waterfall = Waterfall(every, group.device, reporter, floor)
         self._first_step = 0
         self._last_batch: Batch | None = None
         held_out = None
@@ -120,12 +134,18 @@ class Trainer:
         Returns:
             True when the run is complete. Raises NonFiniteLossError without saving.
         """
+        with closing(self._read_ahead):
+            return self._run()
+
+    def _run(self) -> bool:
         self._reporter.phase("training", self._first_step)
         if self._config.finetune is None and self._first_step == 0:
             initialize_biases(self._units, self._batches(0), self._group, first_only=self._config.upstream_compat)
         self._points.start(self._first_step)
+        self._waterfall.start(self._first_step)
         for step in range(self._first_step, self.num_steps):
-            stats = self._train_step(step)
+            with self._waterfall.step(step + 1):
+                stats = self._train_step(step)
             done = step + 1
             last = done == self.num_steps
             saving = last or done % self._config.save_every == 0
@@ -137,6 +157,7 @@ class Trainer:
             if not pausing:
                 continue
             self._points.flush()  # nothing is saved behind a loss that is not finite
+            self._waterfall.flush()
             with self._points.pause():
                 if stopping or saving:
                     self._saver.save(done, self._last_batch, with_evaluation=not stopping)
@@ -157,7 +178,7 @@ class Trainer:
         def finish(unit: Unit) -> None:
             stats[unit.name] = finish_step(sums[unit.name], unit, self._optimizer, replicas, step)
 
-        *earlier, last = self._batches(step)
+        *earlier, last = spanned("data", self._batches(step))
         for batch in earlier:
             self._add_batch(sums, batch)
         # A coder whose tokens were all seen here is done with them before the model goes on: its gradient is let go.
@@ -214,15 +235,9 @@ class Trainer:
 
     def _batches(self, step: int) -> Iterator[Batch]:
         """This rank's batches of optimizer step `step` (from 0)."""
-        config, group = self._config, self._group
+        config = self._config
         first = step * self._sequences_per_step
-        for start, ids in self._sequences.batches(
-            first,
-            first + self._sequences_per_step,
-            size=config.batch_size,
-            rank=group.rank,
-            world_size=group.world_size,
-        ):
+        for start, ids in self._read_ahead.batches(first, first + self._sequences_per_step):
             check_ids(config, ids, self._max_token_id)
             source = self._tap if self._cached is None else self._cached.at(start)
             # End to end, the model's own activations need the memory: then it is the batch that is cut.

@@ -10,6 +10,7 @@ from torch import Tensor
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import CheckpointError, ConfigError
 from sparsify_core.formats.sparsify import load_coder
+from sparsify_core.kernels.dispatch import choose_coder
 from sparsify_core.model.coder import SparseCoder
 from sparsify_core.train.placement import CoderSpec
 
@@ -38,10 +39,10 @@ def build_units(config: RunConfig, specs: Sequence[CoderSpec], device: torch.dev
 
 def _trains_fast(config: RunConfig, device: torch.device) -> bool:
     """Raises ConfigError where bfloat16 is asked for and cannot be had."""
-    is_possible = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if config.coder_dtype == "bfloat16" and not is_possible:
-        raise ConfigError(f"coder_dtype = bfloat16 needs CUDA that computes in it, not {device.type}: use auto")
-    return is_possible and config.coder_dtype != "float32"
+    choice = choose_coder(device, config.coder_dtype)
+    if config.coder_dtype == "bfloat16" and not choice.is_kernel:
+        raise ConfigError(f"coder_dtype = bfloat16 needs CUDA that computes in it, but {choice.why}: use auto")
+    return choice.is_kernel
 
 
 def load_weights(units: Sequence[Unit], checkpoint: Path) -> None:

@@ -125,7 +125,18 @@ def test_help_lists_every_field_without_importing_torch() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["config", "events", "metrics", "rundir", "errors", "manifest", "inspect.read", "cli", "evaluation.command"],
+    [
+        "config",
+        "events",
+        "metrics",
+        "rundir",
+        "errors",
+        "manifest",
+        "inspect.read",
+        "cli",
+        "evaluation.command",
+        "kernel_table",
+    ],
 )
 def test_shared_modules_do_not_import_torch(module: str) -> None:
     program = f"import sys, sparsify_core.{module}; "

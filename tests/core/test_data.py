@@ -1,7 +1,9 @@
 """Datasets, chunking, splitting."""
 
 import json
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -11,7 +13,8 @@ from transformers import AutoTokenizer
 
 from sparsify_core.config import RunConfig
 from sparsify_core.data.exclude import excluded_tokens, kept_positions
-from sparsify_core.data.rows import check_vocabulary
+from sparsify_core.data.read_ahead import ReadAhead
+from sparsify_core.data.rows import ArrayRows, check_vocabulary
 from sparsify_core.data.sequences import Sequences, load_sequences, token_sha256
 from sparsify_core.data.source import parse_data_args
 from sparsify_core.data.tokenize import chunk_texts
@@ -194,12 +197,37 @@ def test_bad_data_is_one_sentence(
 
 def test_ranks_share_a_step_like_consecutive_batches(tmp_path: Path) -> None:
     sequences = load(write_memmap(tmp_path, 40 * 8))
-    one = list(sequences.batches(0, 16, size=4, rank=0, world_size=1))
-    two = [list(sequences.batches(0, 16, size=4, rank=rank, world_size=2)) for rank in range(2)]
+
+    def share(rank: int, world_size: int) -> list[Any]:
+        with closing(ReadAhead(sequences, size=4, rank=rank, world_size=world_size, end=16)) as reader:
+            return [*reader.batches(0, 8), *reader.batches(8, 16)]
+
+    one, two = share(0, 1), [share(rank, 2) for rank in range(2)]
     assert [start for start, _ in one] == [0, 4, 8, 12]
     for i, (start, batch) in enumerate(one):
         assert two[i % 2][i // 2][0] == start
         assert np.array_equal(batch, two[i % 2][i // 2][1])
+
+
+def test_reading_ahead_can_go_back_and_fails_where_the_data_does(tmp_path: Path) -> None:
+    sequences = load(write_memmap(tmp_path, 40 * 8))
+    with closing(ReadAhead(sequences, size=2, rank=0, world_size=1, end=8)) as reader:
+        first = [ids.tolist() for _, ids in reader.batches(0, 4)]
+        assert [ids.tolist() for _, ids in reader.batches(0, 4)] == first
+        assert [start for start, _ in reader.batches(6, 8)] == [6]
+
+    class Broken(ArrayRows):
+        def take(self, indices: Any) -> Any:
+            if 1 in indices:
+                raise DataError("row 1 is broken")
+            return super().take(indices)
+
+    rows = Broken(np.zeros((4, 8), dtype=np.int64))
+    with closing(ReadAhead(Sequences(rows, np.arange(4), np.arange(0)), size=1, rank=0, world_size=1, end=4)) as reader:
+        batches = reader.batches(0, 4)
+        assert next(batches)[0] == 0
+        with pytest.raises(DataError, match="row 1 is broken"):
+            next(batches)
 
 
 def test_kept_positions() -> None:

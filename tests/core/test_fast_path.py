@@ -108,4 +108,7 @@ def test_the_same_run_gives_the_same_bits(train: TrainFunction) -> None:
 def test_bfloat16_without_cuda_is_refused(train: TrainFunction) -> None:
     last = train(coder_dtype="bfloat16").events()[-1]
     assert last.reason_code == "config_error"
-    assert "coder_dtype = bfloat16 needs CUDA that computes in it, not cpu: use auto" in last.message
+    assert (
+        "coder_dtype = bfloat16 needs CUDA that computes in it, but the device is cpu, not cuda: use auto"
+        in last.message
+    )

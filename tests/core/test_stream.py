@@ -1,7 +1,9 @@
 """Streams and epochs: what is trained on, in which order, and what never is."""
 
 import json
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 
 from runs import TrainFunction
 from sparsify_core.config import RunConfig
+from sparsify_core.data.read_ahead import ReadAhead
 from sparsify_core.data.sequences import Sequences, load_sequences
 from sparsify_core.errors import DataError
 
@@ -29,7 +32,8 @@ def numbered(tmp_path: Path) -> Path:
 
 
 def numbers(sequences: Sequences, first: int, last: int) -> list[int]:
-    ((_, batch),) = sequences.batches(first, last, size=last - first, rank=0, world_size=1)
+    with closing(ReadAhead(sequences, size=last - first, rank=0, world_size=1, end=last)) as reader:
+        ((_, batch),) = reader.batches(first, last)
     return [int(row[0]) // 8 for row in batch]
 
 
@@ -52,8 +56,11 @@ def test_any_part_of_the_stream_can_be_read_again(numbered: Path) -> None:
 
 
 def test_ranks_share_a_stream(numbered: Path) -> None:
-    one = list(load(numbered).batches(0, 16, size=4, rank=0, world_size=1))
-    two = [list(load(numbered).batches(0, 16, size=4, rank=rank, world_size=2)) for rank in range(2)]
+    def share(rank: int, world_size: int) -> list[Any]:
+        with closing(ReadAhead(load(numbered), size=4, rank=rank, world_size=world_size, end=16)) as reader:
+            return [*reader.batches(0, 8), *reader.batches(8, 16)]
+
+    one, two = share(0, 1), [share(rank, 2) for rank in range(2)]
     assert [start for start, _ in one] == [0, 4, 8, 12]
     for i, (start, batch) in enumerate(one):
         assert two[i % 2][i // 2][0] == start

@@ -11,7 +11,8 @@ from safetensors import safe_open
 from runs import TrainFunction
 from sparsify_core.capture.load import load_model
 from sparsify_core.config import RunConfig
-from sparsify_core.data.sequences import load_sequences
+from sparsify_core.data.read_ahead import ReadAhead
+from sparsify_core.data.sequences import Sequences, load_sequences
 from sparsify_core.formats.sparsify import load_coder
 
 
@@ -122,22 +123,25 @@ def test_evaluation_equals_brute_force(train: TrainFunction) -> None:
 
 
 def test_held_out_tokens_are_never_trained_on(train: TrainFunction, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsify_core.data.sequences import Sequences
-
     seen: list[Sequences] = []
     trained: list[np.ndarray] = []
-    original = Sequences.batches
+    make, read = ReadAhead.__init__, ReadAhead.batches
 
-    def spy(self: Sequences, *args: int, **kwargs: int):
-        seen.append(self)
-        for batch in original(self, *args, **kwargs):
-            trained.append(batch)
-            yield batch
+    def spy_on_making(self: ReadAhead, sequences: Sequences, **kwargs: int) -> None:
+        seen.append(sequences)
+        make(self, sequences, **kwargs)
 
-    monkeypatch.setattr(Sequences, "batches", spy)
+    def spy_on_reading(self: ReadAhead, *args: int):
+        for start, ids in read(self, *args):
+            trained.append(ids)
+            yield start, ids
+
+    monkeypatch.setattr(ReadAhead, "__init__", spy_on_making)
+    monkeypatch.setattr(ReadAhead, "batches", spy_on_reading)
     train(ctx_len=64, max_tokens=2560, batch_size=2)
     held_out = {row.tobytes() for row in seen[0].held_out_tokens()}
     assert len(held_out) == 2
+    assert trained
     assert not held_out & {row.tobytes() for batch in trained for row in batch}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlmodel import col, select
 
-from seed import points_at
+from seed import points_at, timing_at
 from server.db.runs import transition
 from server.db.tables import Attempt, MetricPoint, Run, RunState
 from server.queue import publish_hint
@@ -78,6 +78,20 @@ def test_a_point_is_drawn_within_a_second(site: Site, open_page: OpenPage, run_i
         delays.append(time.monotonic() - start)
         time.sleep(0.05)
     assert sorted(delays)[-1] < 1.0, delays
+
+
+def test_a_measured_step_is_drawn(site: Site, open_page: OpenPage, run_id: str) -> None:
+    page = open_page(f"/runs/{run_id}")
+    soon(lambda: drawn(page), stored(site, run_id))
+    bars = page.locator("#waterfall .time-bars li")
+    before = bars.count()
+    with site.database.write() as session:
+        session.add(timing_at(run_id, 1234, time.time(), 1234, None))
+    publish_hint(site.settings.redis_url, run_id)
+    page.locator("#waterfall", has_text="Step 1,234").wait_for(timeout=6000)
+    assert bars.count() == before + 1
+    assert bars.nth(1).inner_text().startswith("Step 1,234")
+    assert page.locator("#waterfall-title").count() == 1
 
 
 def test_the_log_follows_and_state_changes_show(site: Site, open_page: OpenPage, run_id: str) -> None:

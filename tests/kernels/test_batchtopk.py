@@ -5,7 +5,8 @@ import torch
 
 pytest.importorskip("triton", reason="Triton exists for Linux only")
 
-from sparsify_core.kernels import batchtopk, group_max, radix, reference
+from sparsify_core.kernels import batchtopk, reference
+from sparsify_core.kernels.maxima import group_maxima
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -21,7 +22,7 @@ def test_batchtopk_is_the_head_of_a_stable_sort(
     scale = torch.rand(tokens, 1) * 3  # tokens that need many latents and tokens that need few
     pre = (torch.randn(tokens, latents) * scale + shift).to(dtype)
     on_device = pre.to(device)
-    got = batchtopk.select_batchtopk(on_device, group_max.group_max(on_device), k)
+    got = batchtopk.select_batchtopk(on_device, group_maxima(on_device), k)
     assert got.acts.dtype == got.threshold.dtype == dtype
     for ours, expected in zip(got, reference.select_batchtopk(pre, k), strict=True):
         assert torch.equal(ours.cpu(), expected)
@@ -32,29 +33,15 @@ def test_batchtopk_is_the_head_of_a_stable_sort(
 def test_batchtopk_takes_ties_by_lowest_token_then_latent(device: torch.device) -> None:
     pre = torch.ones(4, 100, device=device)
     pre[3, 99] = 2.0
-    got = batchtopk.select_batchtopk(pre, group_max.group_max(pre), 30)
+    got = batchtopk.select_batchtopk(pre, group_maxima(pre), 30)
     assert got.tokens.tolist() == [0] * 100 + [1] * 19 + [3]
     assert got.latents.tolist() == [*range(100), *range(19), 99]
     assert float(got.threshold) == 1.0
 
 
-@pytest.mark.parametrize("num_bits", [15, 31])
-@pytest.mark.parametrize("number", [1, 700, 5000, 9000])
-def test_largest_of_many(device: torch.device, num_bits: int, number: int) -> None:
-    """More than one tile, thresholds in every digit, entries that do not exist."""
-    torch.manual_seed(number)
-    bits = torch.randint(0, 2**num_bits, (9000,)) >> torch.randint(0, num_bits, (9000,))
-    bits = torch.cat([torch.full((3,), -1), bits, torch.full((5,), -1)])
-    bits = bits.to(torch.int16 if num_bits == 15 else torch.int32)
-    places, threshold = radix.take_largest(bits.to(device), number, num_bits)
-    order = bits.sort(descending=True, stable=True).indices[:number]
-    assert torch.equal(places.cpu().long(), order.sort().values)
-    assert int(threshold) == int(bits[order[-1]])
-
-
 def test_wrong_input_is_refused(device: torch.device) -> None:
     pre = torch.randn(2, 64, device=device)
-    maxima = group_max.group_max(pre)
+    maxima = group_maxima(pre)
     with pytest.raises(ValueError, match="k <= 64"):
         batchtopk.select_batchtopk(pre, maxima, 65)
     with pytest.raises(ValueError, match="maxima of shape"):

@@ -5,6 +5,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton exists for Linux only")
 
+from launches import Launches
 from sparsify_core.kernels import decode, reference
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -70,6 +71,25 @@ def test_lists_of_different_lengths(device: torch.device) -> None:
     torch.testing.assert_close(got[0].cpu().double(), residual, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(got[1].cpu().double(), square, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(got[0][1].cpu(), target[1] - bias, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "num_warps"), [(1100, 1), (2048, 2), (4097, 4), (16_384, 8)])
+@pytest.mark.parametrize("is_list", [False, True])
+def test_wider_rows_get_more_warps(
+    device: torch.device, launches: Launches, width: int, num_warps: int, is_list: bool
+) -> None:
+    torch.manual_seed(0)
+    acts, indices = torch.rand(2, 3), torch.randint(5, (2, 3))
+    table, bias, target = torch.randn(5, width), torch.randn(width), torch.randn(2, width)
+    residual, _ = reference.decode_residual(acts.double(), indices, table.double(), bias, target)
+    offsets = torch.tensor([0, 3, 6], dtype=torch.int32, device=device) if is_list else None
+    entries = [t.flatten() if is_list else t for t in (acts, indices)]
+    inputs = [t.to(device) for t in (*entries, table, bias)]
+    got, _ = decode.decode_residual(*inputs, target.to(device), dtype=FP32, offsets=offsets)
+    torch.testing.assert_close(got.cpu().double(), residual, rtol=1e-5, atol=1e-5)
+    # A sum across warps: what is chosen for a width is chosen everywhere.
+    launch = launches.only("_decode")
+    assert (launch["num_warps"], launch["LIST"], launch["RESIDUAL"]) == (num_warps, is_list, True)
 
 
 def test_wrong_input_is_refused(device: torch.device) -> None:

@@ -5,16 +5,16 @@ import torch
 
 pytest.importorskip("triton", reason="Triton exists for Linux only")
 
-from sparsify_core.kernels import encode_gemm, group_max, reference
+from sparsify_core.kernels import encode_gemm, reference
+from sparsify_core.kernels.dispatch import GROUP
 
 
 @pytest.fixture(autouse=True)
 def small_tiles(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter reduces one element after the other: seconds for a tile that suits a GPU."""
     if device.type == "cpu":
-        monkeypatch.setattr(encode_gemm, "_TOKENS", 16)
-        monkeypatch.setattr(encode_gemm, "_LATENTS", 64)
-        monkeypatch.setattr(encode_gemm, "_WIDTH", 16)
+        small = {"TOKENS": 16, "LATENTS": 64, "WIDTH": 16}
+        monkeypatch.setattr(encode_gemm, "LAUNCHES", [launch | small for launch in encode_gemm.LAUNCHES])
 
 
 @pytest.mark.parametrize(("tokens", "latents", "width"), [(1, 8, 8), (16, 64, 16), (17, 72, 24), (300, 200, 40)])
@@ -26,7 +26,7 @@ def test_pre_activations_and_group_maxima(device: torch.device, tokens: int, lat
     pre, maxima = encode_gemm.encode_gemm(x.to(device), weight.to(device), bias.to(device))
     expected = x.double() @ weight.double().T + bias.double()
     torch.testing.assert_close(pre.cpu().double(), expected, rtol=2e-3, atol=2e-3)
-    assert torch.equal(maxima.cpu(), reference.group_max(pre.cpu(), group_max.GROUP))
+    assert torch.equal(maxima.cpu(), reference.group_maxima(pre.cpu(), GROUP))
 
 
 def test_nan_and_negative_groups(device: torch.device) -> None:

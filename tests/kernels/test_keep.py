@@ -5,6 +5,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton exists for Linux only")
 
+from launches import Launches
 from sparsify_core.kernels.keep import keep_largest
 
 
@@ -26,6 +27,17 @@ def test_rows_are_the_head_of_a_stable_sort(
     assert torch.equal(out, expected)
     assert keep_largest(pre, k, columns, out=pre) is pre
     assert torch.equal(pre, expected)
+
+
+@pytest.mark.parametrize(("width", "padded", "num_warps"), [(1024, 1024, 2), (1025, 4096, 8), (4097, 16_384, 16)])
+def test_few_sizes_serve_all_widths(
+    launches: Launches, device: torch.device, width: int, padded: int, num_warps: int
+) -> None:
+    pre = torch.randn(2, width, device=device)
+    kept = keep_largest(pre, 100, width)
+    assert torch.equal(kept, torch.where(pre >= pre.topk(100).values[:, -1:], pre, 0))
+    launch = launches.only("_keep")
+    assert (launch["PADDED"], launch["num_warps"]) == (padded, num_warps)
 
 
 def test_what_does_not_fit_is_refused(device: torch.device) -> None:

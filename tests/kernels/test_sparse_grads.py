@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("triton")
 
+from launches import Launches
 from sparsify_core.kernels import by_latent, reference, sparse_grads
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -57,6 +58,7 @@ def _assert_near(actual: reference.SparseGradients, expected: reference.SparseGr
         ((9, 2, 7, 576, 40), torch.bfloat16),
         ((5, 3, 6, 24, 768), torch.float32),
         ((4, 2, 5, 1100, 3), torch.bfloat16),
+        ((4, 2, 5, 3, 2100), torch.float32),
     ],
 )
 def test_gradients_are_those_of_dense_matrices(
@@ -100,23 +102,24 @@ def test_a_latent_that_fires_on_every_token_is_split() -> None:
 
 
 @pytest.mark.usefixtures("_short_segments")
-def test_blocks_of_tokens_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_tokens_add_up(monkeypatch: pytest.MonkeyPatch, launches: Launches) -> None:
     monkeypatch.setattr(sparse_grads, "_BLOCK_BYTES", 12 * (6 + 10) * 4)  # two blocks, each with further segments
     case = _hot_case()
     actual = sparse_grads.sparse_gradients(**case, with_acts=True)
     _assert_near(actual, _dense(case, straight_through=False))
+    assert launches.names == ["_segment_kernel", "_combine_kernel"] * 2
+    assert [options["ACCUMULATE"] for name, options in launches if name == "_segment_kernel"] == [False, True]
 
 
-def test_gradients_add_to_those_of_earlier_batches() -> None:
-    cases = [_inputs(n, 3, 12, 6, 10, torch.float32, seed=n) for n in (1, 9)]
-    cases[1]["W_dec_ME"] = cases[0]["W_dec_ME"]
-    first, second = (_dense(case, straight_through=False) for case in cases)
-    expected = [a + b for a, b in zip(first[:4], second[:4], strict=True)]
-    for module in (reference, sparse_grads):
-        total = module.sparse_gradients(**cases[0])
-        more = module.sparse_gradients(**cases[1], into=total)
-        assert more.W_dec_ME is total.W_dec_ME
-        _assert_near(more, reference.SparseGradients(*expected))
+@pytest.mark.parametrize(
+    ("d", "e", "num_warps", "unroll"), [(640, 8, 1, 4), (8, 641, 1, 2), (1025, 8, 4, 1), (8, 2049, 8, 1)]
+)
+def test_wider_rows_get_more_warps(launches: Launches, d: int, e: int, num_warps: int, unroll: int) -> None:
+    case = _inputs(3, 2, 4, d, e, torch.float32)
+    _assert_near(sparse_grads.sparse_gradients(**case), _dense(case, straight_through=False)._replace(acts=None))
+    assert launches.names == ["_segment_kernel"]
+    launch = launches.only("_segment_kernel")
+    assert (launch["num_warps"], launch["UNROLL"]) == (num_warps, unroll)
 
 
 @pytest.mark.parametrize("tokens", [[], [0, 0, 0, 2, 2, 3]])

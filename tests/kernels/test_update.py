@@ -5,6 +5,7 @@ import torch
 
 pytest.importorskip("triton")
 
+from launches import Launches
 from sparsify_core.config import RunConfig, SparseCoderConfig
 from sparsify_core.kernels.update import adam_corrections, adam_update, averaging_share, signum_update
 from sparsify_core.model.coder import SparseCoder
@@ -88,6 +89,18 @@ def test_steps_are_those_of_the_optimizer(optimizer_name: str, d_in: int, transc
     if optimizer_name == "signum":
         (scalars,) = optimizer.scalars()["coder"]
         assert scalars == group
+
+
+@pytest.mark.parametrize(("width", "num_warps"), [(1024, 4), (1025, 8)])
+def test_wider_rows_get_more_warps(launches: Launches, width: int, num_warps: int) -> None:
+    torch.manual_seed(0)
+    y = torch.nn.functional.normalize(torch.randn(3, width, device=DEVICE))
+    old = y.clone()
+    options = {"scale": torch.ones((), device=DEVICE), "lr": 0.1, "share": 1.0, "momentum": 0.95, "normalize": True}
+    signum_update(y, y.clone(), torch.randn_like(y), **options)
+    assert launches.only("_signum_rows_kernel")["num_warps"] == num_warps
+    torch.testing.assert_close(y.double().norm(dim=1), torch.ones(3, device=DEVICE).double(), rtol=1e-6, atol=0)
+    assert (y != old).any(1).all()
 
 
 def test_a_rising_rate_weighs_later_steps_more() -> None:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from sqlmodel import select
 
 from clients import listening, new_token
-from rows import add_attempt, add_checkpoint, add_point, add_run
+from rows import add_attempt, add_checkpoint, add_point, add_run, add_timing
 from server import stream
 from server.app import create_app
 from server.auth import issue_login_code
@@ -195,12 +195,17 @@ def test_the_log_follows_by_offset(client: httpx.Client, app: FastAPI, settings:
         assert until(events, "log").data["text"] == "partial\n"
 
 
-def test_state_and_checkpoints_are_hinted_at(client: httpx.Client, app: FastAPI, settings: Settings, run: Run) -> None:
+def test_state_checkpoints_and_timings_are_hinted_at(
+    client: httpx.Client, app: FastAPI, settings: Settings, run: Run
+) -> None:
     with follow(client, f"run:{run.id}", after="1.3") as events:
         assert until(events, "run").data["state"] == "running"
         with app.state.db.write() as session:
             add_checkpoint(session, settings, session.get_one(Run, run.id))
         assert until(events, "run").data["num_checkpoints"] == 1
+        with app.state.db.write() as session:
+            add_timing(session, session.get_one(Run, run.id), 6, {"other": 1.0})
+        assert until(events, "run").data["last_timed_at"] == 6.0
         with app.state.db.write() as session:
             db_runs.transition(session, run.id, RunState.COMPLETED, actor="supervisor")
         assert until(events, "run").data["state"] == "completed"

@@ -8,7 +8,7 @@ from sqlmodel import Session
 
 from server.db.runs import claim, record
 from server.db.session import Database
-from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState
+from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState, StepTiming
 from server.settings import Settings
 from sparsify_core.config import RunConfig
 from sparsify_core.manifest import file_sha256, write_manifest
@@ -43,6 +43,16 @@ def add_point(
     kind = "finite" if finite else str(float(value))
     place = {"run_id": run.id, "attempt": attempt, "seq": seq, "key": key, "step": seq, "ts": float(seq)}
     session.add(MetricPoint(**place, value=value if finite else None, kind=kind))
+
+
+def add_timing(
+    session: Session, run: Run, step: int, parts_ms: dict[str, float], floor_ms: dict[str, float] | None = None
+) -> StepTiming:
+    """A measured step."""
+    place = {"run_id": run.id, "attempt": 1, "seq": step, "step": step, "ts": float(step)}
+    row = StepTiming(**place, total_ms=sum(parts_ms.values()), parts_ms=parts_ms, floor_ms=floor_ms)
+    session.add(row)
+    return row
 
 
 def add_checkpoint(session: Session, settings: Settings, run: Run, step: int = 20) -> Checkpoint:

@@ -12,7 +12,7 @@ from sqlmodel import col, select
 from rows import claimed_run
 from server.db.runs import claim, release
 from server.db.session import Database
-from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunEvent, RunState
+from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunEvent, RunState, StepTiming
 from server.settings import Settings
 from services import python
 from sparsify_core import events
@@ -63,8 +63,10 @@ def test_every_event_becomes_what_the_pages_read(database: Database, settings: S
     writer.write(events.Metrics(step=1, values={"fvu/layers.0": 0.5, "lr": float("inf")}))
     writer.write(events.Metrics(step=2, values={"fvu/layers.0": float("nan")}))
     writer.write(events.Warned(message="careful"))
+    writer.write(events.StepTimed(step=2, total_ms=3.0, parts_ms={"lm": 2.0, "other": 1.0}, floor_ms={"lm": 0.5}))
+    writer.write(events.StepTimed(step=3, total_ms=1.0, parts_ms={"other": 1.0}))
     writer.write(publish(run_dir, 2))
-    assert ingest(database, run_dir, run_id, fence) == 6
+    assert ingest(database, run_dir, run_id, fence) == 8
     assert ingest(database, run_dir, run_id, fence) == 0
 
     assert points(database, run_id) == [
@@ -79,6 +81,13 @@ def test_every_event_becomes_what_the_pages_read(database: Database, settings: S
         (checkpoint,) = session.exec(select(Checkpoint).where(Checkpoint.run_id == run_id))
         assert checkpoint.evaluation == {"layers.0": {"eval_fvu": 0.25, "eval_l0": "nan"}}
         assert [e.detail for e in session.exec(select(RunEvent).where(RunEvent.kind == "warning"))] == ["careful"]
+        timed = session.exec(select(StepTiming).order_by(col(StepTiming.step))).all()
+        assert [(row.attempt, row.step, row.total_ms, row.parts_ms, row.floor_ms) for row in timed] == [
+            (1, 2, 3.0, {"lm": 2.0, "other": 1.0}, {"lm": 0.5}),
+            (1, 3, 1.0, {"other": 1.0}, None),
+        ]
+        without_floor = select(StepTiming.step).where(col(StepTiming.floor_ms).is_(None))
+        assert list(session.exec(without_floor)) == [3]
 
 
 def test_a_torn_line_waits_and_foreign_lines_are_passed(database: Database, settings: Settings) -> None:
@@ -106,18 +115,23 @@ def test_a_resumed_attempt_replaces_what_lies_behind_its_checkpoint(database: Da
     old = events.EventWriter(run_dir.events(first), attempt=first)
     for step in range(1, 6):
         old.write(events.Metrics(step=step, values={"lr": step}))
+        old.write(events.StepTimed(step=step, total_ms=step, parts_ms={"other": step}))
     ingest(database, run_dir, run_id, first)
     old.write(events.Metrics(step=6, values={"lr": 6}))  # not read yet when the new attempt starts
+    old.write(events.StepTimed(step=6, total_ms=6, parts_ms={"other": 6}))
 
     second = claim_again(database, run_id, first)
     new = events.EventWriter(run_dir.events(second), attempt=second)
     new.write(events.AttemptStarted(resumed_step=3))
     new.write(events.Metrics(step=4, values={"lr": 40}))
+    new.write(events.StepTimed(step=4, total_ms=40, parts_ms={"other": 40}))
     ingest(database, run_dir, run_id, second)
     ingest(database, run_dir, run_id, first)
 
     assert [(attempt, step) for attempt, step, *_ in points(database, run_id)] == [(1, 1), (1, 2), (1, 3), (2, 4)]
     with database.read() as session:
+        timed = session.exec(select(StepTiming).order_by(col(StepTiming.step)))
+        assert [(row.attempt, row.total_ms) for row in timed] == [(1, 1), (1, 2), (1, 3), (2, 40)]
         assert session.get_one(Run, run_id).step == 4
         assert session.get_one(Attempt, (run_id, second)).resumed_step == 3
 

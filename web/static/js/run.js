@@ -12,6 +12,7 @@ const log = new LogView(document.getElementById("log"));
 const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
 const refreshLists = coalesce(() => fire("sb-lists"), 1000);
+const refreshTimings = coalesce(() => fire("sb-timings"), 1000);
 
 function drawAll() {
   for (const chart of charts) chart.draw();
@@ -44,6 +45,7 @@ document.body.addEventListener("sb-metrics", ({ detail }) => {
 document.body.addEventListener("sb-run", () => {
   refreshHead();
   refreshLists();
+  refreshTimings();
 });
 document.body.addEventListener("sb-log", ({ detail }) => {
   if (!log.take(detail)) fire("sb-log-gap");
@@ -51,6 +53,7 @@ document.body.addEventListener("sb-log", ({ detail }) => {
 document.body.addEventListener("sb-resync", () => {
   fire("sb-head");
   fire("sb-lists");
+  fire("sb-timings");
   fire("sb-log-gap");
   loadWithRetry();
 });

@@ -9,34 +9,26 @@ import triton.language as tl
 from torch import Tensor
 
 from sparsify_core.kernels.bits import as_bits, num_bits, relu_bits
-
-GROUP = 32
-"""Latents per group. 16 and 32 selected fastest of 16, 32, 64 and 128 on an H100; 32 has half the maxima of 16."""
+from sparsify_core.kernels.dispatch import GROUP
 
 _GROUPS_PER_PROGRAM = 64
 
 
 @triton.jit
-def _group_max(
-    pre_ptr, max_ptr, M, J, blocks, BITS: tl.constexpr, GROUP: tl.constexpr, TILE: tl.constexpr, WRITE: tl.constexpr
-):
+def _group_maxima(pre_ptr, max_ptr, M, J, blocks, BITS: tl.constexpr, GROUP: tl.constexpr, TILE: tl.constexpr):
     program = tl.program_id(0)
     token = (program // blocks).to(tl.int64)  # N * M may pass 2**31
     groups = (program % blocks) * TILE + tl.arange(0, TILE)
     latents = groups[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
-    cells = pre_ptr + token * M + latents
-    bits = relu_bits(tl.load(cells, mask=latents < M, other=0).to(tl.int32), BITS)
-    if WRITE:
-        tl.store(cells, bits.to(pre_ptr.dtype.element_ty), mask=latents < M)
+    bits = relu_bits(tl.load(pre_ptr + token * M + latents, mask=latents < M, other=0).to(tl.int32), BITS)
     tl.store(max_ptr + token * J + groups, tl.max(bits, axis=1).to(max_ptr.dtype.element_ty), mask=groups < J)
 
 
-def group_max(pre_NM: Tensor, *, relu_in_place: bool = False) -> Tensor:
+def group_maxima(pre_NM: Tensor) -> Tensor:
     """max_NJ[n, j] = max(0, pre[n, GROUP * j], ..., pre[n, GROUP * j + GROUP - 1]); the last group may be shorter.
 
     Args:
         pre_NM: pre-activations, bf16 or fp32, contiguous.
-        relu_in_place: also replace `pre_NM` by its ReLU. `select_topk` does not need that, and it doubles the traffic.
 
     Returns:
         (N, J) in the dtype of `pre_NM`; NaN where the group holds one.
@@ -48,7 +40,7 @@ def group_max(pre_NM: Tensor, *, relu_in_place: bool = False) -> Tensor:
     groups = triton.cdiv(latents, GROUP)
     max_NJ = torch.empty(tokens, groups, dtype=pre_NM.dtype, device=pre_NM.device)
     blocks = triton.cdiv(groups, _GROUPS_PER_PROGRAM)
-    _group_max[(tokens * blocks,)](
+    _group_maxima[(tokens * blocks,)](
         as_bits(pre_NM),
         as_bits(max_NJ),
         latents,
@@ -57,7 +49,6 @@ def group_max(pre_NM: Tensor, *, relu_in_place: bool = False) -> Tensor:
         BITS=num_bits(pre_NM),
         GROUP=GROUP,
         TILE=_GROUPS_PER_PROGRAM,
-        WRITE=relu_in_place,
         num_warps=4,
     )
     return max_NJ

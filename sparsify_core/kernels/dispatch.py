@@ -1,0 +1,96 @@
+"""The one place that decides what runs an operation of a sparse coder, by device, shape and number format, and why.
+
+Needs torch alone: it answers on machines without Triton and CUDA too. `kernels.fast` and the trainer do what is said
+here, `python -m sparsify_core kernels` shows it. How a kernel is launched is the matter of `kernels.tuning`.
+"""
+
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+
+GROUP = 32
+"""Neighbouring latents of which a maximum is taken, so that a selection reads few of them. 16 and 32 selected fastest
+of 16, 32, 64 and 128 on an H100; 32 has half the maxima of 16."""
+
+MAX_K = 1024
+"""What one program of topk holds: k * GROUP pre-activations."""
+
+MAX_GROUPS = 32768
+"""What one program of topk holds: the group maxima of a token."""
+
+MAX_CANDIDATES = 2**31 - 1
+"""What batchtopk counts in 32 bits: the pre-activations in the groups that it chooses from."""
+
+MAX_DEAD = 16384
+"""What one program of keep holds: the dead latents of a token."""
+
+_FUSED_ON = (9, 10)
+"""Major versions of devices that move tensors by themselves and have the shared memory for encode_gemm's tiles."""
+_FUSED_MULTIPLE = 8
+"""A row must be a multiple of 16 bytes for that, 8 bfloat16 numbers."""
+
+
+class Choice(NamedTuple):
+    """Whether an operation runs as a kernel of ours; what runs, in words; and why."""
+
+    is_kernel: bool
+    runs: str
+    why: str
+
+
+def choose_coder(device: torch.device, coder_dtype: str) -> Choice:
+    """What a coder trains by: all the kernels below, in bfloat16, or `kernels.reference`, in float32.
+
+    Args:
+        coder_dtype: as in the configuration.
+    """
+    if coder_dtype == "float32":
+        return Choice(False, "reference", "coder_dtype is float32")
+    if device.type != "cuda":
+        return Choice(False, "reference", f"the device is {device.type}, not cuda")
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        return Choice(False, "reference", f"{torch.cuda.get_device_name(device)} does not compute in bfloat16")
+    if find_spec("triton") is None:
+        return Choice(False, "reference", "Triton is not installed")
+    return Choice(True, "kernels", "CUDA that computes in bfloat16")
+
+
+def choose_encoder(device: torch.device, *, tokens: int, latents: int, width: int) -> Choice:
+    """What computes the pre-activations and the maxima of their groups."""
+    library = "library product, maxima"
+    for size, name in ((width, "inputs"), (latents, "latents")):
+        if size % _FUSED_MULTIPLE:
+            return Choice(False, library, f"{size:,} {name} are no multiple of {_FUSED_MULTIPLE}")
+    if not tokens:
+        return Choice(False, library, "there are no tokens")
+    if device.type != "cuda":
+        return Choice(False, library, f"the device is {device.type}, not cuda")
+    major, minor = torch.cuda.get_device_capability(device)
+    if major not in _FUSED_ON:
+        return Choice(False, library, f"compute capability {major}.{minor} is none of {_FUSED_ON}")
+    return Choice(True, "encode_gemm", f"compute capability {major}.{minor}, multiples of {_FUSED_MULTIPLE}")
+
+
+def choose_selection(activation: str, *, tokens: int, latents: int, k: int) -> Choice:
+    """What finds the active latents. Where no kernel does, it is PyTorch's topk."""
+    groups = -(-latents // GROUP)
+    if activation == "batchtopk":
+        candidates = min(tokens * k, tokens * groups) * GROUP
+        if candidates > MAX_CANDIDATES:
+            return Choice(False, "library topk", f"{candidates:,} candidates are more than {MAX_CANDIDATES:,}")
+        return Choice(True, "batchtopk", f"at most {MAX_CANDIDATES:,} candidates")
+    if activation == "groupmax":
+        return Choice(True, "groupmax", "every shape")
+    if k > MAX_K:
+        return Choice(False, "library topk", f"k = {k:,} is more than {MAX_K:,}")
+    if groups > MAX_GROUPS:
+        return Choice(False, "library topk", f"{latents:,} latents are more than {MAX_GROUPS * GROUP:,}")
+    return Choice(True, "topk", f"k <= {MAX_K:,} and at most {MAX_GROUPS * GROUP:,} latents")
+
+
+def choose_dead(number: int) -> Choice:
+    """What the AuxK loss decodes `number` dead latents by."""
+    if number > MAX_DEAD:
+        return Choice(False, "as other latents, among the dead", f"{number:,} dead latents are more than {MAX_DEAD:,}")
+    return Choice(True, "dead_error, keep", f"at most {MAX_DEAD:,} dead latents")
