@@ -13,6 +13,7 @@ from sparsify_core.capture.device import choose_device
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import SparsifyError
 from sparsify_core.timing import Span
+from sparsify_core.train.reduction import Reduction
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ class Group:
         self.device = choose_device(config.device, self.local_rank)
         self._control: dist.ProcessGroup | None = None
         self._is_own = False
+        self._flag: tuple[Tensor, dist.Work] | None = None
 
     @property
     def is_main(self) -> bool:
@@ -59,19 +61,13 @@ class Group:
             with suppress(RuntimeError):  # another process may be gone already
                 dist.destroy_process_group()
 
-    @Span("communication")
+    def start_adding_up(self, tensors: Iterable[Tensor]) -> Reduction:
+        """Sum each tensor over all processes, in place, while the device goes on; see Reduction."""
+        return Reduction(list(tensors) if self.world_size > 1 else [])
+
     def add_up(self, tensors: Iterable[Tensor]) -> None:
-        """Sum each tensor over all processes, in place; tensors of one dtype travel as one message."""
-        if self.world_size == 1:
-            return
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in tensors:
-            by_dtype.setdefault(tensor.dtype, []).append(tensor)
-        for group in by_dtype.values():
-            flat = torch.cat([tensor.flatten() for tensor in group])
-            dist.all_reduce(flat)
-            for tensor, part in zip(group, torch.split(flat, [t.numel() for t in group]), strict=True):
-                tensor.copy_(part.view_as(tensor))
+        """Sum each tensor over all processes, in place."""
+        self.start_adding_up(tensors).wait()
 
     def any(self, flag: bool) -> bool:
         """True on every process when it is true on one of them."""
@@ -80,6 +76,20 @@ class Group:
         shared = torch.tensor([int(flag)])
         dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self._control)
         return bool(shared.item())
+
+    def any_before(self, flag: bool) -> bool:
+        """True on every process when `flag` was true on one of them at the call before; alone: at this one.
+
+        One call late, so that nobody waits for the slowest process in every step.
+        """
+        if self.world_size == 1:
+            return flag
+        before, shared = self._flag, torch.tensor([int(flag)])
+        self._flag = (shared, dist.all_reduce(shared, op=dist.ReduceOp.MAX, group=self._control, async_op=True))
+        if before is None:
+            return False
+        before[1].wait()
+        return bool(before[0].item())
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes by rank, on every process. For small things: they travel pickled."""

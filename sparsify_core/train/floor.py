@@ -94,6 +94,14 @@ class Floor:
         return num_bytes / self.peak.cache if self.peak.cache else 0.0
 
 
+_ATTENTION = (
+    torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    torch.ops.aten._scaled_dot_product_efficient_attention,
+    torch.ops.aten._scaled_dot_product_cudnn_attention,
+)
+
+
 def build_floor(
     config: RunConfig, tap: ActivationTap, units: Sequence[Unit], group: Group, *, length: int
 ) -> Callable[[], dict[Part, float]] | None:
@@ -123,10 +131,19 @@ def lm_operations(tap: ActivationTap, device: torch.device, length: int) -> floa
     """Operations of the language model on one sequence of `length` tokens, as far as the hookpoints need it; of fused
     attention the causal half.
     """
-    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_ATTENTION, _attention_operations))
+    with torch.compiler.set_stance("force_eager"), counter:
         tap.run(torch.zeros(1, length, dtype=torch.int64, device=device), lambda *_: None)
     counts = counter.get_flop_counts().get("Global", {})
     return causal_operations({str(operation): count for operation, count in counts.items()})
+
+
+def _attention_operations(
+    query_shape: torch.Size, key_shape: torch.Size, value_shape: torch.Size, *_args: object, **_options: object
+) -> int:
+    """PyTorch's own count refuses queries that share keys and values."""
+    batch, heads, length, width = query_shape
+    return 2 * batch * heads * length * key_shape[-2] * (width + value_shape[-1])
 
 
 def causal_operations(counts: Mapping[str, int]) -> float:

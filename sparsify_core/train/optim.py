@@ -68,10 +68,10 @@ class CoderOptimizer:
         in_one_pass = config.optimizer == "signum" or (config.optimizer == "adam" and bits == 32)
         self._is_fused = in_one_pass and all(coder.trains_fast for coder in coders.values())
 
-    @property
-    def lr(self) -> float:
-        """Rate of the first coder's first group in its last step."""
-        return float(next(iter(self._own.values())).bases[0].param_groups[0]["lr"])
+    def lr(self, step: int) -> float:
+        """Rate of the first coder's first group in optimizer step `step`, counted from 0."""
+        own = next(iter(self._own.values()))
+        return self._rate(own, own.bases[0].param_groups[0], step)
 
     @Span("optimizer")
     def step(self, step: int, name: str, scale: Tensor) -> None:
@@ -83,17 +83,20 @@ class CoderOptimizer:
             scale: what the gradients are multiplied by, a float32 scalar on their device.
         """
         coder, own = self._coders[name], self._own[name]
-        if own.schedule_free is None:
-            for group in (group for base in own.bases for group in base.param_groups):
-                group["lr"] = group["peak_lr"] * lr_factor(
-                    step, self._num_steps, group["warmup_steps"], starts_at_zero=self._starts_at_zero
-                )
+        for group in (group for base in own.bases for group in base.param_groups):
+            group["lr"] = self._rate(own, group, step)
         if self._is_fused:
             _step_fused(coder, own, scale)
         else:
             _step_in_turn(coder, own, scale)
         for base in own.bases:
             base.zero_grad(set_to_none=True)
+
+    def _rate(self, own: _Own, group: Mapping[str, Any], step: int) -> float:
+        if own.schedule_free is not None:
+            return float(group["lr"])
+        factor = lr_factor(step, self._num_steps, group["warmup_steps"], starts_at_zero=self._starts_at_zero)
+        return float(group["peak_lr"]) * factor
 
     @contextmanager
     @torch.no_grad()

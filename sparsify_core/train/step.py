@@ -1,6 +1,7 @@
 """What one optimizer step gathers for one coder, over its micro-batches and over all processes."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +15,7 @@ from sparsify_core.model.losses import Moments, loss_sums
 from sparsify_core.model.selection import select_from
 from sparsify_core.timing import Span
 from sparsify_core.train.dead import DeadLatents
-from sparsify_core.train.distributed import Group
-from sparsify_core.train.optim import CoderOptimizer, scale_gradients
+from sparsify_core.train.optim import scale_gradients
 from sparsify_core.train.threshold import threshold_of
 from sparsify_core.train.units import Unit
 
@@ -51,8 +51,6 @@ class StepSums:
         coder = unit.coder
         self._unit = unit
         self._config = config
-        # b_dec is near the mean of the targets, the same on every process and constant within the step.
-        self.moments = Moments(coder.b_dec.detach().clone())
         # error, AuxK, Multi-TopK, active latents
         self.sums_4 = torch.zeros(4, dtype=torch.float64, device=coder.b_dec.device)
         # of end-to-end training: summed loss, predicted tokens
@@ -63,6 +61,13 @@ class StepSums:
         self._dead: DeadLatents | None = None
         if config.auxk_alpha:
             self._dead = DeadLatents(unit.tokens_since_fired_M > config.dead_feature_threshold)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Of the targets, around b_dec, which is near their mean, the same on every process and constant within the
+        step: but not before this coder trains, for the step before may have left its update to then.
+        """
+        return Moments(self._unit.coder.b_dec.detach().clone())
 
     def add(self, x_ND: Tensor, y_NE: Tensor) -> None:
         """Forward and backward on one batch, in `micro_acc_steps` chunks."""
@@ -135,8 +140,8 @@ class StepSums:
         fired = torch.ones_like(active) if self._config.upstream_compat else active
         self.fired_M.scatter_reduce_(0, latents.indices.flatten().long(), fired.flatten().int(), "amax")
 
-    def tensors(self) -> list[Tensor]:
-        """Everything that must be summed over the processes."""
+    def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Everything that must be summed over the processes: gradients of the matrices, and all the rest."""
         moments = self.moments
         if self._scale is not None:  # other processes have other scales
             scale_gradients(self._unit.coder, 1 / self._scale)
@@ -145,8 +150,10 @@ class StepSums:
             if p.grad is None:  # every token of this process is excluded, but the others wait for its share
                 p.grad = torch.zeros_like(p)
             grads.append(p.grad)
+        matrices, vectors = ([grad for grad in grads if (grad.dim() >= 2) is is_matrix] for is_matrix in (True, False))
         token_loss = [self.token_loss, self.num_predicted]
-        return [*grads, moments.count, moments.sum_D, moments.square, self.sums_4, *token_loss, self.fired_M]
+        others = [moments.count, moments.sum_D, moments.square, self.sums_4, *token_loss, self.fired_M]
+        return matrices, [*vectors, *others]
 
     def finish(self) -> tuple[StepStats, Tensor]:
         """Update the dead counters. Returns also what turns the summed gradient into that of the loss, float32."""
@@ -171,20 +178,3 @@ class StepSums:
             token_loss=self.token_loss / self.num_predicted.clamp(min=1),
         )
         return stats, scale
-
-
-def finish_step(sums: StepSums, unit: Unit, optimizer: CoderOptimizer, replicas: Group | None, step: int) -> Tensor:
-    """Combine the processes and apply optimizer step `step` (from 0) to one coder.
-
-    Args:
-        replicas: the processes that train the same coder; None when this one has seen all of its tokens.
-
-    Returns:
-        (fields of StepStats) float64 on the device.
-    """
-    tensors = sums.tensors()
-    if replicas is not None:
-        replicas.add_up(tensors)
-    stats, scale = sums.finish()
-    optimizer.step(step, unit.name, scale)
-    return torch.stack(stats)

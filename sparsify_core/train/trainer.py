@@ -1,6 +1,6 @@
 """The training loop: batches -> activations -> coders -> optimizer step, with checkpoints on the way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
@@ -21,6 +21,7 @@ from sparsify_core.timing import spanned
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.exchange import Exchange
+from sparsify_core.train.finish import StepEnd
 from sparsify_core.train.floor import build_floor
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.placement import Placement
@@ -30,7 +31,7 @@ from sparsify_core.train.saving import Saver
 from sparsify_core.train.schedule import decayed_k, divisor_from
 from sparsify_core.train.start import initialize_biases
 from sparsify_core.train.state import load_state
-from sparsify_core.train.step import Batch, StepSums, finish_step
+from sparsify_core.train.step import Batch, StepSums
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit
 from sparsify_core.train.waterfall import Waterfall
@@ -73,13 +74,17 @@ class Trainer:
         self._cached = cached
         self._end_to_end = end_to_end
         self._placement = placement
-        self._exchange = None if placement.owners is None else Exchange(group, placement.owners)
+        self._replicas = group if placement.owners is None and group.world_size > 1 else None
         self._units = units
         self._by_hookpoint: dict[str, list[Unit]] = {}
         for unit in units:
             self._by_hookpoint.setdefault(unit.hookpoint, []).append(unit)
         # The kernels read bfloat16 as it is; float16 has too small a range to compute in.
         self._keeps_dtype = tap.dtype == torch.bfloat16 and all(unit.coder.trains_fast for unit in units)
+        self._exchange = None
+        if placement.owners is not None:
+            rows_vary = bool(exclude_tokens)  # `exclude_first` leaves as many of one batch as of another
+            self._exchange = Exchange(group, placement.owners, rows_vary=rows_vary, keeps_dtype=self._keeps_dtype)
         self._exclude_tokens = exclude_tokens
         self._max_token_id = max_token_id
         self._group = group
@@ -104,6 +109,7 @@ class Trainer:
         self._waterfall = Waterfall(every, group.device, reporter, floor)
         self._first_step = 0
         self._last_batch: Batch | None = None
+        self._end: StepEnd | None = None
         held_out = None
         if len(sequences.held_out):
             held_out = HeldOut(sequences.held_out_tokens(), exclude_tokens, config.exclude_first)
@@ -149,13 +155,14 @@ class Trainer:
             done = step + 1
             last = done == self.num_steps
             saving = last or done % self._config.save_every == 0
-            stopping = self._group.any(bool(self.stop))
+            stopping = self._group.any_before(bool(self.stop))
             evaluating = bool(self._config.eval_every) and done % self._config.eval_every == 0
             pausing = stopping or saving or evaluating
             if done % self._config.log_every == 0 or pausing:
                 self._note(done, stats)
             if not pausing:
                 continue
+            self._settle()
             self._points.flush()  # nothing is saved behind a loss that is not finite
             self._waterfall.flush()
             with self._points.pause():
@@ -172,51 +179,49 @@ class Trainer:
     def _train_step(self, step: int) -> Tensor:
         self._set_k(step)
         sums = {unit.name: StepSums(unit, self._config) for unit in self._units}
-        stats: dict[str, Tensor] = {}
-        replicas = self._group if self._exchange is None else None
-
-        def finish(unit: Unit) -> None:
-            stats[unit.name] = finish_step(sums[unit.name], unit, self._optimizer, replicas, step)
-
+        end = StepEnd(sums, self._optimizer, self._replicas, step)
         *earlier, last = spanned("data", self._batches(step))
         for batch in earlier:
             self._add_batch(sums, batch)
-        # A coder whose tokens were all seen here is done with them before the model goes on: its gradient is let go.
-        self._add_batch(sums, last, finish if self._group.world_size == 1 or replicas is None else None)
-        for unit in self._units:
-            if unit.name not in stats:
-                finish(unit)
-        return torch.stack([stats[unit.name] for unit in self._units])
+        self._add_batch(sums, last, end)
+        stats = end.finish()
+        self._end = end
+        return stats
 
-    def _add_batch(self, sums: dict[str, StepSums], batch: Batch, finish: Callable[[Unit], None] | None = None) -> None:
-        """Forward and backward of all coders. On the activations, `finish` is called for each as soon as that is over.
+    def _settle(self) -> None:
+        """Update what the step before has left to be updated."""
+        if self._end is not None:
+            self._end.settle()
 
-        Nothing is called where no token counts.
+    def _add_batch(self, sums: dict[str, StepSums], batch: Batch, end: StepEnd | None = None) -> None:
+        """Forward and backward of all coders.
+
+        Args:
+            end: of the step, with its last batch. On the activations each coder is completed there as soon as it has
+                seen them; then the model runs even if no token counts, for all replicas to go by the same order.
         """
         input_ids, kept, source = batch
         has_tokens = kept is None or len(kept) > 0
         if has_tokens:
             self._last_batch = batch
-        train = partial(self._train_coders, sums, finish)
+        train = partial(self._train_coders, sums, end)
         if self._end_to_end is not None:
+            self._settle()
             self._end_to_end.add(sums, input_ids, kept)
         elif self._exchange is not None:
             self._exchange.run(source, input_ids, kept, train)
-        elif has_tokens:
+        elif has_tokens or end is not None:
             source.run(input_ids, partial(_of_kept, kept, train), keeps_dtype=self._keeps_dtype)
 
     def _train_coders(
-        self,
-        sums: dict[str, StepSums],
-        finish: Callable[[Unit], None] | None,
-        hookpoint: str,
-        x_ND: Tensor,
-        y_NE: Tensor,
+        self, sums: dict[str, StepSums], end: StepEnd | None, hookpoint: str, x_ND: Tensor, y_NE: Tensor
     ) -> None:
+        self._settle()
         for unit in self._by_hookpoint[hookpoint]:
-            sums[unit.name].add(x_ND, y_NE)
-            if finish is not None:
-                finish(unit)
+            if len(y_NE):
+                sums[unit.name].add(x_ND, y_NE)
+            if end is not None:
+                end.complete(unit.name)
 
     def _set_k(self, step: int) -> None:
         """One k per optimizer step, so that accumulation stays equal to one big batch."""
@@ -252,7 +257,7 @@ class Trainer:
         return host
 
     def _note(self, step: int, stats: Tensor) -> None:
-        values = {"lr": self._optimizer.lr}
+        values = {"lr": self._optimizer.lr(step - 1)}
         if self._config.k_decay_steps:
             values["k"] = float(self._units[0].coder.k)
         self._points.note(step, self._of_all_coders(stats), values)

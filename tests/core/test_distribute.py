@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,6 +48,43 @@ def test_owners_equal_one_process_with_the_whole_batch(attempt: Any, train: Trai
         assert files[1] == files[0] | {"training-rank1.safetensors"}
 
 
+def assert_replicas_are_equal(run_dir: Path) -> None:
+    own, other = (torch.load(run_dir / f"rank{rank}.pt") for rank in range(2))
+    for coder, weights in own.items():
+        for key, tensor in weights.items():
+            assert torch.equal(tensor, other[coder][key]), (coder, key)
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("one_core")
+def test_a_replica_without_rows_takes_part(attempt: Any, train: TrainFunction, tmp_path: Path) -> None:
+    excluded = 5
+    tokens = np.random.default_rng(0).integers(10, 60, (40, 16)).astype(np.uint16)
+    order = np.random.default_rng(42).permutation(40)  # as the run shuffles
+    # In a step of four sequences the processes take turns: 0 and 2 are the first one's, 1 and 3 the other's.
+    for step, empty in enumerate([(3,), (2,), (0, 2), (1, 3), (0, 1), (1, 2)]):
+        tokens[order[[4 * step + place for place in empty]]] = excluded
+    tokens.tofile(tmp_path / "tokens.bin")
+    # The model comes by the second of the hookpoints first.
+    changes = {**SPREAD, "exclude_tokens": [excluded], "batch_size": 1, "eval_tokens": 0, "lr": 1e-3}
+    cases = {"replicas": False, "owners": True}
+    words = [
+        attempt(name, **{**changes, "grad_acc_steps": 2, "distribute_modules": owners})
+        for name, owners in cases.items()
+    ]
+    for own in words:
+        own["words"][1] = str(tmp_path / "tokens.bin")
+    torchrun(tmp_path, words)
+    one = train("one", dataset=tmp_path / "tokens.bin", **{**changes, "grad_acc_steps": 4, "distribute_modules": False})
+    assert_replicas_are_equal(tmp_path / "replicas")
+    for name in cases:
+        two = Trained(0, RunDir(tmp_path / name))
+        for coder in HOOKPOINTS:
+            assert two.series(f"fvu/{coder}") == pytest.approx(one.series(f"fvu/{coder}"), rel=1e-4)
+            for key, tensor in one.weights(10, coder).items():
+                torch.testing.assert_close(two.weights(10, coder)[key], tensor, atol=2e-4, rtol=1e-3)
+
+
 @pytest.mark.integration
 def test_two_processes_resume_bit_for_bit(attempt: Any, train: TrainFunction, tmp_path: Path) -> None:
     cases: dict[str, dict[str, Any]] = {
@@ -70,6 +108,7 @@ def test_two_processes_resume_bit_for_bit(attempt: Any, train: TrainFunction, tm
         assert files[0].keys() == files[1].keys()
         different = {file for file in files[0] if files[0][file] != files[1][file]}
         assert different == {"config.json"}  # it holds `resume`
+    assert_replicas_are_equal(tmp_path / "replicas-whole")
     last = train("replicas-whole", resume=True, **cases["replicas"], batch_size=2).events(2)[-1]
     assert last.reason_code == "checkpoint_error"
     assert "trained by 2 processes and can only be resumed by as many, not by 1 process" in last.message

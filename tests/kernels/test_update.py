@@ -67,7 +67,7 @@ def test_steps_are_those_of_the_optimizer(optimizer_name: str, d_in: int, transc
         for name, p in params.items():
             shared = {
                 "scale": scale,
-                "lr": optimizer.lr,
+                "lr": optimizer.lr(step),
                 "normalize": name == "W_dec" and not transcode,
                 "copy": None if name == "b_dec" else copies[name],
             }
