@@ -193,7 +193,7 @@ def test_steps_are_those_of_the_optimizer_in_float64(optimizer_name: str, case: 
         scale = -torch.rand((), device=DEVICE)
         rows_ME = parameters[0].weight if parameters[0].copy is None else parameters[0].copy
         expected = _reference_step(coder, optimizer, batch, rows_ME, scale, step)
-        rule = _rule(optimizer_name, step)._replace(lr=optimizer.lr)
+        rule = _rule(optimizer_name, step)._replace(lr=optimizer.lr(step))
         actual = sparse_update.sparse_update(
             **batch, W_dec=parameters[0], W_enc=parameters[1], b_enc=parameters[2],
             rule=rule, scale=scale, normalize=case.normalize, with_centre=True,
