@@ -15,6 +15,18 @@ from sparsify_core.kernels import tuning
 from sparsify_core.kernels.bits import as_bits, num_bits, rank_of, relu_bits, take_largest
 from sparsify_core.kernels.dispatch import GROUP, MAX_GROUPS, MAX_K
 
+_SHORT = 2
+"""Times K: room of the list to which the latents that can still be among the K largest are moved."""
+
+
+@triton.jit
+def _put(acts_ptr, indices_ptr, values, latents, K, BITS: tl.constexpr):
+    taken = take_largest(values, K, BITS)
+    rank = rank_of(taken)
+    tl.debug_barrier()  # no thread may overwrite a chosen group that another has yet to read
+    tl.store(acts_ptr + rank, values.to(acts_ptr.dtype.element_ty), mask=taken)
+    tl.store(indices_ptr + rank, latents, mask=taken)
+
 
 @triton.jit
 def _select_topk(
@@ -22,6 +34,7 @@ def _select_topk(
     max_ptr,
     acts_ptr,
     indices_ptr,
+    short_ptr,
     M,
     J,
     K,
@@ -29,27 +42,39 @@ def _select_topk(
     GROUP: tl.constexpr,
     J_PADDED: tl.constexpr,
     K_PADDED: tl.constexpr,
+    SHORT: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64)
-    chosen_ptr = indices_ptr + token * K
+    acts_ptr += token * K
+    indices_ptr += token * K
+    short_ptr += token * SHORT
     groups = tl.arange(0, J_PADDED)
     maxima = tl.load(max_ptr + token * J + groups, mask=groups < J, other=-1).to(tl.int32)
     num_chosen = tl.minimum(J, K)
     taken = take_largest(maxima, num_chosen, BITS)
     # Registers cannot be compacted, so the chosen groups pass through the row of the output.
-    tl.store(chosen_ptr + rank_of(taken), groups, mask=taken)
+    tl.store(indices_ptr + rank_of(taken), groups, mask=taken)
+    lowest = tl.min(tl.where(taken, maxima, 0x7FFFFFFF), axis=0)
     tl.debug_barrier()
     ranks = tl.arange(0, K_PADDED)
-    chosen = tl.load(chosen_ptr + ranks, mask=ranks < num_chosen, other=0)
+    chosen = tl.load(indices_ptr + ranks, mask=ranks < num_chosen, other=0)
     latents = chosen[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     exists = (ranks < num_chosen)[:, None] & (latents < M)
     values = relu_bits(tl.load(pre_ptr + token * M + latents, mask=exists, other=0).to(tl.int32), BITS)
     values = tl.reshape(tl.where(exists, values, -1), (K_PADDED * GROUP,))
-    taken = take_largest(values, K, BITS)
-    rank = rank_of(taken)
-    tl.debug_barrier()  # no thread may overwrite a chosen group that another has yet to read
-    tl.store(acts_ptr + token * K + rank, values.to(acts_ptr.dtype.element_ty), mask=taken)
-    tl.store(chosen_ptr + rank, tl.reshape(latents, (K_PADDED * GROUP,)), mask=taken)
+    latents = tl.reshape(latents, (K_PADDED * GROUP,))
+    # Each chosen group has one latent that reaches the lowest of their maxima, few have two: mostly the list is short.
+    reaches = values >= lowest
+    count = tl.sum(reaches.to(tl.int32), axis=0)
+    if (count >= K) & (count <= SHORT):
+        tl.store(short_ptr + rank_of(reaches), (values.to(tl.int64) << 32) | latents, mask=reaches)
+        tl.debug_barrier()
+        places = tl.arange(0, SHORT)
+        listed = tl.load(short_ptr + places, mask=places < count, other=-1)
+        # -1 stays below all numbers, as it is -1 in its upper half too.
+        _put(acts_ptr, indices_ptr, (listed >> 32).to(tl.int32), listed.to(tl.int32), K, BITS)
+    else:
+        _put(acts_ptr, indices_ptr, values, latents, K, BITS)
 
 
 def select_topk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -77,6 +102,7 @@ def select_topk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> tuple[Tensor, Tensor]
     acts = torch.empty(tokens, k, dtype=pre_NM.dtype, device=pre_NM.device)
     indices = torch.empty(tokens, k, dtype=torch.int32, device=pre_NM.device)
     k_padded, groups_padded = triton.next_power_of_2(k), triton.next_power_of_2(groups)
+    short = torch.empty(tokens, _SHORT * k_padded, dtype=torch.int64, device=pre_NM.device)
 
     def run(launch: tuning.Launch) -> None:
         _select_topk[(tokens,)](
@@ -84,6 +110,7 @@ def select_topk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> tuple[Tensor, Tensor]
             as_bits(max_NJ),
             as_bits(acts),
             indices,
+            short,
             latents,
             groups,
             k,
@@ -91,6 +118,7 @@ def select_topk(pre_NM: Tensor, max_NJ: Tensor, k: int) -> tuple[Tensor, Tensor]
             GROUP=GROUP,
             J_PADDED=groups_padded,
             K_PADDED=k_padded,
+            SHORT=short.shape[1],
             **launch,
         )
 
