@@ -30,6 +30,7 @@ OPERATIONS = [
     "dead_error",
     "token_loss",
     "update",
+    "sparse_update",
 ]
 _COLUMNS = ["kernel", "what", "shape", "ours ms", "reference ms", "reference", "speed-up", "reached"]
 

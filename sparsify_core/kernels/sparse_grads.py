@@ -11,39 +11,16 @@ import triton.language as tl
 from torch import Tensor
 
 from sparsify_core.kernels.by_latent import SEGMENT, ByLatent, sort_by_latent
+from sparsify_core.kernels.entry_sums import sum_entries, sum_parts
 from sparsify_core.kernels.reference import SparseGradients
-from sparsify_core.kernels.rows import dot, load_row, split_width, store_row
+from sparsify_core.kernels.rows import load_row, split_width, store_row
 
 _BLOCK_BYTES = 32 * 2**20
 """Of token rows (x and gradient) that stay in the L2 cache while latent after latent asks for them."""
 _MAX_BLOCKED_WIDTH = 1024
 """Wider rows are read too few times each: measured, further visits of the gradients then cost more than they save."""
-_COMBINED_ROWS = 8
-_MAX_COMBINED_COLUMNS = 256
-
-
-@triton.jit
-def _load_positions(order_P, i, end, UNROLL: tl.constexpr):
-    positions = ()
-    for u in tl.static_range(UNROLL):
-        positions += (tl.load(order_P + i + u, mask=i + u < end, other=0),)
-    return positions
-
-
-@triton.jit
-def _load_entry(
-    position, ok, tokens_P, acts_P, grad_NE, x_ND, active,
-    E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
-    HAS_TOKENS: tl.constexpr,
-):  # fmt: skip
-    if HAS_TOKENS:
-        token = tl.load(tokens_P + position, mask=ok, other=0).to(tl.int64)
-    else:
-        token = (position.to(tl.int32) // active).to(tl.int64)
-    act = tl.load(acts_P + position, mask=ok, other=0.0).to(tl.float32)
-    g1, g2 = load_row(grad_NE, token, ok, E, E1, E2)
-    x1, x2 = load_row(x_ND, token, ok, D, D1, D2)
-    return act, g1, g2, x1, x2
+COMBINED_ROWS = 8
+MAX_COMBINED_COLUMNS = 256
 
 
 @triton.jit
@@ -73,43 +50,10 @@ def _segment_kernel(
         first_segment = tl.load(first_segment_M + latent)
         begin = tl.load(starts_M + latent) + (segment - first_segment) * LENGTH
         end = tl.minimum(begin + LENGTH, tl.load(starts_M + latent + 1))
-        w1, w2 = load_row(W_dec_ME, row, begin < end, E, E1, E2)
-        w1 = w1.to(tl.float32)
-        w2 = w2.to(tl.float32)
-        dec1 = tl.zeros_like(w1)
-        dec2 = tl.zeros_like(w2)
-        enc1 = tl.zeros((D1,), tl.float32)
-        enc2 = tl.zeros((D2 if D2 > 0 else 1,), tl.float32)
-        bias = 0.0
-        count = 0
-        ahead = _load_positions(order_P, begin, end, UNROLL)
-        for i in range(begin, end, UNROLL):
-            # All loads of a round, and where the next one finds its rows, are issued before the first sum needs one.
-            positions = ahead
-            entries = ()
-            for u in tl.static_range(UNROLL):
-                entries += (
-                    _load_entry(
-                        positions[u], i + u < end, tokens_P, acts_P, grad_NE, x_ND, active,
-                        E, E1, E2, D, D1, D2, HAS_TOKENS,
-                    ),
-                )  # fmt: skip
-            ahead = _load_positions(order_P, i + UNROLL, end, UNROLL)
-            for u in tl.static_range(UNROLL):
-                act, g1, g2, x1, x2 = entries[u]
-                g1 = g1.to(tl.float32)
-                g2 = g2.to(tl.float32)
-                slope = dot(g1, g2, w1, w2)
-                if not STRAIGHT_THROUGH:
-                    slope = tl.where(act > 0, slope, 0.0)
-                if WITH_ACTS:
-                    tl.store(to_acts_P + positions[u], slope, mask=i + u < end)
-                dec1 += act * g1
-                dec2 += act * g2
-                enc1 += slope * x1.to(tl.float32)
-                enc2 += slope * x2.to(tl.float32)
-                bias += slope
-                count += (act > 0).to(tl.int32)
+        dec1, dec2, enc1, enc2, bias, count = sum_entries(
+            begin, end, row, order_P, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME, to_acts_P, active,
+            E, E1, E2, D, D1, D2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, WITH_ACTS,
+        )  # fmt: skip
         factor = tl.load(scale)
         dec1 *= factor
         dec2 *= factor
@@ -140,13 +84,7 @@ def _add_parts(
     ok = columns < WIDTH
     total = tl.load(to_MW + row * WIDTH + columns, mask=ok, other=0.0)
     for first in range(slot, end, ROWS):
-        rows = first + tl.arange(0, ROWS)
-        part = tl.load(
-            part_TW + rows.to(tl.int64)[:, None] * WIDTH + columns[None, :],
-            mask=(rows < end)[:, None] & ok[None, :],
-            other=0.0,
-        )
-        total += tl.sum(part, axis=0)
+        total += sum_parts(first, end, part_TW, columns, WIDTH, ROWS)
     tl.store(to_MW + row * WIDTH + columns, total, mask=ok)
 
 
@@ -196,7 +134,7 @@ def sparse_gradients(
     Raises:
         ValueError: shapes, types or devices that do not fit, or a table that is not contiguous.
     """
-    _check(x_ND, grad_NE, acts, indices, W_dec_ME, tokens_P)
+    check_entries(x_ND, grad_NE, acts, indices, W_dec_ME, tokens_P)
     num_latents = len(W_dec_ME)
     to = _empty_gradients(x_ND, W_dec_ME)
     to = to._replace(acts=torch.empty_like(acts, dtype=torch.float32) if with_acts else None)
@@ -237,7 +175,7 @@ def _add_block(
     num_parts = len(entries.latent_T)
     part_dec_TE, part_enc_TD = to.W_dec_ME.new_empty(num_parts, E), to.W_enc_MD.new_empty(num_parts, D)
     part_bias_T, part_counts_T = to.b_enc_M.new_empty(num_parts), to.counts_M.new_empty(num_parts)
-    num_warps, unroll = _launch_shape(max(D, E))
+    num_warps, unroll = launch_shape(max(D, E))
     _segment_kernel[(len(entries.latent_S),)](
         entries.order_P, entries.starts_M, entries.first_segment_M, entries.latent_S,
         entries.order_P if tokens_P is None else tokens_P, acts, grad_NE, x_ND, W_dec_ME,
@@ -247,15 +185,15 @@ def _add_block(
         STRAIGHT_THROUGH=straight_through, ACCUMULATE=accumulate, WITH_ACTS=to.acts is not None, num_warps=num_warps,
     )  # fmt: skip
     if num_parts:
-        columns = min(_MAX_COMBINED_COLUMNS, triton.next_power_of_2(max(D, E)))
+        columns = min(MAX_COMBINED_COLUMNS, triton.next_power_of_2(max(D, E)))
         _combine_kernel[(num_parts, triton.cdiv(max(D, E), columns))](
             entries.latent_T, entries.first_segment_M, part_dec_TE, part_enc_TD, part_bias_T, part_counts_T,
             to.W_dec_ME, to.W_enc_MD, to.b_enc_M, to.counts_M, num_latents,
-            E, D, ROWS=_COMBINED_ROWS, COLUMNS=columns, num_warps=4,
+            E, D, ROWS=COMBINED_ROWS, COLUMNS=columns, num_warps=4,
         )  # fmt: skip
 
 
-def _launch_shape(width: int) -> tuple[int, int]:
+def launch_shape(width: int) -> tuple[int, int]:
     """(warps, entries read at a time) of a program: one warp while its rows fit; sums across warps cost barriers."""
     if width <= 640:
         return 1, 4
@@ -284,7 +222,7 @@ def _empty_gradients(x_ND: Tensor, W_dec_ME: Tensor) -> SparseGradients:
     )
 
 
-def _check(
+def check_entries(
     x_ND: Tensor, grad_NE: Tensor, acts: Tensor, indices: Tensor, W_dec_ME: Tensor, tokens_P: Tensor | None
 ) -> None:
     if len(x_ND) != len(grad_NE) or grad_NE.shape[1] != W_dec_ME.shape[1]:

@@ -15,9 +15,9 @@ from torch import Tensor
 from sparsify_core.kernels.rows import dot, load_row, split_width, store_row
 
 _FLAT_BLOCK = 1024
-_BETAS = (0.9, 0.999)
-_ADAM_EPS = 1e-8
-_NORM_EPS = torch.finfo(torch.float32).eps
+BETAS = (0.9, 0.999)
+ADAM_EPS = 1e-8
+NORM_EPS = torch.finfo(torch.float32).eps
 
 
 @triton.jit
@@ -27,7 +27,7 @@ def _lerp(start, end, weight):
 
 
 @triton.jit
-def _signum(y, z, grad, lr, share, MOMENTUM: tl.constexpr):
+def signum(y, z, grad, lr, share, MOMENTUM: tl.constexpr):
     """SignSGD moves z; x is its average, to deploy; y = (1 - MOMENTUM) z + MOMENTUM x, where the gradient was taken."""
     x = _lerp(y, z, 1.0 - 1.0 / MOMENTUM)
     sign = (grad > 0).to(tl.float32) - (grad < 0).to(tl.float32)
@@ -37,7 +37,7 @@ def _signum(y, z, grad, lr, share, MOMENTUM: tl.constexpr):
 
 
 @triton.jit
-def _adam(
+def adam(
     p, average, square, grad, lr, correction, root_correction, B1: tl.constexpr, B2: tl.constexpr, EPS: tl.constexpr
 ):
     average += (1.0 - B1) * (grad - average)
@@ -56,7 +56,7 @@ def _signum_flat_kernel(
     grad = tl.load(grad_P + at, mask=ok, other=0.0) * tl.load(scale)
     y = tl.load(y_P + at, mask=ok, other=0.0)
     z = tl.load(z_P + at, mask=ok, other=0.0)
-    y, z = _signum(y, z, grad, lr, share, MOMENTUM)
+    y, z = signum(y, z, grad, lr, share, MOMENTUM)
     tl.store(y_P + at, y, mask=ok)
     tl.store(z_P + at, z, mask=ok)
     if COPY:
@@ -74,9 +74,7 @@ def _adam_flat_kernel(
     p = tl.load(p_P + at, mask=ok, other=0.0)
     average = tl.load(average_P + at, mask=ok, other=0.0)
     square = tl.load(square_P + at, mask=ok, other=0.0)
-    p, average, square = _adam(
-        p, average, square, grad, lr, tl.load(corrections), tl.load(corrections + 1), B1, B2, EPS
-    )
+    p, average, square = adam(p, average, square, grad, lr, tl.load(corrections), tl.load(corrections + 1), B1, B2, EPS)
     tl.store(p_P + at, p, mask=ok)
     tl.store(average_P + at, average, mask=ok)
     tl.store(square_P + at, square, mask=ok)
@@ -85,30 +83,68 @@ def _adam_flat_kernel(
 
 
 @triton.jit
-def _load_tangent(
-    p_RW, grad_RW, row, scale, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr
-):  # fmt: skip
-    """A row of unit norm and its scaled gradient without the part along it, both in pieces."""
-    p1, p2 = load_row(p_RW, row, True, WIDTH, FIRST, SECOND)
-    g1, g2 = load_row(grad_RW, row, True, WIDTH, FIRST, SECOND)
-    factor = tl.load(scale)
-    g1 *= factor
-    g2 *= factor
+def _tangent(p1, p2, g1, g2):
+    """A gradient in pieces without what points along a row of unit norm."""
     along = dot(g1, g2, p1, p2)
-    return p1, p2, g1 - along * p1, g2 - along * p2
+    return g1 - along * p1, g2 - along * p2
 
 
 @triton.jit
-def _store_normalized(
-    p_RW, copy_RW, row, p1, p2,
-    WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, COPY: tl.constexpr, NORM_EPS: tl.constexpr,
+def _store_weights(
+    p_RW, copy_RW, row, p1, p2, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr,
+    NORMALIZE: tl.constexpr, NORM_EPS: tl.constexpr, COPY: tl.constexpr,
 ):  # fmt: skip
-    norm = tl.sqrt_rn(dot(p1, p2, p1, p2)) + NORM_EPS
-    p1 /= norm
-    p2 /= norm
+    if NORMALIZE:
+        norm = tl.sqrt_rn(dot(p1, p2, p1, p2)) + NORM_EPS
+        p1 /= norm
+        p2 /= norm
     store_row(p_RW, row, p1, p2, WIDTH, FIRST, SECOND)
     if COPY:
         store_row(copy_RW, row, p1, p2, WIDTH, FIRST, SECOND)
+
+
+@triton.jit
+def signum_row(
+    y_RW, z_RW, copy_RW, row, y1, y2, g1, g2, lr, share, MOMENTUM: tl.constexpr,
+    WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr,
+    NORMALIZE: tl.constexpr, NORM_EPS: tl.constexpr, COPY: tl.constexpr,
+):  # fmt: skip
+    """Step a row from its weights y and its scaled gradient, both in pieces."""
+    if NORMALIZE:
+        g1, g2 = _tangent(y1, y2, g1, g2)
+    z1, z2 = load_row(z_RW, row, True, WIDTH, FIRST, SECOND)
+    y1, z1 = signum(y1, z1, g1, lr, share, MOMENTUM)
+    y2, z2 = signum(y2, z2, g2, lr, share, MOMENTUM)
+    store_row(z_RW, row, z1, z2, WIDTH, FIRST, SECOND)
+    _store_weights(y_RW, copy_RW, row, y1, y2, WIDTH, FIRST, SECOND, NORMALIZE, NORM_EPS, COPY)
+
+
+@triton.jit
+def adam_row(
+    p_RW, average_RW, square_RW, copy_RW, row, p1, p2, g1, g2, corrections, lr,
+    B1: tl.constexpr, B2: tl.constexpr, EPS: tl.constexpr,
+    WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr,
+    NORMALIZE: tl.constexpr, NORM_EPS: tl.constexpr, COPY: tl.constexpr,
+):  # fmt: skip
+    """Step a row from its weights p and its scaled gradient, both in pieces."""
+    if NORMALIZE:
+        g1, g2 = _tangent(p1, p2, g1, g2)
+    a1, a2 = load_row(average_RW, row, True, WIDTH, FIRST, SECOND)
+    s1, s2 = load_row(square_RW, row, True, WIDTH, FIRST, SECOND)
+    correction = tl.load(corrections)
+    root_correction = tl.load(corrections + 1)
+    p1, a1, s1 = adam(p1, a1, s1, g1, lr, correction, root_correction, B1, B2, EPS)
+    p2, a2, s2 = adam(p2, a2, s2, g2, lr, correction, root_correction, B1, B2, EPS)
+    store_row(average_RW, row, a1, a2, WIDTH, FIRST, SECOND)
+    store_row(square_RW, row, s1, s2, WIDTH, FIRST, SECOND)
+    _store_weights(p_RW, copy_RW, row, p1, p2, WIDTH, FIRST, SECOND, NORMALIZE, NORM_EPS, COPY)
+
+
+@triton.jit
+def _load_scaled(grad_RW, row, scale, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr):
+    g1, g2 = load_row(grad_RW, row, True, WIDTH, FIRST, SECOND)
+    factor = tl.load(scale)
+    return g1 * factor, g2 * factor
 
 
 @triton.jit
@@ -117,12 +153,11 @@ def _signum_rows_kernel(
     WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, NORM_EPS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    y1, y2, g1, g2 = _load_tangent(y_RW, grad_RW, row, scale, WIDTH, FIRST, SECOND)
-    z1, z2 = load_row(z_RW, row, True, WIDTH, FIRST, SECOND)
-    y1, z1 = _signum(y1, z1, g1, lr, share, MOMENTUM)
-    y2, z2 = _signum(y2, z2, g2, lr, share, MOMENTUM)
-    store_row(z_RW, row, z1, z2, WIDTH, FIRST, SECOND)
-    _store_normalized(y_RW, copy_RW, row, y1, y2, WIDTH, FIRST, SECOND, COPY, NORM_EPS)
+    y1, y2 = load_row(y_RW, row, True, WIDTH, FIRST, SECOND)
+    g1, g2 = _load_scaled(grad_RW, row, scale, WIDTH, FIRST, SECOND)
+    signum_row(
+        y_RW, z_RW, copy_RW, row, y1, y2, g1, g2, lr, share, MOMENTUM, WIDTH, FIRST, SECOND, True, NORM_EPS, COPY
+    )
 
 
 @triton.jit
@@ -132,16 +167,12 @@ def _adam_rows_kernel(
     WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, NORM_EPS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    p1, p2, g1, g2 = _load_tangent(p_RW, grad_RW, row, scale, WIDTH, FIRST, SECOND)
-    a1, a2 = load_row(average_RW, row, True, WIDTH, FIRST, SECOND)
-    s1, s2 = load_row(square_RW, row, True, WIDTH, FIRST, SECOND)
-    correction = tl.load(corrections)
-    root_correction = tl.load(corrections + 1)
-    p1, a1, s1 = _adam(p1, a1, s1, g1, lr, correction, root_correction, B1, B2, EPS)
-    p2, a2, s2 = _adam(p2, a2, s2, g2, lr, correction, root_correction, B1, B2, EPS)
-    store_row(average_RW, row, a1, a2, WIDTH, FIRST, SECOND)
-    store_row(square_RW, row, s1, s2, WIDTH, FIRST, SECOND)
-    _store_normalized(p_RW, copy_RW, row, p1, p2, WIDTH, FIRST, SECOND, COPY, NORM_EPS)
+    p1, p2 = load_row(p_RW, row, True, WIDTH, FIRST, SECOND)
+    g1, g2 = _load_scaled(grad_RW, row, scale, WIDTH, FIRST, SECOND)
+    adam_row(
+        p_RW, average_RW, square_RW, copy_RW, row, p1, p2, g1, g2, corrections, lr, B1, B2, EPS,
+        WIDTH, FIRST, SECOND, True, NORM_EPS, COPY,
+    )  # fmt: skip
 
 
 def signum_update(
@@ -168,7 +199,7 @@ def signum_update(
     Raises:
         ValueError: shapes, types or memory layouts that do not fit.
     """
-    _check([y, z, grad], scale, normalize, copy)
+    check_parameter([y, z, grad], scale, normalize, copy)
     tensors = (y, z, grad, y if copy is None else copy, scale)
     options = {"MOMENTUM": momentum, "COPY": copy is not None}
     if normalize:
@@ -195,9 +226,9 @@ def adam_update(
     Args:
         corrections: from `adam_corrections`.
     """
-    _check([p, exp_avg, exp_avg_sq, grad], scale, normalize, copy)
+    check_parameter([p, exp_avg, exp_avg_sq, grad], scale, normalize, copy)
     tensors = (p, exp_avg, exp_avg_sq, grad, p if copy is None else copy, scale, corrections)
-    options = {"B1": _BETAS[0], "B2": _BETAS[1], "EPS": _ADAM_EPS, "COPY": copy is not None}
+    options = {"B1": BETAS[0], "B2": BETAS[1], "EPS": ADAM_EPS, "COPY": copy is not None}
     if normalize:
         _adam_rows_kernel[(len(p),)](*tensors, lr, **options, **_row_options(p))
     else:
@@ -223,7 +254,7 @@ def adam_corrections(step: Tensor) -> Tensor:
     In float64: 1 - 0.999^t loses four digits in float32.
     """
     exponent = step.double()
-    first, second = (1 - torch.pow(beta, exponent) for beta in _BETAS)
+    first, second = (1 - torch.pow(beta, exponent) for beta in BETAS)
     return torch.stack([first, second.sqrt()]).float()
 
 
@@ -231,10 +262,10 @@ def _row_options(matrix_RW: Tensor) -> dict[str, Any]:
     width = matrix_RW.shape[1]
     first, second = split_width(width)
     num_warps = 4 if width <= 1024 else 8
-    return {"WIDTH": width, "FIRST": first, "SECOND": second, "NORM_EPS": _NORM_EPS, "num_warps": num_warps}
+    return {"WIDTH": width, "FIRST": first, "SECOND": second, "NORM_EPS": NORM_EPS, "num_warps": num_warps}
 
 
-def _check(tensors: list[Tensor], scale: Tensor, normalize: bool, copy: Tensor | None) -> None:
+def check_parameter(tensors: list[Tensor], scale: Tensor, normalize: bool, copy: Tensor | None) -> None:
     shape = tensors[0].shape
     for tensor in [*tensors, *([] if copy is None else [copy])]:
         dtype = torch.bfloat16 if tensor is copy else torch.float32

@@ -27,6 +27,7 @@ from sparsify_core.kernels.keep import keep_largest
 from sparsify_core.kernels.maxima import group_maxima
 from sparsify_core.kernels.moments import centred_moments, moments
 from sparsify_core.kernels.sparse_grads import sparse_gradients
+from sparsify_core.kernels.sparse_update import Adam, Parameter, Signum, sparse_update
 from sparsify_core.kernels.token_loss import cross_entropy, kl_divergence
 from sparsify_core.kernels.topk import select_topk
 from sparsify_core.kernels.update import adam_corrections, adam_update, signum_update
@@ -90,6 +91,10 @@ def launch(capability: int, tokens: int, latents: int, width: int, k: int) -> No
         options: dict[str, Any] = {"scale": scale, "lr": 0.1, "normalize": normalize, "copy": W_dec}
         signum_update(weight, weight, weight, share=0.5, momentum=0.95, **options)
         adam_update(weight, weight, weight, weight, corrections=adam_corrections(scale), **options)
+    for rule, states in ((Signum(0.1, 0.5, 0.95), 1), (Adam(0.1, adam_corrections(scale)), 2)):
+        matrix, vector = Parameter(weight, (weight,) * states, W_dec), Parameter(bias, (bias,) * states)
+        batch = (x, x, acts, indices, matrix, matrix, vector, rule)
+        sparse_update(*batch, scale=scale, normalize=True, with_centre=True)
 
 
 def main() -> None:
