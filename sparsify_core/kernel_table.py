@@ -89,12 +89,12 @@ def kernel_rows(device: "torch.device", workload: Workload, sae: SparseCoderConf
     yield Row("decode, fvu", "decode", "every shape; its sums fix the launch")
     space = decode.launches(tokens, tokens * k, (latents, width), bf16)
     yield Row("decode, else", "decode", "every shape", *_launch(space, device))
-    yield Row("gradients", "sparse_grads", "every shape; its sums fix the launch")
     dead = dispatch.choose_dead(min(latents, dispatch.MAX_DEAD))
     yield Row("auxk", dead.runs, dead.why)
     token_loss = dispatch.choose_token_loss(device, bf16)
     yield Row("ce, kl", token_loss.runs, token_loss.why)
-    yield Row("update", "update", "signum, and adam with 32 bits; its sums fix the launch")
+    update = dispatch.choose_update(latents=latents, d_in=width, d_out=width)
+    yield Row("gradients, update", update.runs, f"{update.why}; their sums fix the launch")
 
 
 def tune(device: "torch.device", workload: Workload, sae: SparseCoderConfig) -> None:

@@ -31,6 +31,11 @@ _FUSED_MULTIPLE = 8
 """A row must be a multiple of 16 bytes for that, 8 bfloat16 numbers."""
 
 
+_AT_ONCE_FROM_BYTES = 2**30
+"""Memory for gradients is what sparse_update saves. Below, other things save more: tokens in blocks that fit the cache,
+and programs that do less each."""
+
+
 class Choice(NamedTuple):
     """Whether an operation runs as a kernel of ours; what runs, in words; and why."""
 
@@ -109,3 +114,11 @@ def choose_dead(number: int) -> Choice:
     if number > MAX_DEAD:
         return Choice(False, "as other latents, among the dead", f"{number:,} dead latents are more than {MAX_DEAD:,}")
     return Choice(True, "dead_error, keep", f"at most {MAX_DEAD:,} dead latents")
+
+
+def choose_update(*, latents: int, d_in: int, d_out: int) -> Choice:
+    """What steps the weights of a coder whose whole gradient comes from one selection of one batch."""
+    gib = 4 * latents * (d_in + d_out) / 2**30
+    if 4 * latents * (d_in + d_out) < _AT_ONCE_FROM_BYTES:
+        return Choice(False, "sparse_grads, update", f"gradients take {gib:.2f} GiB, less than 1")
+    return Choice(True, "sparse_update", f"gradients would take {gib:.2f} GiB")

@@ -32,7 +32,6 @@ from sparsify_core.kernels.update import (
 _LATENTS = 16
 """Of a program, which sums their shares of the centre's gradient: one row of memory for all of them."""
 _MAX_NARROW_WIDTH = 1024
-_PAYS_FROM_BYTES = 2**30
 
 
 class Parameter(NamedTuple):
@@ -169,15 +168,6 @@ def _update_kernel(
         )  # fmt: skip
     if CENTRE:
         store_row(centre_GD, group.to(tl.int64), centre1, centre2, D, D1, D2)
-
-
-def pays(num_latents: int, d_in: int, d_out: int) -> bool:
-    """Whether `sparse_update` is faster than `sparse_gradients` and one update per parameter.
-
-    Memory for gradients is what it saves. Below 1 GiB of it, other things save more: tokens in blocks that fit the
-    cache, and programs that do less each.
-    """
-    return num_latents * (d_in + d_out) * 4 >= _PAYS_FROM_BYTES
 
 
 def sparse_update(

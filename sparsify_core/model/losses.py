@@ -39,6 +39,15 @@ class LossSums(NamedTuple):
     target_sums: Sequence[Tensor] | None
 
 
+class Entries(NamedTuple):
+    """What the gradient of a batch's squared error is made of, on the fast path: the encoder's input (N, D) and the
+    residual (N, E), both bfloat16, and the active latents."""
+
+    x_ND: Tensor
+    residual_NE: Tensor
+    latents: Latents
+
+
 def loss_sums(
     coder: SparseCoder,
     x_ND: Tensor,

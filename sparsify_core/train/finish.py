@@ -39,6 +39,11 @@ class StepEnd:
 
         All replicas complete their coders in the same order.
         """
+        if self._sums[name].entries is not None:
+            self._counts[name] = Reduction([])
+            _, scale = self._finish(name)
+            self._optimizer.step(self._step, name, scale, self._sums[name].take_entries())
+            return
         matrices, others = self._sums[name].tensors()
         self._counts[name], self._gradients[name] = self._add_up(others), self._add_up(matrices)
         while len(self._gradients) > (0 if self._replicas is None else _TRAVELLING):

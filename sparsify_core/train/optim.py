@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import CheckpointError
+from sparsify_core.kernels import dispatch
 from sparsify_core.model.coder import SparseCoder
+from sparsify_core.model.losses import Entries
 from sparsify_core.timing import Span
 from sparsify_core.train.adam import build_adam, resolve_bits
 from sparsify_core.train.fused import adam_step, signum_step
@@ -74,19 +76,26 @@ class CoderOptimizer:
         return self._rate(own, own.bases[0].param_groups[0], step)
 
     @Span("optimizer")
-    def step(self, step: int, name: str, scale: Tensor) -> None:
+    def steps_at_once(self, name: str) -> bool:
+        """Whether `step` would rather be given what the gradients are made of."""
+        coder = self._coders[name]
+        shape = {"latents": coder.num_latents, "d_in": coder.d_in, "d_out": coder.d_out}
+        return self._is_fused and dispatch.choose_update(**shape).is_kernel
+
+    def step(self, step: int, name: str, scale: Tensor, entries: Entries | None = None) -> None:
         """Optimizer step number `step`, counted from 0, of the coder `name`; its gradients are gone afterwards.
 
         A decoder of unit rows stays one: its gradient along each row, which would only be undone, is left out.
 
         Args:
             scale: what the gradients are multiplied by, a float32 scalar on their device.
+            entries: what they are made of, where they were not made: only if `steps_at_once`.
         """
         coder, own = self._coders[name], self._own[name]
         for group in (group for base in own.bases for group in base.param_groups):
             group["lr"] = self._rate(own, group, step)
         if self._is_fused:
-            _step_fused(coder, own, scale)
+            _step_fused(coder, own, scale, entries)
         else:
             _step_in_turn(coder, own, scale)
         for base in own.bases:
@@ -221,13 +230,13 @@ def _build(config: RunConfig, coder: SparseCoder, bits: int) -> _Own:
     return _Own([build_adam([{**_group(config, coder), "bits": bits}], bits)])
 
 
-def _step_fused(coder: SparseCoder, own: _Own, scale: Tensor) -> None:
+def _step_fused(coder: SparseCoder, own: _Own, scale: Tensor, entries: Entries | None) -> None:
     (base,) = own.bases
     (group,) = base.param_groups
     if own.schedule_free is not None:
-        signum_step(coder, group, base.state, scale, momentum=_SIGNUM_MOMENTUM)
+        signum_step(coder, group, base.state, scale, entries, momentum=_SIGNUM_MOMENTUM)
     else:
-        adam_step(coder, group, base.state, scale)
+        adam_step(coder, group, base.state, scale, entries)
 
 
 def _step_in_turn(coder: SparseCoder, own: _Own, scale: Tensor) -> None:

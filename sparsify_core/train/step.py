@@ -9,9 +9,9 @@ from torch import Tensor
 
 from sparsify_core.capture.forward import ActivationSource
 from sparsify_core.config import RunConfig
-from sparsify_core.model.coder import Latents, Selection
-from sparsify_core.model.encoding import decode, encode, select, target_sums
-from sparsify_core.model.losses import Moments, loss_sums
+from sparsify_core.model.coder import Latents, Selection, SparseCoder
+from sparsify_core.model.encoding import decode, encode, select, squared_error, target_sums
+from sparsify_core.model.losses import Entries, Moments, loss_sums
 from sparsify_core.model.selection import select_from
 from sparsify_core.timing import Span
 from sparsify_core.train.dead import DeadLatents
@@ -44,11 +44,25 @@ class StepStats(NamedTuple):
     token_loss: Any
 
 
-class StepSums:
-    """Gradients in the coder's `.grad`, sums of everything else here; the ratio is taken at the end of the step."""
+def has_one_selection(config: RunConfig, coder: SparseCoder) -> bool:
+    """Whether all of a step's gradient comes from one selection of latents in one batch of this process."""
+    has_other_losses = config.loss_fn != "fvu" or config.auxk_alpha or config.sae.multi_topk or config.upstream_compat
+    is_one_batch = config.grad_acc_steps == config.micro_acc_steps == 1
+    return is_one_batch and not has_other_losses and coder.W_skip is None
 
-    def __init__(self, unit: Unit, config: RunConfig) -> None:
+
+class StepSums:
+    """Gradients in the coder's `.grad`, sums of everything else here; the ratio is taken at the end of the step.
+
+    Args:
+        keeps_entries: keep what the gradients are made of in `entries` instead of making them; only where
+            `has_one_selection`.
+    """
+
+    def __init__(self, unit: Unit, config: RunConfig, *, keeps_entries: bool = False) -> None:
         coder = unit.coder
+        self._keeps_entries = keeps_entries
+        self.entries: Entries | None = None
         self._unit = unit
         self._config = config
         # error, AuxK, Multi-TopK, active latents
@@ -76,12 +90,30 @@ class StepSums:
             # transcoder), rounding decides on its sign, and that is all that signum looks at.
             y_wide_NE = y_NE.float()
             self._scale = 1 / (y_wide_NE - y_wide_NE.mean(0)).pow(2).sum()
+        if self._keeps_entries:
+            self._keep_entries(x_ND, y_NE)
+            return
         chunks = self._config.micro_acc_steps
         selection = None
         if self._unit.coder.uses_batchtopk and chunks > 1:
             selection = self._shared_selection(x_ND.chunk(chunks))
         for x_part, y_part in zip(x_ND.chunk(chunks), y_NE.chunk(chunks), strict=True):
             self._add_chunk(x_part, y_part, selection)
+
+    def take_entries(self) -> Entries | None:
+        """Hand `entries` over, and let go of them."""
+        entries, self.entries = self.entries, None
+        return entries
+
+    @torch.no_grad()
+    def _keep_entries(self, x_ND: Tensor, y_NE: Tensor) -> None:
+        coder = self._unit.coder
+        encoding = encode(coder, x_ND)
+        error, residual_NE, latents = squared_error(coder, encoding, select(coder, encoding), y_NE)
+        self.entries = Entries(torch.as_tensor(encoding.low_ND), residual_NE, latents)
+        zero = torch.zeros_like(error)
+        self.moments.add(y_NE, target_sums(coder, encoding, y_NE))
+        self._count(latents, error, zero, zero)
 
     @Span("select")
     def _shared_selection(self, x_parts: Sequence[Tensor]) -> Callable[[Tensor], Selection]:

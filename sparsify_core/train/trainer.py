@@ -31,7 +31,7 @@ from sparsify_core.train.saving import Saver
 from sparsify_core.train.schedule import decayed_k, divisor_from
 from sparsify_core.train.start import initialize_biases
 from sparsify_core.train.state import load_state
-from sparsify_core.train.step import Batch, StepSums
+from sparsify_core.train.step import Batch, StepSums, has_one_selection
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.units import Unit, read_as_they_are
 from sparsify_core.train.waterfall import Waterfall
@@ -177,7 +177,9 @@ class Trainer:
 
     def _train_step(self, step: int) -> Tensor:
         self._set_k(step)
-        sums = {unit.name: StepSums(unit, self._config) for unit in self._units}
+        sums = {
+            unit.name: StepSums(unit, self._config, keeps_entries=self._keeps_entries(unit)) for unit in self._units
+        }
         end = StepEnd(sums, self._optimizer, self._replicas, step)
         *earlier, last = spanned("data", self._batches(step))
         for batch in earlier:
@@ -186,6 +188,10 @@ class Trainer:
         stats = end.finish()
         self._end = end
         return stats
+
+    def _keeps_entries(self, unit: Unit) -> bool:
+        is_alone = self._replicas is None and has_one_selection(self._config, unit.coder)
+        return is_alone and self._optimizer.steps_at_once(unit.name)
 
     def _settle(self) -> None:
         """Update what the step before has left to be updated."""

@@ -95,3 +95,9 @@ def test_it_answers_without_triton() -> None:
 def test_every_kernel_has_a_test_file_of_its_name() -> None:
     names = {file.stem for file in KERNELS.glob("*.py")} - {"__init__"}
     assert {name for name in names if not Path(__file__).with_name(f"test_{name}.py").exists()} == set()
+
+
+def test_gradients_of_a_gibibyte_are_not_made() -> None:
+    wide = dispatch.choose_update(latents=131_072, d_in=4096, d_out=4096)
+    assert wide == (True, "sparse_update", "gradients would take 4.00 GiB")
+    assert not dispatch.choose_update(latents=24_576, d_in=768, d_out=768).is_kernel

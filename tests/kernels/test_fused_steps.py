@@ -6,8 +6,12 @@ import torch
 pytest.importorskip("triton")
 
 from sparsify_core.config import RunConfig, SparseCoderConfig
+from sparsify_core.kernels import dispatch
 from sparsify_core.model.coder import SparseCoder
+from sparsify_core.train.finish import StepEnd
 from sparsify_core.train.optim import CoderOptimizer
+from sparsify_core.train.step import StepSums, has_one_selection
+from sparsify_core.train.units import Unit
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -70,3 +74,41 @@ def test_rounded_weights_follow_the_weights(optimizer: str) -> None:
     _expect_fresh(coders["a"])
     own.go_to_training_point()
     _expect_fresh(coders["a"])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "transcode", "activation"),
+    [("signum", False, "topk"), ("adam", True, "topk"), ("adam", False, "batchtopk"), ("signum", True, "batchtopk")],
+)
+def test_a_step_without_gradients_is_the_step(
+    optimizer: str, transcode: bool, activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_AT_ONCE_FROM_BYTES", 0)
+    sae = SparseCoderConfig(num_latents=32, k=3, transcode=transcode, activation=activation)
+    config = RunConfig(sae=sae, optimizer=optimizer, lr=0.01, lr_warmup_steps=1)
+    units, optimizers = [], []
+    for _ in range(2):
+        coder = SparseCoder(24, sae, d_out=16 if transcode else 24).to(DEVICE)
+        coder.trains_fast = True
+        units.append(Unit("layers.0", "layers.0", coder, torch.zeros(32, dtype=torch.int64, device=DEVICE)))
+        optimizers.append(CoderOptimizer(config, {"layers.0": coder}, 10))
+        assert has_one_selection(config, coder)
+        assert optimizers[-1].steps_at_once("layers.0")
+    stats: list[list[torch.Tensor]] = [[], []]
+    for step in range(2):
+        torch.manual_seed(step)
+        x = torch.randn(16, 24, device=DEVICE).bfloat16()
+        y = torch.randn(16, 16, device=DEVICE).bfloat16() if transcode else x
+        for i, (unit, own) in enumerate(zip(units, optimizers, strict=True)):
+            sums = StepSums(unit, config, keeps_entries=i == 0)
+            sums.add(x, y)
+            assert (sums.entries is None) == (i == 1)
+            end = StepEnd({"layers.0": sums}, own, None, step)
+            end.complete("layers.0")
+            assert all(p.grad is None for p in unit.coder.parameters())
+            stats[i].append(end.finish())
+        for (name, p), q in zip(units[0].coder.named_parameters(), units[1].coder.parameters(), strict=True):
+            # Where a gradient is 0 up to rounding, signum's step has either sign.
+            off = (p - q).abs() > 1e-4 * q.abs() + 1e-6
+            assert off.double().mean() < (0.02 if name != "b_dec" else 0.1), (name, step)
+        torch.testing.assert_close(stats[0][-1], stats[1][-1], rtol=1e-3, atol=1e-6, equal_nan=True)

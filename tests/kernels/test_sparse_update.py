@@ -248,11 +248,6 @@ def test_a_batch_without_entries_steps_as_one_of_zero_gradient() -> None:
     assert not updated.centre_D.any()
 
 
-def test_it_pays_where_gradients_would_take_a_gibibyte() -> None:
-    assert sparse_update.pays(131_072, 4096, 4096)
-    assert not sparse_update.pays(24_576, 768, 768)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
