@@ -15,7 +15,7 @@ from sparsify_core.kernels.entry_sums import sum_entries, sum_parts
 from sparsify_core.kernels.reference import SparseGradients
 from sparsify_core.kernels.rows import load_row, split_width, store_row
 
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 64 * 2**20
 """Of token rows (x and gradient) that stay in the L2 cache while latent after latent asks for them."""
 _MAX_BLOCKED_WIDTH = 1024
 """Wider rows are read too few times each: measured, further visits of the gradients then cost more than they save."""

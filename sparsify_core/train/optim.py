@@ -75,13 +75,13 @@ class CoderOptimizer:
         own = next(iter(self._own.values()))
         return self._rate(own, own.bases[0].param_groups[0], step)
 
-    @Span("optimizer")
     def steps_at_once(self, name: str) -> bool:
         """Whether `step` would rather be given what the gradients are made of."""
         coder = self._coders[name]
         shape = {"latents": coder.num_latents, "d_in": coder.d_in, "d_out": coder.d_out}
         return self._is_fused and dispatch.choose_update(**shape).is_kernel
 
+    @Span("optimizer")
     def step(self, step: int, name: str, scale: Tensor, entries: Entries | None = None) -> None:
         """Optimizer step number `step`, counted from 0, of the coder `name`; its gradients are gone afterwards.
 
