@@ -96,10 +96,6 @@ class TrainConfig(Config):
     finetune: str | None = option(None, "Saving", max_length=4096)
     """Start from the sparse coders in this checkpoint folder, or in this repository (owner/name) of the Hub."""
 
-    cache_activations: str | None = option(None, "Model and data", min_length=1, max_length=4096)
-    """Folder of activations on disk: those that fit are read instead of running the language model, missing ones are
-    written first, after a look at the room they take. Under Sparseboard a name, shared by all runs that give it."""
-
     run_name: str | None = option(None, "Saving", max_length=200)
     """Name of the run; without a server also its folder below save_dir."""
 
@@ -119,6 +115,10 @@ class TrainConfig(Config):
 
     compile_model: Literal["auto", "on", "off"] = option("auto", "Compute")
     """Compile the language model's layers (torch.compile), which takes a while at the start; auto does it on CUDA."""
+
+    cache_activations: str | None = option(None, "Compute", min_length=1, max_length=4096)
+    """Folder of activations on disk: those that fit are read instead of running the language model, missing ones are
+    written first, after a look at the room they take. Under Sparseboard a name, shared by all runs that give it."""
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Compute")
     """Device to train on; auto takes CUDA where there is one."""
