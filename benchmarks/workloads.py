@@ -57,7 +57,7 @@ def train_values(workload: Workload, mode: str) -> dict[str, Any]:
     values["sae"] = {**workload.sae, **values.get("sae", {})}
     if values["sae"].get("transcode"):
         values["hookpoints"] = [f"{name}.mlp" for name in workload.hookpoints]
-    if mode == "auxk":  # dead is what did not fire in four whole steps: thousands of latents, in every step from the 5th
+    if mode == "auxk":  # dead is what did not fire in four whole steps: thousands of latents from the 5th on
         values["dead_feature_threshold"] = workload.tokens_per_step * 4 - 1
     return values
 

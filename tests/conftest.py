@@ -36,6 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         if engine == "postgres" or {"postgres_socket", "broker_url"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)
+        if item.get_closest_marker("integration") or item.get_closest_marker("e2e"):
+            # One process runs what starts services and browsers, one after the other; the others share the rest.
+            item.add_marker(pytest.mark.xdist_group("services"))
 
 
 @pytest.fixture(scope="session")

@@ -33,24 +33,27 @@ class Muon(torch.optim.Optimizer):
             for shape in dict.fromkeys(p.shape for p in params):
                 alike = [p for p in params if p.shape == shape]
                 # Small ones go together: each of their many products is done before the next one is launched.
-                size = len(alike) if min(shape) <= _MAX_FLOAT32 else 1
-                for first in range(0, len(alike), size):
-                    self._update(alike[first : first + size], group["lr"])
+                if len(alike) > 1 and min(shape) <= _MAX_FLOAT32:
+                    directions = orthogonalize(torch.stack([self._look_ahead(p) for p in alike]))
+                    for p, direction in zip(alike, directions, strict=True):
+                        self._move(p, direction, group["lr"])
+                    continue
+                for p in alike:
+                    self._move(p, orthogonalize(self._look_ahead(p)), group["lr"])
 
-    def _update(self, params: list[Tensor], lr: float) -> None:
-        """One step of matrices of one shape."""
-        directions = []
-        for p in params:
-            state = self.state[p]
-            if "exp_avg" not in state:
-                state["exp_avg"] = torch.zeros_like(p)
-            grad, average = torch.as_tensor(p.grad), state["exp_avg"]
-            average.lerp_(grad, 1 - self._momentum)
-            directions.append(grad.lerp(average, self._momentum))
-        for p, direction in zip(params, orthogonalize(torch.stack(directions)), strict=True):
-            p.mul_(1 - lr * self._weight_decay)
-            # The factor gives updates the typical size of adam's, whatever the shape.
-            p.add_(direction, alpha=-lr * 0.2 * math.sqrt(max(p.shape)))
+    def _look_ahead(self, p: Tensor) -> Tensor:
+        """Take the gradient, which is used up, into the average; what Nesterov's rule makes of the two."""
+        state = self.state[p]
+        if "exp_avg" not in state:
+            state["exp_avg"] = torch.zeros_like(p)
+        grad, average = torch.as_tensor(p.grad), state["exp_avg"]
+        average.lerp_(grad, 1 - self._momentum)
+        return grad.lerp_(average, self._momentum)
+
+    def _move(self, p: Tensor, direction: Tensor, lr: float) -> None:
+        p.mul_(1 - lr * self._weight_decay)
+        # The factor gives updates the typical size of adam's, whatever the shape.
+        p.add_(direction, alpha=-lr * 0.2 * math.sqrt(max(p.shape)))
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
@@ -62,7 +65,8 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     is_tall = x.shape[-2] > x.shape[-1]
     if is_tall:
         x = x.mT
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float32)
+    x = x / (norm + 1e-7).to(x.dtype)
     x = iterate_on_gram(x) if x.shape[-1] >= _GRAM_RATIO * x.shape[-2] else iterate(x)
     return x.mT if is_tall else x
 
@@ -103,6 +107,9 @@ def iterate_on_gram(x_SL: Tensor) -> Tensor:
 
 def _multiply(left: Tensor, right: Tensor, *, in_pairs: bool = False) -> Tensor:
     """The product in float32. With `in_pairs`, float32 factors are sums of two bfloat16; low times low is left out."""
+    if in_pairs and right.dtype == torch.bfloat16:  # the long matrix, which is not worth a copy
+        high, low = _pair(left)
+        return _multiply(high, right).add_(_multiply(low, right))
     if in_pairs:
         terms = [(own, other) for i, own in enumerate(_pair(left)) for j, other in enumerate(_pair(right)) if i + j < 2]
         # One long product adds up the terms without writing any of them.

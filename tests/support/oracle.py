@@ -1,5 +1,6 @@
 """EleutherAI's own package, run in a process of its own as the judge of what is equal to it."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -12,9 +13,12 @@ def install() -> Path:
     """Folder with upstream's package, to stand beside this environment's torch; made once and kept."""
     cache = Path(os.environ.get("SPARSEBOARD_TEST_CACHE", Path.home() / ".cache" / "sparseboard-tests"))
     folder = cache / "eai-sparsify-1.3.3"
-    if not (folder / "sparsify").is_dir():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-        subprocess.run([*pip, *PACKAGES], check=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:  # several processes of one test run ask at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "sparsify").is_dir():
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+            subprocess.run([*pip, *PACKAGES], check=True)
     return folder
 
 
