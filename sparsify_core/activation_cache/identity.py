@@ -28,7 +28,7 @@ def model_sha256(model: nn.Module) -> str:
     for name, parameter in model.named_parameters():
         sha256.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
         values = parameter.detach().flatten()
-        samples = values[:: max(1, len(values) // _SAMPLES)].contiguous().view(torch.uint8)
+        samples = values[:: max(1, -(-len(values) // _SAMPLES))].contiguous().view(torch.uint8)
         sha256.update(samples.cpu().numpy().tobytes())
     return sha256.hexdigest()
 

@@ -103,6 +103,10 @@ class CacheDir:
     def lock(self) -> Path:
         return self.root / "lock"
 
+    @property
+    def _digests(self) -> Path:
+        return self.root / "sequences.bin"
+
     def array(self, name: str) -> Path:
         return self.root / f"{name}.bin"
 
@@ -110,10 +114,12 @@ class CacheDir:
         """None when there is none of this version, or when a file is not as long as it says."""
         try:
             manifest = Manifest.model_validate_json(self.manifest.read_bytes())
-            sizes = {name: self.array(name).stat().st_size for name in manifest.arrays}
+            is_whole = self._digests.stat().st_size == manifest.num_sequences * DIGEST_BYTES and all(
+                self.array(name).stat().st_size == manifest.array_bytes(name) for name in manifest.arrays
+            )
         except (OSError, ValidationError):
             return None
-        return manifest if all(sizes[name] == manifest.array_bytes(name) for name in sizes) else None
+        return manifest if is_whole else None
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace it as a whole: whatever happens, the old one or the new one is there."""
@@ -125,11 +131,11 @@ class CacheDir:
         staging.replace(self.manifest)
 
     def read_digests(self) -> list[bytes]:
-        content = (self.root / "sequences.bin").read_bytes()
+        content = self._digests.read_bytes()
         return [content[start : start + DIGEST_BYTES] for start in range(0, len(content), DIGEST_BYTES)]
 
     def write_digests(self, digests: list[bytes]) -> None:
-        with (self.root / "sequences.bin").open("wb") as file:
+        with self._digests.open("wb") as file:
             file.write(b"".join(digests))
             file.flush()
             os.fsync(file.fileno())

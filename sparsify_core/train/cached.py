@@ -163,14 +163,22 @@ class _Progress:
 
     def commit(self, num_written: int) -> None:
         """From now on the first `num_written` sequences need not be written again. All processes call it together."""
+        manifest = self._manifest
         with self._group.failing_together():
             self._writer.flush()
+        with self._group.failing_together():
+            if self._group.is_main:
+                self._count(manifest.model_copy(update={"num_written": num_written}))
         self._committed = time.monotonic()
         if not self._group.is_main:
             return
-        manifest = self._manifest
-        self._cache.write_manifest(manifest.model_copy(update={"num_written": num_written}))
         per_sequence_s = (self._committed - self._started) / max(1, num_written - self._at_start)
         left = duration((manifest.num_sequences - num_written) * per_sequence_s)
         tokens = f"{num_written * manifest.length:,} of {manifest.num_tokens:,} tokens"
         self._reporter.phase("caching activations", detail=f"{tokens}, ETA {left}")
+
+    def _count(self, manifest: Manifest) -> None:
+        try:
+            self._cache.write_manifest(manifest)
+        except FileNotFoundError as error:
+            raise DataError(f"{self._cache.root} was deleted while it was written: start the run again") from error

@@ -17,7 +17,7 @@ class Waterfall:
 
     Args:
         every: steps between two measurements; 0 measures none.
-        floor: the least milliseconds by part for a step now, None where they are not known.
+        floor: the least milliseconds by part of the step that was just made; None where they are not known.
     """
 
     def __init__(
@@ -43,9 +43,10 @@ class Waterfall:
             yield
             return
         clock = StepClock(self._device)
-        floor = self._floor() if self._floor is not None else None
         with clock.running():
             yield
+        # Behind the step, which set the k that its floor is counted with.
+        floor = self._floor() if self._floor is not None else None
         self._pending.append((step, clock, floor))
 
     def flush(self) -> None:

@@ -253,8 +253,26 @@ def test_a_write_that_broke_off_is_made_good(
     mended = train("mended", cache_activations=tmp_path / "cache")
     assert "caching activations" in phases(mended)
     assert_same_checkpoint(live.run_dir, mended.run_dir, 10)
+    os.truncate(cache.root / "sequences.bin", 16)
+    assert_same_checkpoint(live.run_dir, train("hashes", cache_activations=tmp_path / "cache").run_dir, 10)
     cache.manifest.write_text("{")
     assert_same_checkpoint(live.run_dir, train("last", cache_activations=tmp_path / "cache").run_dir, 10)
+
+
+def test_a_folder_that_is_deleted_while_it_is_written_ends_the_run_with_a_reason(
+    train: TrainFunction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = write.Writer.add
+
+    def deleting(self: write.Writer, tap: Any, input_ids: torch.Tensor, first: int) -> None:
+        original(self, tap, input_ids, first)
+        if first == 12:
+            shutil.rmtree(tmp_path / "cache")
+
+    monkeypatch.setattr(write.Writer, "add", deleting)
+    last = train(cache_activations=tmp_path / "cache").events()[-1]
+    assert last.reason_code == "data_error"
+    assert "was deleted while it was written: start the run again" in last.message
 
 
 def test_a_cache_that_another_run_writes_is_waited_for(train: TrainFunction, tmp_path: Path) -> None:

@@ -129,6 +129,16 @@ def test_steps_are_measured_once_warm_and_then_every_so_often() -> None:
     assert all(event.floor_ms == {"encode": 0.5} for event in reporter.events)
 
 
+def test_the_floor_is_that_of_the_k_which_the_step_has_set() -> None:
+    reporter, k = Collected(), [0.0]
+    waterfall = Waterfall(1, CPU, reporter, floor=lambda: {"encode": k[0]})
+    for step in range(1, WARM_UP_STEPS + 3):
+        with waterfall.step(step):
+            k[0] = float(step)
+    waterfall.flush()
+    assert [(event.step, event.floor_ms) for event in reporter.events] == [(6, {"encode": 6.0}), (7, {"encode": 7.0})]
+
+
 def timed(events: list[StepTimed]) -> list[StepTimed]:
     return [event for event in events if event.type == "step_timed"]
 
