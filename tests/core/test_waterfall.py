@@ -151,7 +151,6 @@ def test_a_run_tells_where_its_time_goes(train: TrainFunction) -> None:
         assert set(event.parts_ms) == set(PARTS)
         assert sum(event.parts_ms.values()) == pytest.approx(event.total_ms)
         assert all(ms > 0 for ms in event.parts_ms.values())
-        assert event.parts_ms["communication"] < 0.01 * event.total_ms  # there is nobody else
         assert (event.floor_ms is None) == (done.events()[0].device not in PEAKS)
 
 
