@@ -66,13 +66,13 @@ class Waterfall:
 def waterfall(timings: Sequence[StepTiming]) -> Waterfall | None:
     """Of a run's newest measurements, oldest first; None without any.
 
-    The median is a step that was really measured, the middle one by its total: its parts add up. Of an even number the
-    oldest is left out, so that there is a middle one.
+    The median is a step that was really measured, the middle one by its total: its parts add up. Of an even number it
+    leaves out the oldest, so that there is a middle one.
     """
     if not timings:
         return None
-    timings = timings[1 - len(timings) % 2 :]
-    median = sorted(timings, key=lambda timing: timing.total_ms)[len(timings) // 2]
+    odd = timings[1 - len(timings) % 2 :]
+    median = sorted(odd, key=lambda timing: timing.total_ms)[len(odd) // 2]
     recent = list(timings)[: -NUM_RECENT - 1 : -1]
     scale = max([*(timing.total_ms for timing in recent), median.total_ms, _floor_of(median)]) or 1.0
     bars = [_bar(timing, f"Step {timing.step:,}", scale) for timing in recent]
