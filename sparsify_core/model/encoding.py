@@ -117,12 +117,9 @@ def squared_error(
     from sparsify_core.kernels import fast  # see encode
 
     latents = _activations(encoding, selection)
-    W_enc, b_enc = coder.encoder.weight, coder.encoder.bias
     error, residual_NE = fast.squared_error(
         encoding.low_ND,
-        coder.b_dec if trains_encoder and not coder.is_transcoder else None,
-        W_enc if trains_encoder else W_enc.detach(),
-        b_enc if trains_encoder else b_enc.detach(),
+        *_encoder_of(coder, is_trained=trains_encoder),
         coder.W_dec,
         coder.b_dec,
         (y_NE if coder.W_skip is None else y_NE - coder.skipped(encoding.x_ND)).contiguous(),
@@ -131,6 +128,15 @@ def squared_error(
         straight_through=coder.straight_through,
     )
     return error, residual_NE, latents
+
+
+def _encoder_of(coder: SparseCoder, *, is_trained: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+    """What the input is centred by (None where it is not, or needs no gradient), and the encoder's weight and bias,
+    without a graph unless it `is_trained`."""
+    weight, bias = coder.encoder.weight, coder.encoder.bias
+    if not is_trained:
+        return None, weight.detach(), bias.detach()
+    return None if coder.is_transcoder else coder.b_dec, weight, bias
 
 
 @torch.no_grad()
@@ -156,14 +162,11 @@ def dead_error(coder: SparseCoder, encoding: Encoding, residual_NE: Tensor, dead
         from sparsify_core.kernels import dead_error, fast  # see encode
 
         if dispatch.choose_dead(len(dead_C)).is_kernel:
-            W_enc, b_enc = coder.encoder.weight, coder.encoder.bias
             return dead_error.dead_error(
                 encoding.low_ND,
-                coder.b_dec if trains_encoder and not coder.is_transcoder else None,
-                W_enc if trains_encoder else W_enc.detach(),
-                b_enc if trains_encoder else b_enc.detach(),
+                *_encoder_of(coder, is_trained=trains_encoder),
                 coder.W_dec,
-                coder.in_bfloat16(W_enc),
+                coder.in_bfloat16(coder.encoder.weight),
                 coder.in_bfloat16(coder.W_dec),
                 residual_NE,
                 dead_C,
@@ -183,13 +186,12 @@ def _decode_fast(
     latents = _activations(encoding, selection)
     # End to end x has a graph; else its centre is all that needs a gradient, and that one is cheaper.
     has_graph = encoding.x_ND.requires_grad and trains_encoder
-    has_centre = trains_encoder and not has_graph and not coder.is_transcoder
-    W_enc, b_enc = coder.encoder.weight, coder.encoder.bias
+    centre_D, W_enc, b_enc = _encoder_of(coder, is_trained=trains_encoder)
     decoded_NE = fast.code(
         coder.centred(encoding.x_ND).bfloat16() if has_graph else low_ND,
-        coder.b_dec if has_centre else None,
-        W_enc if trains_encoder else W_enc.detach(),
-        b_enc if trains_encoder else b_enc.detach(),
+        None if has_graph else centre_D,
+        W_enc,
+        b_enc,
         coder.W_dec,
         coder.in_bfloat16(coder.W_dec),
         *latents,

@@ -111,9 +111,7 @@ class StepSums:
         encoding = encode(coder, x_ND)
         error, residual_NE, latents = squared_error(coder, encoding, select(coder, encoding), y_NE)
         self.entries = Entries(torch.as_tensor(encoding.low_ND), residual_NE, latents)
-        zero = torch.zeros_like(error)
-        self.moments.add(y_NE, target_sums(coder, encoding, y_NE))
-        self._count(latents, error, zero, zero)
+        self._count_alone(y_NE, target_sums(coder, encoding, y_NE), latents, error)
 
     @Span("select")
     def _shared_selection(self, x_parts: Sequence[Tensor]) -> Callable[[Tensor], Selection]:
@@ -155,15 +153,19 @@ class StepSums:
         out_NE = coder.complete(x_ND, decoded_NE)
         with torch.no_grad():
             error = (y_NE - out_NE).square().sum()
-            zero = torch.zeros_like(error)
-            self.moments.add(y_NE, target_sums(coder, encoding, y_NE))
-            self._count(latents, error, zero, zero)
+            self._count_alone(y_NE, target_sums(coder, encoding, y_NE), latents, error)
         return out_NE
 
     def add_token_loss(self, loss_sum: Tensor, num_tokens: int) -> None:
         """The loss of the model that the reconstructions were spliced into; its gradient is in `.grad` already."""
         self.token_loss += loss_sum
         self.num_predicted += num_tokens
+
+    def _count_alone(self, y_NE: Tensor, sums: Sequence[Tensor] | None, latents: Latents, error: Tensor) -> None:
+        """Count a batch that has no auxiliary losses; `sums` as for Moments.add."""
+        zero = torch.zeros_like(error)
+        self.moments.add(y_NE, sums)
+        self._count(latents, error, zero, zero)
 
     def _count(self, latents: Latents, *losses: Tensor) -> None:
         """`losses`: the sums of error, AuxK and Multi-TopK."""
