@@ -1,5 +1,6 @@
 """Milliseconds: of single calls by CUDA events, of training steps by the clock at the borders of windows."""
 
+import argparse
 import itertools
 import statistics
 import time
@@ -32,6 +33,10 @@ class Windows(NamedTuple):
     warm_up: int
     length: int
 
+    def num_steps(self, number: int) -> int:
+        """Of a run with so many windows; behind the last one a step that only ends it."""
+        return self.warm_up + self.length * number + 1
+
     def is_border(self, step: int) -> bool:
         """Whether a window ends behind step number `step`, counted from 1, or the first one begins there."""
         return step >= self.warm_up and (step - self.warm_up) % self.length == 0
@@ -45,6 +50,13 @@ class Windows(NamedTuple):
         if len(borders) < 2:
             raise ValueError(f"{len(ends)} steps hold no window of {self.length} behind {self.warm_up} of warm-up")
         return [1e3 * (after - before) / self.length for before, after in itertools.pairwise(borders)]
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, length: int = 3, warm_up: int = 4, windows: int = 4) -> None:
+    """How often and how long each side runs, with these defaults, in windows of `length` steps."""
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--warm_up", type=int, default=warm_up, help="steps of every run that do not count")
+    parser.add_argument("--windows", type=int, default=windows, help=f"of {length} steps, that count in every run")
 
 
 def synchronize() -> None:

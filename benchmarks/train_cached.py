@@ -10,13 +10,14 @@ from the page cache where memory suffices, so it shows what the reader costs, no
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaModel
 
-from sparsify_core import MemmapDataset, SaeConfig, TrainConfig, Trainer
-from sparsify_core.events import Metrics, Phase, read_events
+from benchmarks.sides import Task, step_ends, train_ours
+from benchmarks.timing import Windows, spread
+from benchmarks.workloads import WORKLOADS, build_lm, train_values, write_random_tokens
+from sparsify_core.events import Phase, read_events
+from sparsify_core.rundir import RunDir
 
 WARM_UP = 10
 
@@ -28,52 +29,27 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a model for a CPU")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    batch_size, ctx_len, width = (4, 128, 72) if args.small else (32, 2048, 576)
-    lm = build_lm(width, num_layers=4 if args.small else 30, device=device)
+    workload = WORKLOADS["tiny" if args.small else "W1"]
+    lm = build_lm(workload.name, device).base_model
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, {args.steps} steps, {WARM_UP} of them warm-up")
+    windows = Windows(WARM_UP, 5)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         tokens = Path(folder, "tokens.bin")
-        torch.randint(32_000, (args.steps * batch_size, ctx_len)).numpy().astype("uint16").tofile(tokens)
-        values: dict[str, Any] = {
-            "batch_size": batch_size,
-            "hookpoints": [f"layers.{2 if args.small else 15}"],
-            "eval_tokens": 0,
-            "save_every": 10**6,
-            "save_dir": folder,
-        }
+        write_random_tokens(tokens, workload, args.steps * workload.batch_size, lm.config.vocab_size)
         for run in ("live", "write", "read"):
             cache = None if run == "live" else str(Path(folder, "cache"))
-            config = TrainConfig(SaeConfig(k=32), run_name=run, cache_activations=cache, **values)
-            trainer = Trainer(config, MemmapDataset(tokens, ctx_len), lm)
-            trainer.fit()
-            report(run, [event for event, _ in read_events(trainer.run_dir.events(1))], batch_size * ctx_len)
+            values = {**train_values(workload, "signum"), "run_name": run, "cache_activations": cache}
+            report(run, train_ours(Task(lm, tokens, workload.ctx_len, values, windows), folder), windows)
 
 
-def report(run: str, events: list[Any], tokens_per_step: int) -> None:
-    times = [event.ts for event in events if isinstance(event, Metrics)]
-    step_s = (times[-1] - times[WARM_UP - 1]) / (len(times) - WARM_UP)
-    print(f"{run:5s} {1e3 * step_s:8.2f} ms a step  {tokens_per_step / step_s:12,.0f} tok/s", flush=True)
+def report(run: str, run_dir: RunDir, windows: Windows) -> None:
+    print(f"{run:5s} {spread(windows.milliseconds(step_ends(run_dir)))} ms a step", flush=True)
+    events = [event for event, _ in read_events(run_dir.events(1), limit_bytes=1 << 30)]
     writing = [event for event in events if isinstance(event, Phase) and event.name == "caching activations"]
     if writing:
         seconds = writing[-1].ts - writing[0].ts
         print(f"      {writing[0].detail}, written in {seconds:.1f} s", flush=True)
-
-
-def build_lm(width: int, *, num_layers: int, device: str) -> LlamaModel:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=width,
-        num_hidden_layers=num_layers,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        intermediate_size=width * 8 // 3,
-        vocab_size=49152,
-        max_position_embeddings=8192,
-    )
-    with torch.device(device):
-        model = LlamaModel(config)
-    return model.to(torch.bfloat16 if device == "cuda" else torch.float32).eval()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from benchmarks.alternate import alternate
 from benchmarks.goals import GOALS
 from benchmarks.sides import Task, run_ours, run_peer
 from benchmarks.tables import COMPARED, compared_row, table
-from benchmarks.timing import Windows
+from benchmarks.timing import Windows, add_arguments
 from benchmarks.workloads import ActivationStore, mixture
 
 _BATCHES, _SEQUENCES = 4, 4
@@ -32,13 +32,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--latents", type=int, default=131_072)
     parser.add_argument("--tokens", type=int, default=8192, help="per step")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--warm_up", type=int, default=4, help="steps of every run that do not count")
-    parser.add_argument("--windows", type=int, default=4, help="of 3 steps, that count in every run")
+    add_arguments(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     windows = Windows(args.warm_up, 3)
-    steps = args.warm_up + 3 * args.windows + 1
+    steps = windows.num_steps(args.windows)
     is_w3 = (args.width, args.latents, args.tokens) == (4096, 131_072, 8192)
     title = f"Coder alone: width {args.width:,}, {args.latents:,} latents, {args.tokens:,} tokens a step"
     with table(title, COMPARED) as rows, tempfile.TemporaryDirectory() as folder:

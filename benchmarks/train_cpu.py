@@ -22,20 +22,18 @@ from benchmarks.alternate import alternate
 from benchmarks.goals import GOALS
 from benchmarks.sides import Task, run_ours, run_peer
 from benchmarks.tables import COMPARED, compared_row, table
-from benchmarks.timing import Windows
+from benchmarks.timing import Windows, add_arguments
 from sparsify_core.data.tokenize import chunk_texts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     demo_run.add_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--warm_up", type=int, default=2, help="steps of every run that do not count")
-    parser.add_argument("--windows", type=int, default=3, help="of 2 steps, that count in every run")
+    add_arguments(parser, length=2, warm_up=2, windows=3)
     args = parser.parse_args()
     config = demo_run.preset(args)
     windows = Windows(args.warm_up, 2)
-    steps = args.warm_up + 2 * args.windows + 1
+    steps = windows.num_steps(args.windows)
     names = ("hookpoints", "batch_size", "optimizer", "lr", "lr_warmup_steps")
     values = {name: config[name] for name in names} | {"sae": {"k": config["sae"]["k"], "expansion_factor": 8}}
     lm = AutoModel.from_pretrained(config["model"], dtype=torch.float32).eval()

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from benchmarks.goals import GOALS
 from benchmarks.sides import Measured, Task, measure, run_ours, step_ends, train_ours
 from benchmarks.tables import Table, judged, table
-from benchmarks.timing import Windows, spread
+from benchmarks.timing import Windows, add_arguments, spread
 from benchmarks.workloads import WORKLOADS, Workload, build_lm, train_values, write_random_tokens
 
 _MODES: dict[str, dict[str, Any]] = {"ddp": {}, "distribute_modules": {"distribute_modules": True}}
@@ -32,9 +32,7 @@ _ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE":
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="+", choices=[f"{name}:{mode}" for name in WORKLOADS for mode in _MODES])
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--warm_up", type=int, default=4, help="steps of every run that do not count")
-    parser.add_argument("--windows", type=int, default=4, help="of 3 steps, that count in every run")
+    add_arguments(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     windows = Windows(args.warm_up, 3)
@@ -68,7 +66,7 @@ def compare(
 ) -> None:
     """Measure one workload and mode and add its row."""
     size = dist.get_world_size()
-    steps = windows.warm_up + windows.length * num_windows + 1
+    steps = windows.num_steps(num_windows)
     lm = build_lm(workload.name, device)
     alone: list[Measured] = []
     together: list[Measured] = []

@@ -18,7 +18,7 @@ from benchmarks.alternate import alternate
 from benchmarks.goals import GOALS
 from benchmarks.sides import Task, run_ours, run_peer
 from benchmarks.tables import COMPARED, Table, compared_row, table
-from benchmarks.timing import Windows
+from benchmarks.timing import Windows, add_arguments
 from benchmarks.workloads import MODES, WORKLOADS, Workload, build_lm, train_values, write_random_tokens
 
 _OURS_ALONE = ("batchtopk",)
@@ -28,13 +28,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="+", choices=WORKLOADS)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["signum"])
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--warm_up", type=int, default=4, help="steps of every run that do not count")
-    parser.add_argument("--windows", type=int, default=4, help="of 3 steps, that count in every run")
+    add_arguments(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     windows = Windows(args.warm_up, 3)
-    steps = args.warm_up + 3 * args.windows + 1
+    steps = windows.num_steps(args.windows)
     with table("Training steps", COMPARED) as rows, tempfile.TemporaryDirectory() as folder:
         for name in args.workloads:
             workload = WORKLOADS[name]
