@@ -71,8 +71,8 @@ def adam_step(
             own["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
             own["exp_avg"], own["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
         own["step"] += 1
+    corrections = update.adam_corrections(state[coder.W_dec]["step"])  # all parameters step together
     if entries is not None:
-        corrections = update.adam_corrections(state[coder.W_dec]["step"])
         _step_from(
             entries, coder, state, ("exp_avg", "exp_avg_sq"), sparse_update.Adam(group["lr"], corrections), scale
         )
@@ -84,7 +84,7 @@ def adam_step(
             own["exp_avg_sq"],
             p.grad.contiguous(),
             scale=scale,
-            corrections=update.adam_corrections(own["step"]),
+            corrections=corrections,
             lr=group["lr"],
             normalize=coder.normalizes_decoder and p is coder.W_dec,
             copy=_copy_of(coder, p),
