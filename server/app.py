@@ -9,17 +9,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader
-from sqlalchemy import text
 from starlette.types import Scope
 
-from server import api, errors, pages, stream
+from server import api, errors, pages, probes, stream, telemetry
 from server.auth import Guard
 from server.db.session import Database
 from server.db.trouble import TROUBLE
@@ -52,12 +51,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.no_touch_until = 0.0
     app.state.open_streams = Counter[str]()
     app.state.templates = _templates()
+    app.state.telemetry = telemetry.Telemetry(app.state)
     errors.install(app)
     app.add_middleware(Guard)
-    app.add_middleware(Envelope, allowed_hosts=app.state.settings.allowed_hosts)
+    app.add_middleware(Envelope, allowed_hosts=app.state.settings.allowed_hosts, observe=app.state.telemetry.observe)
     app.include_router(api.router, prefix="/api/v1")
-    app.include_router(stream.router)
-    app.include_router(pages.router)
+    for part in (stream, pages, probes, telemetry):
+        app.include_router(part.router)
     _add_plain_routes(app)
     return app
 
@@ -114,19 +114,6 @@ class _Static(StaticFiles):
 
 def _add_plain_routes(app: FastAPI) -> None:
     app.mount("/static", _Static(directory=_WEB / "static", check_dir=False), name="static")
-
-    @app.get("/healthz", include_in_schema=False)
-    async def healthz() -> dict[str, str]:
-        """Whether the process answers."""
-        return {"status": "ok"}
-
-    @app.get("/readyz", include_in_schema=False)
-    def readyz(request: Request) -> dict[str, str]:
-        """Whether the database answers too."""
-        database: Database = request.app.state.db
-        with database.read() as session:
-            session.execute(text("SELECT 1"))
-        return {"status": "ready"}
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def favicon() -> FileResponse:

@@ -168,7 +168,7 @@ def render(request: Request, error: AppError) -> Response:
 
 def is_for_programs(path: str) -> bool:
     """Whether answers below `path` are read by programs, the event stream's client included."""
-    return path.startswith(("/api/", "/events", "/healthz", "/readyz"))
+    return path.startswith(("/api/", "/events", "/healthz", "/readyz", "/metrics"))
 
 
 def install(app: FastAPI) -> None:

@@ -12,6 +12,7 @@ from sqlmodel import select
 
 from server.db.session import Database
 from server.db.tables import RunState, Worker
+from server.queue import wake_workers
 from server.settings import Settings
 from worker.claims import Claimer
 from worker.devices import inventory, num_cores
@@ -22,6 +23,8 @@ from worker.reaper import Reaper
 logger = logging.getLogger(__name__)
 
 SEEN_EVERY_S = 10.0
+PROBE_EVERY_S = 30.0
+"""How often the workers send themselves a wake-up, so that one that takes none any more is noticed."""
 
 
 class WorkerIsRunningError(Exception):
@@ -38,6 +41,8 @@ class HostWorker:
         self._host = socket.gethostname()
         self._lock = threading.Lock()
         self._seen_at = 0.0
+        self._probed_at = 0.0
+        self._consumed_at: float | None = None
         self._only_one = self._take_host()
         self._gpus = inventory()
         self._worker_id = self._register()
@@ -53,8 +58,13 @@ class HostWorker:
             self._hints.publish(run_id)
         return len(started)
 
+    def consumed(self) -> None:
+        """A message came through the broker."""
+        self._consumed_at = time.time()
+
     def tick(self) -> int:
         """Say that this worker lives, take runs from dead supervisors, claim. Returns how many runs were started."""
+        self._probe()
         with self._lock:
             self._report()
             reaped = self._reaper.reap()
@@ -80,8 +90,18 @@ class HostWorker:
             row = row or Worker(host=self._host, pid=0)
             row.pid, row.devices, row.cpu_count = os.getpid(), self._gpus, num_cores()
             row.started_at = row.seen_at = time.time()
+            row.consumed_at = None
             session.add(row)
             return row.id
+
+    def _probe(self) -> None:
+        """Celery can stay connected and stop taking messages, which no look at the process shows."""
+        now = time.monotonic()
+        if not self._settings.redis_url or now - self._probed_at < PROBE_EVERY_S:
+            return
+        self._probed_at = now
+        if not wake_workers(self._settings.redis_url):
+            self._consumed_at = time.time()  # it is the broker that is silent
 
     def _report(self) -> None:
         now = time.monotonic()
@@ -90,5 +110,5 @@ class HostWorker:
         with self._database.write() as session:
             row = session.get(Worker, self._worker_id)
             if row is not None:
-                row.seen_at = time.time()
+                row.seen_at, row.consumed_at = time.time(), self._consumed_at
         self._seen_at = now

@@ -1,0 +1,14 @@
+"""when a worker took its last message"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = '0003_ops'
+down_revision = '0002'
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table('worker', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('consumed_at', sa.Float(), nullable=True))
