@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # celery takes half a second to import: only those who send d
 
 log = logging.getLogger(__name__)
 
+PROTOCOL = 1
+"""Version of what workers and server share: tables, messages, files. Raised when an older worker would do harm."""
+
 QUEUE = "sparseboard"
 CLAIM_TASK = "sparseboard.claim"
 HINT_CHANNEL = "sparseboard.hint"

@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
-from server.db.runs import active, claim, next_queued, release, set_supervisor
+from server.db.runs import Placement, claim, lock_queue, next_queued, queue_due, release, set_supervisor, taken
 from server.db.session import Database
-from server.db.tables import Attempt, Run, RunState
+from server.db.tables import RunState
 from server.settings import Settings
 from worker import processes
 from worker.devices import obstacle, place
@@ -34,9 +35,8 @@ class Claimer:
     def claim(self) -> list[str]:
         """Start every queued run that fits. Returns their ids."""
         self._supervisors = [process for process in self._supervisors if process.poll() is None]
-        with self._database.read() as session:
-            if not next_queued(session, limit=1):
-                return []
+        if not self._has_work():
+            return []
         kill_orphans(self._database)
         claimed = self._take()
         for run_id, fence in claimed:
@@ -46,25 +46,25 @@ class Claimer:
                 self._give_up(run_id, fence, f"training could not be started: {error}")
         return [run_id for run_id, _ in claimed]
 
+    def _has_work(self) -> bool:
+        with self._database.write() as session:
+            queue_due(session, now=time.time())
+            return bool(next_queued(session, limit=1))
+
     def _take(self) -> list[tuple[str, int]]:
         claimed = []
         with self._database.write() as session:
-            held = [attempt for _, attempt in active(session) if attempt.host == self._host]
+            queue = lock_queue(session)
             for run in next_queued(session):
-                devices = place(run, self._gpus, held)
-                if devices is None:
-                    self._explain(run)
+                gpus = None if queue.paused else place(run, self._gpus, taken(session, self._worker_id))
+                if gpus is None:
+                    run.waits_for = queue.reason if queue.paused else obstacle(run, self._gpus)
                     continue
-                fence = claim(session, run.id, worker_id=self._worker_id, host=self._host, devices=devices)
+                here = Placement(self._worker_id, self._host, processes.boot_id(), gpus)
+                fence = claim(session, run.id, placement=[here], actor=f"worker {self._host}")
                 if fence is not None:
                     claimed.append((run.id, fence))
-                    held.append(Attempt(run_id=run.id, attempt=fence, worker_id="", host=self._host, devices=devices))
         return claimed
-
-    def _explain(self, run: Run) -> None:
-        phase = obstacle(run, self._gpus)
-        if run.state == RunState.QUEUED and run.phase != phase:
-            run.phase = phase
 
     def _give_up(self, run_id: str, fence: int, message: str) -> None:
         logger.error("run %s: %s", run_id, message)

@@ -12,12 +12,13 @@ from sqlmodel import select
 
 from server.db.session import Database
 from server.db.tables import RunState, Worker
-from server.queue import wake_workers
+from server.queue import PROTOCOL, wake_workers
 from server.settings import Settings
 from worker.claims import Claimer
 from worker.devices import inventory, num_cores
 from worker.hints import Hints
 from worker.orphans import kill_orphans
+from worker.processes import boot_id
 from worker.reaper import Reaper
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class HostWorker:
             self._report()
             reaped = self._reaper.reap()
         for run_id, state in reaped:
-            logger.warning("run %s: %s", run_id, "queued again" if state == RunState.QUEUED else state)
+            logger.warning("run %s: %s", run_id, "waits to be tried again" if state == RunState.RETRY_WAIT else state)
             self._hints.publish(run_id)
         return self.claim()
 
@@ -88,7 +89,8 @@ class HostWorker:
         with self._database.write() as session:
             row = session.exec(select(Worker).where(Worker.host == self._host)).first()
             row = row or Worker(host=self._host, pid=0)
-            row.pid, row.devices, row.cpu_count = os.getpid(), self._gpus, num_cores()
+            row.pid, row.boot_id, row.protocol = os.getpid(), boot_id(), PROTOCOL
+            row.devices, row.cpu_count = self._gpus, num_cores()
             row.started_at = row.seen_at = time.time()
             row.consumed_at = None
             session.add(row)

@@ -1,8 +1,8 @@
 """Processes of runs: who is who, who is alive, and how to end all of them.
 
-A process is named by its id and start time, never by the id alone: ids are used again. Every process that works for a
-run carries the run's id and fence in its environment, so it is found whatever session or parent it has. `killpg` would
-not do: torchrun starts every rank in a session of its own.
+A process is named by its id, start time and boot, never by the id alone: ids are used again. Every process that works
+for a run carries the run's id and fence in its environment, so it is found whatever session or parent it has. `killpg`
+would not do: torchrun starts every rank in a session of its own.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,15 @@ class RunProcess:
     process: psutil.Process
     run_id: str
     fence: int
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Names this boot of the host: processes of another one are gone, whatever their id."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(int(psutil.boot_time()))
 
 
 def start_time(pid: int) -> float:

@@ -18,9 +18,9 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from server.db.runs import heartbeat, release, set_supervisor, wanted
+from server.db.runs import Orders, drain, heartbeat, orders, release, set_supervisor
 from server.db.session import Database
-from server.db.tables import Attempt, Intent, Run, RunState
+from server.db.tables import AttemptNode, Intent, Run, RunState
 from server.settings import Settings, get_settings
 from worker import processes
 from worker.ending import conclude
@@ -35,9 +35,12 @@ LOOK_S = 1.0
 """How often the user's wish is read."""
 HEARTBEAT_S = 5.0
 LEASE_GIVEN_UP_S = 45.0
+GRACE_S = 60.0
+"""How long a trainer may take to save when its run is paused or queued again; then it is killed."""
 CANCEL_GRACE_S = 6.0
-"""How long a cancelled trainer may take to save; then it is killed: cancelling takes at most ten seconds."""
+"""The same for a cancelled one: cancelling takes at most ten seconds."""
 DRAIN_GRACE_S = 20.0
+"""The same when the host stops."""
 _CONCLUDE_FOR_S = 600.0
 
 T = TypeVar("T")
@@ -58,7 +61,7 @@ class Supervisor:
         self._fence = fence
         self._run_dir = settings.run_dir(run_id)
         self._is_drained = False
-        self._intent = Intent.RUN
+        self._orders = Orders(RunState.STARTING, Intent.RUN)
         self._renewed_at = time.monotonic()
         self._heartbeat_due = 0.0
         self._look_due = 0.0
@@ -84,7 +87,7 @@ class Supervisor:
             return 3
 
     def _start(self) -> Trainer | None:
-        run, attempt = self._persistently(self._load)
+        run, node = self._persistently(self._load)
         self._persistently(self._register)
         processes.kill_run(self._run_id, up_to_fence=self._fence - 1)
         try:
@@ -94,7 +97,7 @@ class Supervisor:
                 fence=self._fence,
                 run_id=self._run_id,
                 num_processes=run.num_processes,
-                devices=attempt.devices,
+                devices=node.devices,
                 hf_token=self._settings.hf_token,
             )
         except OSError as error:
@@ -103,12 +106,12 @@ class Supervisor:
             self._persistently(lambda: self._fail("start_failed", message))
             return None
 
-    def _load(self) -> tuple[Run, Attempt]:
+    def _load(self) -> tuple[Run, AttemptNode]:
         with self._database.read() as session:
-            run, attempt = session.get(Run, self._run_id), session.get(Attempt, (self._run_id, self._fence))
-            if run is None or attempt is None or wanted(session, self._run_id, self._fence) is None:
+            run, node = session.get(Run, self._run_id), session.get(AttemptNode, (self._run_id, self._fence, 0))
+            if run is None or node is None or orders(session, self._run_id, self._fence) is None:
                 raise LostLeaseError("the run is not held by this attempt")
-            return run, attempt
+            return run, node
 
     def _register(self) -> None:
         # The worker does so too, but may be killed before it gets there.
@@ -143,12 +146,24 @@ class Supervisor:
         while trainer.returncode is None:
             self._ingest()
             self._look()
-            if self._intent == Intent.CANCEL or self._is_drained:
+            if self._is_drained and not self._orders.is_to_stop:
+                self._see(self._patiently(self._announce_drain))
+            if self._orders.is_to_stop or self._is_drained:
                 trainer.ask_to_stop()
-                if trainer.has_overrun(CANCEL_GRACE_S if self._intent == Intent.CANCEL else DRAIN_GRACE_S):
+                if trainer.has_overrun(self._grace_s()):
                     logger.warning("the trainer did not stop in time and is killed")
                     trainer.kill()
             time.sleep(POLL_S)
+
+    def _grace_s(self) -> float:
+        if self._orders.intent == Intent.CANCEL:
+            return CANCEL_GRACE_S
+        return DRAIN_GRACE_S if self._is_drained else GRACE_S
+
+    def _announce_drain(self) -> Orders:
+        with self._database.write() as session:
+            drain(session, self._run_id, self._fence)
+        return self._read_orders()
 
     def _ingest(self) -> None:
         try:
@@ -169,29 +184,29 @@ class Supervisor:
             self._see(self._patiently(self._renew))
             self._patiently(lambda: prune_checkpoints(self._database, self._run_dir, self._run_id))
         elif now >= self._look_due:
-            self._see(self._patiently(self._read_intent))
+            self._see(self._patiently(self._read_orders))
         if time.monotonic() - self._renewed_at > LEASE_GIVEN_UP_S:
             raise LostLeaseError(f"the database could not be reached for {LEASE_GIVEN_UP_S:.0f} s")
 
-    def _see(self, intent: Intent | None) -> None:
+    def _see(self, seen: Orders | None) -> None:
         self._look_due = time.monotonic() + LOOK_S
-        if intent is not None:
-            self._intent = intent
+        if seen is not None:
+            self._orders = seen
 
-    def _renew(self) -> Intent:
+    def _renew(self) -> Orders:
         with self._database.write() as session:
-            intent = heartbeat(session, self._run_id, self._fence)
-        if intent is None:
+            seen = heartbeat(session, self._run_id, self._fence)
+        if seen is None:
             raise LostLeaseError("the run was taken away")
         self._renewed_at = time.monotonic()
-        return intent
+        return seen
 
-    def _read_intent(self) -> Intent:
+    def _read_orders(self) -> Orders:
         with self._database.read() as session:
-            intent = wanted(session, self._run_id, self._fence)
-        if intent is None:
+            seen = orders(session, self._run_id, self._fence)
+        if seen is None:
             raise LostLeaseError("the run was taken away")
-        return intent
+        return seen
 
     def _conclude(self, returncode: int | None) -> int:
         state = self._persistently(
@@ -202,7 +217,7 @@ class Supervisor:
                 self._fence,
                 actor="supervisor",
                 returncode=returncode,
-                was_drained=self._is_drained,
+                is_drained=self._is_drained,
             )
         )
         self._hints.publish(self._run_id)

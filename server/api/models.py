@@ -45,15 +45,29 @@ class RunOut(Model):
     config: dict[str, Any]
     config_version: int
     num_processes: int
+    num_nodes: int
+    min_memory_bytes: int | None
+    labels: list[str]
     priority: int
+    rank: float
+    """Order inside a priority, lower first."""
     created_at: float
     queued_at: float
+    not_before: float | None
+    """When the backoff of a run in `retry_wait` ends."""
     started_at: float | None
     finished_at: float | None
-    attempt: Annotated[int, Field(validation_alias="fence")]
+    retry_of: str | None
+    """The run that this one continues from its newest checkpoint."""
+    cloned_from: str | None
+    attempt: int
+    failures: int
+    losses: int
     reason_code: str
-    """Why a failed run failed, stable and machine-readable."""
+    """Why a run failed, waits to be tried again, or was paused; stable and machine-readable."""
     message: str
+    waits_for: str
+    """Why a queued run has not started."""
     phase: str
     step: int
     total_steps: int
@@ -111,6 +125,9 @@ class EventOut(Model):
     ts: float
     actor: str
     kind: str
+    """The state that the run moved to, or what else happened."""
+    from_state: str
+    reason_code: str
     detail: str
 
 

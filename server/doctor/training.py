@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from server.db.session import Database
-from server.db.tables import TERMINAL, Run, RunState
+from server.db.tables import ACTIVE, Run, RunState
 from server.doctor.finding import Finding, fail, ok
 from server.doctor.machine import ProbeError, probe
 from server.launch.errors import LaunchError
@@ -20,6 +20,7 @@ from sparsify_core.errors import CheckpointError
 from sparsify_core.manifest import verify_checkpoint
 
 _TIMEOUT_S = 180.0
+_UNDER_WAY = (RunState.QUEUED, *ACTIVE)
 _STEPS = 20
 _CONFIG = {
     "hookpoints": ["layers.0"],
@@ -85,13 +86,13 @@ def _follow(database: Database, tree: Tree, run_id: str, stop: StopRequest) -> R
         tree.look_after()
         with database.read() as session:
             run = session.get_one(Run, run_id)
-        if run.state in TERMINAL or time.monotonic() > deadline:
+        if run.state not in _UNDER_WAY or time.monotonic() > deadline:
             return run
         time.sleep(0.25)
 
 
 def _judge(settings: Settings, run: Run, seconds: float) -> Finding:
-    if run.state not in TERMINAL:
+    if run.state in _UNDER_WAY:
         return fail(
             f"after {seconds:.0f} s the run is still {run.phase or run.state}", "look at the load of the machine"
         )

@@ -82,7 +82,7 @@ class RunFeed:
         if match is None:
             return None
         attempt, seq, log_attempt, log_offset = (int(number or 0) for number in match.groups())
-        if match[3] and log_attempt <= run.fence:
+        if match[3] and log_attempt <= run.attempt:
             self._log = (log_attempt, log_offset)
         return (attempt, seq) if (attempt, seq) <= newest else None
 
@@ -107,7 +107,7 @@ class RunFeed:
             chunk = logs.tail(self.settings, run)
             self._log = (chunk.attempt, chunk.next_offset)
             return [self._log_change(logs.LogChunk(chunk.attempt, chunk.next_offset, chunk.next_offset, ""))]
-        attempt, offset = self._log if self._log[0] == run.fence else (run.fence, 0)
+        attempt, offset = self._log if self._log[0] == run.attempt else (run.attempt, 0)
         chunk = logs.tail(self.settings, run, attempt=attempt, offset=offset)
         if chunk.next_offset <= offset:
             return []
@@ -178,7 +178,7 @@ def _status(session: Session, run: Run) -> dict[str, Any]:
         "intent": run.intent,
         "phase": run.phase,
         "total_steps": run.total_steps,
-        "attempt": run.fence,
+        "attempt": run.attempt,
         "message": run.message,
         "num_checkpoints": num_checkpoints,
         "last_saved_at": last_saved,

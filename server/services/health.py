@@ -4,9 +4,9 @@ import shutil
 import time
 from dataclasses import dataclass, field
 
-from sqlmodel import Session
+from sqlmodel import Session, select
 
-from server.db.tables import Worker
+from server.db.tables import QueueState, Worker
 from server.hints import Hints
 from server.services.workers import ALIVE_S, list_workers
 from server.settings import Settings
@@ -45,7 +45,10 @@ def examine(session: Session, settings: Settings, hints: Hints) -> Health:
     workers = list_workers(session)
     alive = [worker for worker in workers if now - worker.seen_at < ALIVE_S]
     free = shutil.disk_usage(settings.data_dir).free
+    queue = session.exec(select(QueueState)).one()
     symptoms = []
+    if queue.paused:
+        symptoms.append(Symptom(QUEUE_PAUSED, f"The queue is paused: {queue.reason or 'no run starts'}."))
     if hints.is_broker_down:
         symptoms.append(BROKER_DOWN)
     else:
@@ -68,6 +71,8 @@ def consumer_age_s(worker: Worker) -> float:
     return max(0.0, worker.seen_at - (worker.consumed_at or worker.started_at))
 
 
+QUEUE_PAUSED = "queue_paused"
+"""The code of the symptom that a person can end, by resuming the queue."""
 BROKER_DOWN = Symptom(
     "broker_down",
     "The queue is degraded: the broker does not answer. Nothing is lost; runs start some seconds later than usual.",

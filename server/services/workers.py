@@ -5,7 +5,7 @@ import time
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from server.db.tables import ACTIVE, Run, Worker
+from server.db.tables import ACTIVE, AttemptNode, Run, Worker
 
 ALIVE_S = 60
 """A worker that was not seen for this long counts as gone."""
@@ -24,4 +24,7 @@ def count_alive(session: Session) -> int:
 
 def active_runs(session: Session, worker_id: str) -> list[Run]:
     """The runs that a worker holds."""
-    return list(session.exec(select(Run).where(Run.worker_id == worker_id, col(Run.state).in_(ACTIVE))))
+    held = select(AttemptNode.run_id).where(
+        AttemptNode.worker_id == worker_id, AttemptNode.run_id == Run.id, AttemptNode.attempt == Run.fence
+    )
+    return list(session.exec(select(Run).where(col(Run.state).in_(ACTIVE), held.exists()).order_by(col(Run.id))))

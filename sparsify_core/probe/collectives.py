@@ -22,5 +22,5 @@ def probe() -> dict[str, Any]:
             raise RuntimeError(f"the sum over {size} processes is wrong: {backend} does not work here")
     finally:
         dist.destroy_process_group()
-    version = ".".join(str(part) for part in torch.cuda.nccl.version()) if has_gpus else ""
+    version = ".".join(str(part) for part in torch.cuda.nccl.version()) if has_gpus else ""  # type: ignore[no-untyped-call]
     return {"backend": backend, "processes": size, "version": version} if rank == 0 else {}

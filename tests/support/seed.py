@@ -11,7 +11,18 @@ from safetensors.numpy import save_file
 from sqlmodel import Session
 
 from server.db.session import Database
-from server.db.tables import Attempt, Checkpoint, HubPush, MetricPoint, Run, RunEvent, RunState, StepTiming, Worker
+from server.db.tables import (
+    Attempt,
+    AttemptNode,
+    Checkpoint,
+    HubPush,
+    MetricPoint,
+    Run,
+    RunEvent,
+    RunState,
+    StepTiming,
+    Worker,
+)
 from server.settings import Settings
 from sparsify_core.config import RunConfig
 from sparsify_core.manifest import write_manifest
@@ -120,8 +131,8 @@ def _run(
         created_at=now - 10_000,
         queued_at=now - 10_000,
         started_at=started,
-        worker_id=worker_id if state in (RunState.RUNNING, RunState.STARTING, RunState.STOPPING) else None,
         fence=0 if started is None else 1,
+        attempt=0 if started is None else 1,
     )
     if state in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED):
         run.finished_at = (started or now) + 280
@@ -150,7 +161,8 @@ def _run(
 
 
 def _attempt(session: Session, settings: Settings, run: Run, worker_id: str, started: float) -> None:
-    session.add(Attempt(run_id=run.id, attempt=1, worker_id=worker_id, host="lab-2", started_at=started))
+    session.add(Attempt(run_id=run.id, attempt=1, started_at=started))
+    session.add(AttemptNode(run_id=run.id, attempt=1, worker_id=worker_id, host="lab-2"))
     session.add(RunEvent(run_id=run.id, actor="worker lab-2", kind="starting", detail="attempt 1", ts=started))
     log = settings.run_dir(run.id).log(1)
     log.parent.mkdir(parents=True, exist_ok=True)
