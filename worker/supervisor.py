@@ -144,6 +144,7 @@ class Supervisor:
     def _watch(self, trainer: Trainer) -> None:
         """Until training has ended: read its events, renew the lease, pass on what the user wants."""
         while trainer.returncode is None:
+            trainer.look_after_log()
             self._ingest()
             self._look()
             if self._is_drained and not self._orders.is_to_stop:
