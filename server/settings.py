@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     source_roots: list[Path] = []
     """Folders, besides the demo's, in which local models and datasets may lie."""
 
+    lease_s: float = Field(default=60, ge=10)
+    """A worker may be silent for so long before its runs are started again elsewhere. It renews its leases twelve times
+    as often, and ends training itself when it could not do so for three quarters of that time."""
+
     https: bool = False
     """Whether browsers reach the server through TLS: marks cookies Secure."""
 

@@ -19,9 +19,18 @@ if shutil.which("nvidia-smi") is None:
     # Without a GPU the Triton kernels run in the interpreter. Triton reads this when it is imported, by whichever test.
     os.environ["TRITON_INTERPRET"] = "1"
 
+_SERVICES = {"postgres_socket", "broker_url", "undisturbed"}
+"""Fixtures that start PostgreSQL, a broker, or training."""
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts PostgreSQL or a broker is no unit test: `make unit` leaves it out. What needs a GPU is skipped."""
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What starts PostgreSQL or a broker is no unit test: `make unit` leaves it out. What needs a GPU is skipped, what
+    takes long is left to `make faults`.
+    """
+    if "faults" not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu:
         import torch  # slow to import, and most tests of the server do without
@@ -35,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if isinstance(item, pytest.Function) and hasattr(item, "callspec")
             else None
         )
-        if engine == "postgres" or {"postgres_socket", "broker_url"} & set(getattr(item, "fixturenames", ())):
+        if engine == "postgres" or _SERVICES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)
         if item.get_closest_marker("integration") or item.get_closest_marker("e2e"):
             # One process runs what starts services and browsers, one after the other; the others share the rest.

@@ -18,8 +18,6 @@ from worker.ending import conclude
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 60.0
-
 
 @dataclass(frozen=True)
 class _Sight:
@@ -49,7 +47,7 @@ class Reaper:
         self._seen = sights
         reaped = []
         for run, node in held:
-            if self._is_dead(node) or now - sights[run.id, node.node].since > LEASE_S:
+            if self._is_dead(node) or now - sights[run.id, node.node].since > self._settings.lease_s:
                 try:
                     state = self._take_away(run.id, node)
                 except Exception:  # one run's trouble must not keep the others

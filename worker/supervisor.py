@@ -2,7 +2,7 @@
 
 One process per run, detached from the worker that started it: it holds the lease, starts torchrun, reads its events
 into the database, and stops the whole process tree. Training never waits for the database or the broker; if the lease
-cannot be renewed for `LEASE_GIVEN_UP_S`, the supervisor ends its own training before another worker may take the run.
+cannot be renewed for most of its time, the supervisor ends its own training before another worker may take the run.
 """
 
 import json
@@ -33,8 +33,10 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.25
 LOOK_S = 1.0
 """How often the user's wish is read."""
-HEARTBEAT_S = 5.0
-LEASE_GIVEN_UP_S = 45.0
+HEARTBEATS = 12
+"""How often a lease is renewed before it would end."""
+GIVEN_UP_FRAC = 0.75
+"""Part of the lease without a renewal after which training is ended."""
 GRACE_S = 60.0
 """How long a trainer may take to save when its run is paused or queued again; then it is killed."""
 CANCEL_GRACE_S = 6.0
@@ -181,13 +183,14 @@ class Supervisor:
         """Renew the lease when that is due, and learn what the user wants."""
         now = time.monotonic()
         if now >= self._heartbeat_due:
-            self._heartbeat_due = now + HEARTBEAT_S
+            self._heartbeat_due = now + self._settings.lease_s / HEARTBEATS
             self._see(self._patiently(self._renew))
             self._patiently(lambda: prune_checkpoints(self._database, self._run_dir, self._run_id))
         elif now >= self._look_due:
             self._see(self._patiently(self._read_orders))
-        if time.monotonic() - self._renewed_at > LEASE_GIVEN_UP_S:
-            raise LostLeaseError(f"the database could not be reached for {LEASE_GIVEN_UP_S:.0f} s")
+        given_up_s = self._settings.lease_s * GIVEN_UP_FRAC
+        if time.monotonic() - self._renewed_at > given_up_s:
+            raise LostLeaseError(f"the database could not be reached for {given_up_s:.0f} s")
 
     def _see(self, seen: Orders | None) -> None:
         self._look_due = time.monotonic() + LOOK_S

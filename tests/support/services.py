@@ -59,6 +59,9 @@ class Cluster:
             return subprocess.Popen(command, env=self._env, cwd="/", stdout=log, stderr=log, **self._as_user)
 
     def start(self) -> None:
+        """Nothing happens when it runs."""
+        if self._process is not None:
+            return
         options = ["-c", "listen_addresses=", "-c", "max_connections=200", "-F"]
         self._process = self._run("postgres", "-D", str(self._root / "data"), "-k", self.socket, *options)
         wait_until(lambda: _connects(self.socket), timeout_s=30, what="PostgreSQL to accept connections")
@@ -113,6 +116,9 @@ class Broker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Nothing happens when it runs."""
+        if self.process is not None:
+            return
         root, password = self._root, self._password
         config = f'port 0\nunixsocket {root}/s\nunixsocketperm 600\nrequirepass {password}\ndir {root}\nsave ""\n'
         self.process = subprocess.Popen([str(get_binary_path()), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)

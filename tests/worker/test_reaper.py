@@ -15,7 +15,7 @@ from sparsify_core import events
 from worker import processes
 from worker.claims import Claimer
 from worker.orphans import kill_orphans
-from worker.reaper import LEASE_S, Reaper
+from worker.reaper import Reaper
 
 
 class Clock:
@@ -46,14 +46,16 @@ def sleeper(run_id: str, fence: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(python("-c", "import time; time.sleep(60)"), env=environment)
 
 
-def test_a_silent_holder_loses_the_run_after_a_whole_lease(database: Database, reaper: Reaper, clock: Clock) -> None:
+def test_a_silent_holder_loses_the_run_after_a_whole_lease(
+    database: Database, settings: Settings, reaper: Reaper, clock: Clock
+) -> None:
     run_id, fence = claimed_run(database)
     assert reaper.reap() == []
-    clock.now += LEASE_S - 1
+    clock.now += settings.lease_s - 1
     with database.write() as session:
         heartbeat(session, run_id, fence)
     assert reaper.reap() == []
-    clock.now += LEASE_S - 1
+    clock.now += settings.lease_s - 1
     assert reaper.reap() == []
     clock.now += 2
     assert reaper.reap() == [(run_id, RunState.RETRY_WAIT)]
@@ -62,12 +64,14 @@ def test_a_silent_holder_loses_the_run_after_a_whole_lease(database: Database, r
         assert heartbeat(session, run_id, fence) is None
 
 
-def test_a_cancelled_run_is_not_started_again(database: Database, reaper: Reaper, clock: Clock) -> None:
+def test_a_cancelled_run_is_not_started_again(
+    database: Database, settings: Settings, reaper: Reaper, clock: Clock
+) -> None:
     run_id, _ = claimed_run(database)
     with database.write() as session:
         assert request_cancel(session, run_id, actor="user") == RunState.STOPPING
     reaper.reap()
-    clock.now += LEASE_S + 1
+    clock.now += settings.lease_s + 1
     assert reaper.reap() == [(run_id, RunState.CANCELLED)]
 
 
