@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     """A worker may be silent for so long before its runs are started again elsewhere. It renews its leases twelve times
     as often, and ends training itself when it could not do so for three quarters of that time."""
 
+    stalled_after_s: float = Field(default=600, gt=0)
+    """A run that trains and makes no step for so long is taken to hang: it is ended, and tried again."""
+
     https: bool = False
     """Whether browsers reach the server through TLS: marks cookies Secure."""
 

@@ -4,10 +4,11 @@ import shutil
 import time
 from dataclasses import dataclass, field
 
-from sqlmodel import Session, select
+from sqlmodel import Session
 
-from server.db.tables import QueueState, Worker
+from server.db.tables import Worker
 from server.hints import Hints
+from server.services.queue_state import queue_state
 from server.services.workers import ALIVE_S, list_workers
 from server.settings import Settings
 
@@ -45,10 +46,10 @@ def examine(session: Session, settings: Settings, hints: Hints) -> Health:
     workers = list_workers(session)
     alive = [worker for worker in workers if now - worker.seen_at < ALIVE_S]
     free = shutil.disk_usage(settings.data_dir).free
-    queue = session.exec(select(QueueState)).one()
+    queue = queue_state(session)
     symptoms = []
     if queue.paused:
-        symptoms.append(Symptom(QUEUE_PAUSED, f"The queue is paused: {queue.reason or 'no run starts'}."))
+        symptoms.append(_paused(queue.reason))
     if hints.is_broker_down:
         symptoms.append(BROKER_DOWN)
     else:
@@ -78,6 +79,11 @@ BROKER_DOWN = Symptom(
     "The queue is degraded: the broker does not answer. Nothing is lost; runs start some seconds later than usual.",
 )
 NO_WORKER = Symptom("no_worker", "No worker is connected: queued runs wait for one.", is_shown=False)
+
+
+def _paused(reason: str) -> Symptom:
+    why = f": {reason}. Find the cause, then resume it" if reason else ""
+    return Symptom(QUEUE_PAUSED, f"The queue is paused, no run starts{why}.")
 
 
 def _deaf(worker: Worker) -> Symptom:

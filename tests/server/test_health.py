@@ -16,12 +16,14 @@ from clients import browse, serve, visit
 from rows import add_attempt, add_run
 from server import hints
 from server.app import create_app
+from server.db.runs import set_queue_paused
 from server.db.tables import RunState, Worker
 from server.services import health
 from server.settings import Settings
 from services import Broker, wait_until
 
 HOST = "secret-host"
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 
 def add_worker(app: FastAPI, *, tick_age_s: float = 1.0, consumer_age_s: float | None = 2.0) -> None:
@@ -112,6 +114,35 @@ def test_a_broker_that_is_away_or_hangs_is_a_banner_on_every_page_until_it_answe
 def send(broker: Broker, number: signal.Signals) -> None:
     assert broker.process is not None
     broker.process.send_signal(number)
+
+
+def test_a_paused_queue_says_why_and_is_resumed_by_a_button_or_a_program(app: FastAPI) -> None:
+    with browse(app) as browser, serve(app) as api:
+        add_worker(app)
+        for resume in (
+            lambda: browser.post("/queue/resume", data={"csrf_token": csrf_token(browser)}, headers=SAME_ORIGIN),
+            lambda: api.post("/api/v1/queue/resume"),
+        ):
+            with app.state.db.write() as session:
+                assert set_queue_paused(session, paused=True, reason="3 runs died on <host>")
+            assert browser.get("/readyz").json()["reasons"] == ["queue_paused"]
+            assert api.get("/api/v1/queue").json()["reason"] == "3 runs died on <host>"
+            page = browser.get("/runs").text
+            assert "3 runs died on &lt;host&gt;. Find the cause, then resume it." in page
+            assert resume().status_code in (200, 303)
+            assert api.get("/api/v1/queue").json() == {
+                "paused": False,
+                "reason": "",
+                "since": pytest.approx(time.time(), abs=60),
+            }
+            assert "queue is paused" not in browser.get("/runs").text
+        assert api.post("/api/v1/queue/resume").status_code == 200
+
+
+def csrf_token(browser: TestClient) -> str:
+    found = re.search(r'name="csrf_token" value="([^"]+)"', browser.get("/runs").text)
+    assert found
+    return found[1]
 
 
 def test_little_room_on_the_disk_is_a_banner(app: FastAPI, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
