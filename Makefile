@@ -5,7 +5,7 @@ ARGS ?=
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit lint format lock clean
+.PHONY: help setup demo up test unit faults soak lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,13 @@ test: setup-test lint ## run everything: checks, unit, contracts, integration, b
 
 unit: setup-test ## run the fast tests alone, without services and browser
 	@$(BIN)/pytest -n auto -m "not integration and not e2e and not gpu" $(ARGS)
+
+faults: setup-test ## break a real deployment in every way of docs/reliability.md (about half an hour)
+	@$(BIN)/pytest -m faults $(ARGS)
+
+SECONDS ?= 600
+soak: setup-test ## faults at random for SECONDS=600; prints accepted runs, faults injected, lost (ARGS="--engine postgres")
+	@PYTHONPATH=tests/support:$$PYTHONPATH $(BIN)/python tests/faults/soak.py --seconds $(SECONDS) $(ARGS)
 
 lint: setup-test ## check style, types and import rules
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache

@@ -1,6 +1,5 @@
 """Fixtures that several folders share: settings, migrated databases on both engines, a broker, a tiny model."""
 
-import json
 import os
 import secrets
 import shutil
@@ -119,12 +118,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A JSONL file of texts that `tiny_model`'s tokenizer knows."""
-    from tiny import WORDS
+    from tiny import build_text
 
-    path = tmp_path_factory.mktemp("tiny") / "text.jsonl"
-    lines = [" ".join(WORDS[(start * step) % len(WORDS)] for step in range(200)) for start in range(1, 201)]
-    path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
-    return path
+    return build_text(tmp_path_factory.mktemp("tiny") / "text.jsonl")
 
 
 @pytest.fixture

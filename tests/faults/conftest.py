@@ -1,16 +1,12 @@
 """Deployments to break, and the check of all promises behind every fault."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import promises
-from deployment import Deployment, deploy
-from services import python
-from sparsify_core.config import RunConfig
+from deployment import Deployment, deploy, train_undisturbed
 from sparsify_core.rundir import RunDir
 
 
@@ -35,15 +31,7 @@ def postgres_deployment(
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_text: Path) -> RunDir:
     """The standard run, trained without Sparseboard around it and without a fault."""
-    run_dir = RunDir(tmp_path_factory.mktemp("undisturbed"))
-    body = Deployment.body_of(tiny_model, tiny_text)
-    run_dir.config.write_text(RunConfig.model_validate(body["config"]).model_dump_json())
-    torchrun = python("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1")
-    words = [*torchrun, "-m", "sparsify_core", "--config", str(run_dir.config), "--run_dir", str(run_dir.root)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return run_dir
+    return train_undisturbed(RunDir(tmp_path_factory.mktemp("undisturbed")), tiny_model, tiny_text)
 
 
 def kept(deployment: Deployment, undisturbed: RunDir) -> Iterator[Deployment]:

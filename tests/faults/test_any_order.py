@@ -4,7 +4,7 @@ Hypothesis chooses what happens next. Users go through the real REST API, worker
 use, on a real database; only training is left out.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from fastapi.testclient import TestClient
@@ -72,6 +72,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.accepted: set[str] = set()
         self.by_key: dict[str, str] = {}
         self.ended: dict[str, str] = {}
+        self.successors: dict[str, str] = {}
         self.cancelled: set[str] = set()
         """Runs of which somebody was told that they are or will be cancelled."""
         with self.database.write() as session:
@@ -90,47 +91,50 @@ class AnyOrder(RuleBasedStateMachine):
         self.accepted.add(run_id)
         return run_id
 
-    @rule(run_id=run_ids)
-    def cancel(self, run_id: str) -> None:
-        answer = self.client.post(f"/api/v1/runs/{run_id}/stop")
+    @rule(run_id=run_ids, request=st.sampled_from(["cancel", "pause", "resume", "requeue"]))
+    def ask(self, run_id: str, request: str) -> None:
+        """The answer is the truth, and a refusal names the state and changes nothing."""
+        before = self.run(run_id)
+        answer = self.client.post(f"/api/v1/runs/{run_id}/{request}")
+        after = self.run(run_id)
+        if answer.status_code == 409:
+            assert answer.json()["errors"][0]["code"] == before.state
+            assert (after.state, after.intent) == (before.state, before.intent)
+            assert request != "cancel"
+            return
         assert answer.status_code == 200, answer.text
-        told = answer.json()["state"]
-        assert told == self.state(run_id)
-        assert told in (*TERMINAL, RunState.STOPPING)
-        self.cancelled.add(run_id)
+        assert (answer.json()["state"], answer.json()["intent"]) == (after.state, after.intent)
+        if request == "cancel":
+            assert after.state in (*TERMINAL, RunState.STOPPING)
+            self.cancelled.add(run_id)
 
-    @rule(run_id=run_ids)
-    def pause(self, run_id: str) -> None:
-        self.ask(runs.request_pause, run_id)
-
-    @rule(run_id=run_ids)
-    def resume(self, run_id: str) -> None:
-        self.ask(runs.resume, run_id)
-
-    @rule(run_id=run_ids)
-    def requeue(self, run_id: str) -> None:
-        self.ask(runs.requeue, run_id)
-
-    def ask(self, request: Any, run_id: str) -> None:
-        with self.database.write() as session:
-            told = request(session, run_id, actor="user")
-        assert told == self.state(run_id)
+    @rule(target=run_ids, run_id=run_ids)
+    def retry(self, run_id: str) -> str:
+        """However often it is asked for, there is one successor."""
+        may = self.state(run_id) in (RunState.FAILED, RunState.CANCELLED)
+        answer = self.client.post(f"/api/v1/runs/{run_id}/retry")
+        assert answer.status_code == (201 if may else 409), answer.text
+        assume(may)
+        successor = str(answer.json()["id"])
+        assert self.successors.setdefault(run_id, successor) == successor, "a run has two successors"
+        self.accepted.add(successor)
+        return successor
 
     @rule(run_id=run_ids, other_id=run_ids, ahead=st.booleans())
     def move(self, run_id: str, other_id: str, ahead: bool) -> None:
         before = self.order()
-        with self.database.write() as session:
-            moved = runs.move_beside(session, run_id, other_id, ahead=ahead, actor="user")
+        place = {"ahead_of" if ahead else "behind_of": other_id}
+        answer = self.client.post(f"/api/v1/runs/{run_id}/move", json=place)
         after = self.order()
-        assert moved == (run_id in before and other_id in before)
+        assert answer.status_code == (200 if {run_id, other_id} <= set(before) else 409), answer.text
         assert [one for one in after if one != run_id] == [one for one in before if one != run_id]
-        if moved and run_id != other_id:
+        if answer.status_code == 200 and run_id != other_id:
             assert after.index(other_id) - after.index(run_id) == (1 if ahead else -1)
 
     @rule(run_id=run_ids, priority=st.integers(-1, 1))
     def prioritize(self, run_id: str, priority: int) -> None:
-        with self.database.write() as session:
-            runs.set_priority(session, run_id, priority, actor="user")
+        answer = self.client.patch(f"/api/v1/runs/{run_id}", json={"priority": priority})
+        assert answer.status_code == (409 if self.state(run_id) in TERMINAL else 200), answer.text
         with self.database.read() as session:
             priorities = [run.priority for run in waiting(session)]
         assert priorities == sorted(priorities, reverse=True)
@@ -257,7 +261,7 @@ class AnyOrder(RuleBasedStateMachine):
                 with self.database.write() as session:
                     runs.claim(session, run_id, placement=[runs.Placement(run_id, "h", "", ())], actor="worker")
             elif run.state == RunState.PAUSED:
-                self.ask(runs.resume, run_id)
+                self.ask(run_id, "resume")
             else:
                 self.backoffs_end()
         raise AssertionError(f"a run in {self.state(run_id)} does not come to its end")

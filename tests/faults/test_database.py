@@ -81,7 +81,7 @@ def test_a_hundred_submits_at_once_make_a_hundred_runs(either: Deployment) -> No
     assert {answer.json()["id"] for answer in again} == {answers[0].json()["id"]}
     assert listed(either) - before == created
     for run_id in created:
-        assert either.cancel(run_id) == RunState.CANCELLED
+        assert either.ask("cancel", run_id) == RunState.CANCELLED
 
 
 def listed(deployment: Deployment) -> set[str]:
@@ -109,7 +109,7 @@ def submits(deployment: Deployment) -> bool:
     answer = post(deployment)
     assert answer.status_code in (201, 503), answer.text
     if answer.status_code == 201:
-        deployment.cancel(answer.json()["id"])
+        deployment.ask("cancel", answer.json()["id"])
     return answer.status_code == 201
 
 

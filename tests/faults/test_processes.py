@@ -123,7 +123,7 @@ def test_a_trainer_that_ignores_being_stopped_is_killed(deployment: Deployment) 
     run_id = deployment.submit(plans={1: {HOLD_AT: ["turn_deaf"]}})
     deployment.wait_held(run_id)
     family = deployment.family(run_id)
-    assert deployment.cancel(run_id) == RunState.STOPPING
+    assert deployment.ask("cancel", run_id) == RunState.STOPPING
     assert deployment.wait_state(run_id, RunState.CANCELLED, timeout_s=20).message == ""
     assert_gone(family, within_s=10)
 

@@ -1,11 +1,9 @@
 """The event stream over a real port: nothing lost, nothing twice, whatever breaks."""
 
-import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
 
 import httpx2 as httpx
 import pytest
@@ -13,6 +11,7 @@ from fastapi import FastAPI
 from sqlmodel import select
 
 from clients import listening, new_token
+from event_stream import StreamEvent, parse
 from rows import add_attempt, add_checkpoint, add_point, add_run, add_timing
 from server import stream
 from server.app import create_app
@@ -22,12 +21,6 @@ from server.db.tables import Attempt, BrowserSession, Run, RunState
 from server.queue import publish_hint
 from server.services import feeds, metrics, sessions
 from server.settings import Settings
-
-
-class Event(NamedTuple):
-    name: str
-    data: dict[str, Any]
-    id: str
 
 
 @pytest.fixture(autouse=True)
@@ -69,31 +62,22 @@ def append(app: FastAPI, run: Run, *seqs: int) -> None:
 
 
 @contextmanager
-def follow(client: httpx.Client, topics: str, after: str = "", last: str | None = None) -> Iterator[Iterator[Event]]:
+def follow(
+    client: httpx.Client, topics: str, after: str = "", last: str | None = None
+) -> Iterator[Iterator[StreamEvent]]:
     params = {"topics": topics} | ({"after": after} if after else {})
     headers = {"Last-Event-ID": last} if last is not None else {}
     with client.stream("GET", "/events", params=params, headers=headers) as answer:
         assert answer.status_code == 200, answer.read()
         assert answer.headers["content-type"].startswith("text/event-stream")
-        yield _parse(answer.iter_lines())
+        yield parse(answer.iter_lines())
 
 
-def _parse(lines: Iterator[str]) -> Iterator[Event]:
-    fields: dict[str, str] = {}
-    for line in lines:
-        if line and not line.startswith(":"):
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif not line and fields:
-            yield Event(fields.get("event", ""), json.loads(fields["data"]), fields.get("id", ""))
-            fields = {}
-
-
-def until(events: Iterator[Event], name: str) -> Event:
+def until(events: Iterator[StreamEvent], name: str) -> StreamEvent:
     return next(event for event in events if event.name == name)
 
 
-def steps(event: Event) -> list[int]:
+def steps(event: StreamEvent) -> list[int]:
     return [point[1] for point in event.data["points"]]
 
 

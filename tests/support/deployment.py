@@ -22,25 +22,26 @@ from server.auth import issue_login_code
 from server.db.migrate import upgrade
 from server.db.runs import requeue
 from server.db.session import Database
-from server.db.tables import TERMINAL, Attempt, AttemptNode, Run, RunState
+from server.db.tables import TERMINAL, Attempt, AttemptNode, Intent, Run, RunState
 from server.launch.tree import server_command
 from server.queue import CLAIM_TASK, QUEUE
 from server.services import tokens
 from server.settings import Settings
 from services import Broker, Cluster, python, wait_until
+from sparsify_core.config import RunConfig
 from sparsify_core.rundir import RunDir
 from worker import processes
 from worker.app import make_app
 
-START_S = 120.0
-"""Importing torch twice on a busy machine takes a while."""
+START_S = 300.0
+"""Limit of everything that imports torch first: twice at least, on a machine that may be busy."""
 CANARY = "hf_canary_8Q2vZr1Wm7Ly"
 """The deployment's secret, which must come out nowhere."""
 STEPS = 40
 SAVE_EVERY = 10
 _SABOTAGE = Path(__file__).with_name("sabotage")
 
-Plan = Mapping[int | str, list[str]]
+Plan = Mapping[int | str, list[str] | float]
 """What is done to training (sabotage/sitecustomize.py), by the step before which it happens."""
 
 
@@ -72,9 +73,12 @@ class Deployment:
 
     def __post_init__(self) -> None:
         self.database = Database(self.settings)
-        with self.database.write() as session:
-            self.token = tokens.create_token(session, "faults")[1]
+        self.token = self.new_token()
         self.client = self.new_client()
+
+    def new_token(self) -> str:
+        with self.database.write() as session:
+            return tokens.create_token(session, "faults")[1]
 
     def new_client(self) -> httpx.Client:
         url = f"http://127.0.0.1:{self.settings.port}"
@@ -100,7 +104,6 @@ class Deployment:
             "DATABASE_URL": self.settings.database_url,
             "REDIS_URL": self.settings.redis_url,
             "HF_TOKEN": CANARY,
-            "OMP_NUM_THREADS": "1",
             "PYTHONPATH": path,
             **self.environment,
         }
@@ -217,15 +220,12 @@ class Deployment:
     def hurry(self, run_id: str) -> None:
         """End the backoff of a run that waits to be tried again, as a person may."""
         if self.run(run_id).state == RunState.RETRY_WAIT:
-            self.ask(requeue, run_id)
+            with self.database.write() as session:
+                requeue(session, run_id, actor="user")
 
-    def ask(self, request: Any, run_id: str) -> Any:
-        """Make one of the requests of `server.db.runs` in a transaction of its own."""
-        with self.database.write() as session:
-            return request(session, run_id, actor="user")
-
-    def cancel(self, run_id: str) -> str:
-        answer = self.client.post(f"/api/v1/runs/{run_id}/stop")
+    def ask(self, request: str, run_id: str) -> str:
+        """Have the server `cancel`, `pause`, `resume` or `requeue` a run; returns the state that it answers with."""
+        answer = self.client.post(f"/api/v1/runs/{run_id}/{request}")
         assert answer.status_code == 200, answer.text
         return str(answer.json()["state"])
 
@@ -264,16 +264,19 @@ class Deployment:
 
     # --- the end
 
-    def settle(self) -> None:
-        """Bring every part up again, and every run to its end."""
+    def settle(self, *, cancels: bool = True) -> None:
+        """Bring every part up again, and every run to its end: by cancelling it, or by waiting."""
         if self.cluster is not None:
             self.cluster.start()
         self.broker.start()
         self.start_server()
         self.start_worker()
         for accepted in self.accepted:
-            if self.run(accepted.run_id).state not in (*TERMINAL, RunState.PAUSED):
-                self.cancel(accepted.run_id)
+            state = self.run(accepted.run_id).state
+            if cancels and state not in (*TERMINAL, RunState.PAUSED):
+                self.ask("cancel", accepted.run_id)
+            if not cancels and (state == RunState.PAUSED or self.run(accepted.run_id).intent == Intent.PAUSE):
+                self.ask("resume", accepted.run_id)
         for accepted in self.accepted:
             if self.run(accepted.run_id).state != RunState.PAUSED:
                 self.wait_end(accepted.run_id)
@@ -293,6 +296,18 @@ class Deployment:
 def _newest_node(session: Session, run_id: str) -> AttemptNode:
     run = session.get_one(Run, run_id)
     return session.get_one(AttemptNode, (run_id, run.attempt, 0))
+
+
+def train_undisturbed(run_dir: RunDir, model: Path, text: Path) -> RunDir:
+    """Train the standard run without Sparseboard around it and without a fault."""
+    config = RunConfig.model_validate(Deployment.body_of(model, text)["config"])
+    run_dir.root.mkdir(exist_ok=True)
+    run_dir.config.write_text(config.model_dump_json())
+    torchrun = python("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1")
+    words = [*torchrun, "-m", "sparsify_core", "--config", str(run_dir.config), "--run_dir", str(run_dir.root)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return run_dir
 
 
 def free_port() -> int:

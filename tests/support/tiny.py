@@ -1,10 +1,18 @@
 """A language model small enough for tests: random weights, real Hugging Face files, no network."""
 
+import json
 from pathlib import Path
 
 WORDS = [
     a + b for a in ("ka", "lo", "mi", "nu", "pe", "ra", "so", "ti") for b in ("n", "r", "s", "t", "l", "m", "d", "g")
 ]
+
+
+def build_text(path: Path) -> Path:
+    """Write a JSONL file of texts that the model's tokenizer knows to `path`."""
+    lines = [" ".join(WORDS[(start * step) % len(WORDS)] for step in range(200)) for start in range(1, 201)]
+    path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    return path
 
 
 def build_model(folder: Path) -> Path:

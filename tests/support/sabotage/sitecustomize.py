@@ -2,7 +2,7 @@
 
 Python imports this file in every process whose PYTHONPATH names its folder. It acts where the working directory, the
 folder of a run, holds a plan `sabotage.json`: what to do in which attempt before which step,
-`{"1": {"25": ["hold"]}}`; the step `start` stands for torchrun's own start.
+`{"1": {"25": ["hold"]}}`. The step `start` stands for torchrun's own start; `pace_s` is a pause before every step.
 """
 
 import importlib.util
@@ -81,7 +81,7 @@ _ACTIONS = {
 }
 
 
-def _install(trainer_module: ModuleType, plan: dict[str, list[str]]) -> None:
+def _install(trainer_module: ModuleType, plan: dict[str, Any]) -> None:
     original = trainer_module.Trainer._train_step
 
     def train_step(self: Any, step: int) -> Any:
@@ -96,7 +96,7 @@ def _install(trainer_module: ModuleType, plan: dict[str, list[str]]) -> None:
 class _Finder(MetaPathFinder):
     """Finds the trainer's module as always, and changes it once it is there."""
 
-    def __init__(self, plan: dict[str, list[str]]) -> None:
+    def __init__(self, plan: dict[str, Any]) -> None:
         self._plan = plan
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
@@ -111,7 +111,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    def __init__(self, loader: Loader, plan: dict[str, list[str]]) -> None:
+    def __init__(self, loader: Loader, plan: dict[str, Any]) -> None:
         self._loader = loader
         self._plan = plan
 
