@@ -46,6 +46,12 @@ class NonFiniteLossError(SparsifyError):
     code = "non_finite_loss"
 
 
+class GpuMemoryError(SparsifyError):
+    """The GPU has not enough memory."""
+
+    code = "gpu_out_of_memory"
+
+
 class DiskFullError(SparsifyError):
     """There is not enough disk space to write what must be written."""
 

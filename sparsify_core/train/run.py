@@ -21,7 +21,7 @@ from sparsify_core.data.exclude import excluded_tokens
 from sparsify_core.data.rows import check_vocabulary
 from sparsify_core.data.sequences import Sequences, load_sequences
 from sparsify_core.data.tokenize import load_tokenizer
-from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelError, SparsifyError
+from sparsify_core.errors import ConfigError, DataError, DiskFullError, GpuMemoryError, ModelError, SparsifyError
 from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, TrainingPlanned
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.adam import resolve_bits
@@ -209,7 +209,7 @@ def _as_failure(error: BaseException) -> BaseException:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError("the disk is full: make room and start the run again")
     if isinstance(error, torch.OutOfMemoryError):
-        return ModelError(
+        return GpuMemoryError(
             "the GPU has not enough memory: lower batch_size, expansion_factor or the number of hookpoints"
         )
     if type(error).__name__ in ("BackendCompilerFailed", "InductorError"):  # torch._dynamo.exc moves them about

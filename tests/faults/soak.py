@@ -84,7 +84,8 @@ class Soak:
         return {run_id: self._deployment.run(run_id).state for run_id in ids}
 
     def _feed(self) -> None:
-        """Keep the queue filled, and nobody waiting for long."""
+        """Keep the queue filled and moving, and nobody waiting for long."""
+        self._deployment.resume_queue()
         states = self._states()
         for run_id, state in states.items():
             self._deployment.hurry(run_id)

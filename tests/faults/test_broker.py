@@ -10,7 +10,7 @@ from services import wait_until
 
 pytestmark = pytest.mark.faults
 
-ENDS_AT_ONCE: Plan = {"start": ["exit"]}
+ENDS_AT_ONCE: Plan = {"start": ["give_up"]}
 
 
 def forget(deployment: Deployment) -> None:

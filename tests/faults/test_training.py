@@ -18,8 +18,22 @@ def test_a_loss_that_is_not_a_number_fails_the_run_and_keeps_its_checkpoints(eit
 
 def test_a_gpu_that_is_full_before_the_first_step_fails_the_run(deployment: Deployment) -> None:
     run = deployment.wait_end(deployment.submit(plans={1: {1: ["exhaust_gpu"]}}))
-    assert (run.state, run.attempt) == (RunState.FAILED, 1)
+    assert (run.state, run.reason_code, run.attempt) == (RunState.FAILED, "gpu_out_of_memory", 1)
     assert "lower batch_size" in run.message
+
+
+def test_a_gpu_that_is_full_later_on_gets_one_more_try(deployment: Deployment) -> None:
+    run_id = deployment.submit(plans={attempt: {26: ["exhaust_gpu"]} for attempt in (1, 2)})
+    run = deployment.wait_end(run_id)
+    assert (run.state, run.reason_code, run.attempt) == (RunState.FAILED, "gpu_out_of_memory", 2)
+    assert deployment.attempts(run_id)[1].resumed_step == 20
+
+
+def test_a_loss_that_is_not_a_number_is_rolled_back_once_when_the_run_wants_it(deployment: Deployment) -> None:
+    run_id = deployment.submit(plans={1: {26: ["poison"]}}, nan_policy="rollback")
+    run = deployment.wait_end(run_id)
+    assert (run.state, run.attempt) == (RunState.COMPLETED, 2)
+    assert deployment.attempts(run_id)[1].resumed_step == 20
 
 
 def test_an_error_of_the_program_fails_the_run_with_its_words(deployment: Deployment) -> None:

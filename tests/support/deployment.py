@@ -264,6 +264,10 @@ class Deployment:
 
     # --- the end
 
+    def resume_queue(self) -> None:
+        """A queue that was paused because too many runs died early moves again, as when a person has looked."""
+        assert self.client.post("/api/v1/queue/resume").status_code == 200
+
     def settle(self, *, cancels: bool = True) -> None:
         """Bring every part up again, and every run to its end: by cancelling it, or by waiting."""
         if self.cluster is not None:
@@ -271,6 +275,7 @@ class Deployment:
         self.broker.start()
         self.start_server()
         self.start_worker()
+        self.resume_queue()
         for accepted in self.accepted:
             state = self.run(accepted.run_id).state
             if cancels and state not in (*TERMINAL, RunState.PAUSED):

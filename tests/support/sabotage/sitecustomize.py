@@ -70,6 +70,15 @@ def _flood(trainer: Any) -> None:
     sys.stdout.flush()
 
 
+def _give_up() -> None:
+    """End before anything is imported, as a trainer does whose data is of no use."""
+    events = HERE / "events" / f"{int(os.environ['SPARSEBOARD_FENCE']):04d}.jsonl"
+    events.parent.mkdir(exist_ok=True)
+    end = {"type": "attempt_finished", "outcome": "failed", "reason_code": "data_error", "message": "sabotage"}
+    events.write_text(json.dumps(end) + "\n")
+    os._exit(1)
+
+
 _ACTIONS = {
     "hold": _hold,
     "poison": _poison,
@@ -130,8 +139,8 @@ def _sabotage() -> None:
         return
     if "RANK" in os.environ:
         sys.meta_path.insert(0, _Finder(plan))
-    elif "exit" in plan.get("start", ()):
-        os._exit(7)
+    elif "give_up" in plan.get("start", ()):
+        _give_up()
 
 
 _sabotage()
