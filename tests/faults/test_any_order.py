@@ -4,14 +4,22 @@ Hypothesis chooses what happens next. Users go through the real REST API, worker
 use, on a real database; only training is left out.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, assume
+from hypothesis import HealthCheck
 from hypothesis import settings as profile
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import delete
 from sqlmodel import col, select
 
@@ -109,12 +117,13 @@ class AnyOrder(RuleBasedStateMachine):
             self.cancelled.add(run_id)
 
     @rule(target=run_ids, run_id=run_ids)
-    def retry(self, run_id: str) -> str:
+    def retry(self, run_id: str) -> Any:
         """However often it is asked for, there is one successor."""
         may = self.state(run_id) in (RunState.FAILED, RunState.CANCELLED)
         answer = self.client.post(f"/api/v1/runs/{run_id}/retry")
         assert answer.status_code == (201 if may else 409), answer.text
-        assume(may)
+        if not may:
+            return multiple()
         successor = str(answer.json()["id"])
         assert self.successors.setdefault(run_id, successor) == successor, "a run has two successors"
         self.accepted.add(successor)
@@ -142,19 +151,20 @@ class AnyOrder(RuleBasedStateMachine):
     # --- workers
 
     @rule(target=holders, device=st.sampled_from(DEVICES))
-    def claim(self, device: tuple[str, tuple[int, ...], int]) -> Holder:
+    def claim(self, device: tuple[str, tuple[int, ...], int]) -> Any:
         """The first of the queue gets the device, unless it is taken."""
         place = runs.Placement(device[0], device[0], "", device[1], device[2])
         with self.database.write() as session:
             queued = runs.next_queued(session)
-            assume(queued)
+            if not queued:
+                return multiple()
             first = queued[0].id
             is_free = not runs.taken(session, place.worker_id) & set(place.devices)
             fence = runs.claim(session, first, placement=[place], actor="worker")
         assert (fence is not None) == is_free
-        assume(fence is not None)
+        if fence is None:
+            return multiple()
         assert first not in self.cancelled, "a cancelled run was started"
-        assert fence is not None
         return Holder(first, fence)
 
     @rule(holder=holders)
@@ -192,6 +202,19 @@ class AnyOrder(RuleBasedStateMachine):
         held = self.holds(holder)
         assert self.conclude(holder, VANISHED, takes_away=True) == held
         assert not self.holds(holder)
+
+    @rule(target=holders, holder=holders)
+    def take_over(self, holder: Holder) -> Any:
+        """It is silent, the run is taken away, and another worker goes on with it: now two believe to hold the run."""
+        self.reap(holder)
+        self.backoffs_end()
+        run_id = holder.run_id
+        place = runs.Placement(f"another-{run_id}", "another", "", ())
+        may = self.state(run_id) == RunState.QUEUED
+        with self.database.write() as session:
+            fence = runs.claim(session, run_id, placement=[place], actor="worker")
+        assert (fence is not None) == may
+        return multiple() if fence is None else Holder(run_id, fence)
 
     @rule()
     def backoffs_end(self) -> None:

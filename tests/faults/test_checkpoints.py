@@ -61,7 +61,7 @@ def history(deployment: Deployment, run_id: str) -> list[dict[str, str]]:
     return items
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.long)])
 def test_training_that_is_killed_at_any_moment_loses_no_checkpoint(
     kills: int, tmp_path: Path, undisturbed: RunDir
 ) -> None:

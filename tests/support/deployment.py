@@ -29,6 +29,7 @@ from server.services import tokens
 from server.settings import Settings
 from services import Broker, Cluster, python, wait_until
 from sparsify_core.config import RunConfig
+from sparsify_core.parent import end_with_parent
 from sparsify_core.rundir import RunDir
 from worker import processes
 from worker.app import make_app
@@ -108,7 +109,9 @@ class Deployment:
             **self.environment,
         }
         with log.open("ab") as output:
-            return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+            return subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, preexec_fn=end_with_parent()
+            )
 
     def start_server(self) -> None:
         if self.server is None or self.server.poll() is not None:
