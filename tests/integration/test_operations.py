@@ -28,7 +28,7 @@ from worker.log_relay import BURST_BYTES, LAST_BYTES, RATE_BYTES_PER_S
 
 pytestmark = pytest.mark.integration
 
-START_S = 120.0
+START_S = 180.0
 SUPPORT = Path(__file__).parents[1] / "support"
 
 
