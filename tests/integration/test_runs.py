@@ -274,8 +274,8 @@ def test_pausing_and_retrying_change_nothing_about_the_result(bench: Bench) -> N
     """Whatever ends an attempt, and although the newest checkpoint is damaged meanwhile."""
     bench.start_worker()
     config: dict[str, Any] = {"ctx_len": 8, "batch_size": 1, "save_every": 50, "keep_last": 3, "eval_tokens": 0}
-    paused, cancelled, whole = (bench.queue(max_tokens=8 * 600, **config) for _ in range(3))
-
+    config["max_tokens"] = 8 * 600
+    paused = bench.queue(**config)
     bench.wait_training(paused, step=60)
     with bench.database.write() as session:
         assert request_pause(session, paused, actor="test") == RunState.STOPPING
@@ -294,6 +294,7 @@ def test_pausing_and_retrying_change_nothing_about_the_result(bench: Bench) -> N
     assert bench.attempt(paused).resumed_step == before.step > 0
     assert any("is damaged" in detail for detail in bench.warnings(paused))
 
+    cancelled = bench.queue(**config)
     bench.wait_training(cancelled, step=60)
     with bench.database.write() as session:
         assert request_cancel(session, cancelled, actor="test") == RunState.STOPPING
@@ -305,6 +306,7 @@ def test_pausing_and_retrying_change_nothing_about_the_result(bench: Bench) -> N
     assert bench.attempt(successor).resumed_step == saved > 0
     assert bench.settings.run_dir(cancelled).published()[-1].step == saved
 
+    whole = bench.queue(**config)
     bench.wait_state(whole, RunState.COMPLETED)
     results = {run_id: bench.weights(run_id) for run_id in (paused, successor, whole)}
     assert results[paused] == results[successor] == results[whole]
