@@ -14,7 +14,7 @@ from server.db.session import Database
 from server.db.tables import RunState, Worker
 from server.settings import Settings
 from worker.claims import Claimer
-from worker.devices import inventory, num_cores
+from worker.devices import Gpus, num_cores
 from worker.hints import Hints
 from worker.orphans import kill_orphans
 from worker.reaper import Reaper
@@ -39,9 +39,11 @@ class HostWorker:
         self._lock = threading.Lock()
         self._seen_at = 0.0
         self._only_one = self._take_host()
-        self._gpus = inventory()
+        self._gpus = Gpus()
         self._worker_id = self._register()
-        self._claimer = Claimer(self._database, settings, worker_id=self._worker_id, host=self._host, gpus=self._gpus)
+        self._claimer = Claimer(
+            self._database, settings, worker_id=self._worker_id, host=self._host, gpus=self._gpus.found
+        )
         self._reaper = Reaper(self._database, settings, host=self._host)
         kill_orphans(self._database)
 
@@ -78,7 +80,7 @@ class HostWorker:
         with self._database.write() as session:
             row = session.exec(select(Worker).where(Worker.host == self._host)).first()
             row = row or Worker(host=self._host, pid=0)
-            row.pid, row.devices, row.cpu_count = os.getpid(), self._gpus, num_cores()
+            row.pid, row.devices, row.cpu_count = os.getpid(), self._gpus.measure(), num_cores()
             row.started_at = row.seen_at = time.time()
             session.add(row)
             return row.id
@@ -90,5 +92,5 @@ class HostWorker:
         with self._database.write() as session:
             row = session.get(Worker, self._worker_id)
             if row is not None:
-                row.seen_at = time.time()
+                row.seen_at, row.devices = time.time(), self._gpus.measure()
         self._seen_at = now

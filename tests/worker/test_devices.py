@@ -1,7 +1,12 @@
 """Which devices a run gets."""
 
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
 from server.db.tables import Attempt, Run
-from worker.devices import is_visible, obstacle, place
+from worker.devices import Gpus, is_visible, obstacle, place
 
 GPUS = [{"index": index, "name": "GPU", "memory_bytes": 1} for index in range(4)]
 
@@ -43,3 +48,27 @@ def test_gpus_hidden_from_the_worker_are_not_used() -> None:
     assert is_visible(device, "GPU-ab")
     assert not is_visible(device, "0,2")
     assert not is_visible(device, "")
+
+
+def test_what_the_driver_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the driver: a machine of tests has no GPU, and a slice of one knows no utilization."""
+
+    def unsupported(_handle: int) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    answers = {
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetName": lambda handle: f"GPU {handle}",
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=80 << 30, used=handle << 30),
+        "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
+        "nvmlDeviceGetUtilizationRates": unsupported,
+        "nvmlDeviceGetComputeRunningProcesses": lambda handle: ["process"] * handle,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    gpus = Gpus()
+    assert gpus.found == [{"index": 1, "name": "GPU 1", "memory_bytes": 80 << 30, "uuid": "GPU-1"}]
+    assert gpus.measure() == [gpus.found[0] | {"used_bytes": 1 << 30, "num_processes": 1}]
