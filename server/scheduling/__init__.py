@@ -1,5 +1,6 @@
 """Which queued run gets which devices, and why the others wait. Pure: no database, no clock, no device is touched."""
 
+from server.scheduling.estimate import remaining_s
 from server.scheduling.explain import never_satisfiable
 from server.scheduling.resources import (
     ALIVE_S,
@@ -7,6 +8,7 @@ from server.scheduling.resources import (
     DeviceKind,
     Gpu,
     HeldDevice,
+    Label,
     Node,
     Placement,
     QueuedRun,
@@ -23,6 +25,7 @@ __all__ = [
     "DeviceKind",
     "Gpu",
     "HeldDevice",
+    "Label",
     "Node",
     "Placement",
     "QueuedRun",
@@ -31,5 +34,6 @@ __all__ = [
     "Schedule",
     "WorkerView",
     "never_satisfiable",
+    "remaining_s",
     "schedule",
 ]

@@ -4,11 +4,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Annotated
+
+from pydantic import StringConstraints
 
 ALIVE_S = 60.0
 """A worker that was not seen for this long counts as gone."""
 
 GB = 10**9
+
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}$")]
+"""What workers are labelled with and runs ask for: letters, digits, dots, dashes and underscores."""
 
 
 class DeviceKind(StrEnum):
