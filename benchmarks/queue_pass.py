@@ -13,15 +13,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlmodel import select
+
 from benchmarks.tables import table
 from benchmarks.timing import spread
 from server.db.migrate import upgrade
 from server.db.placing import place_queued
 from server.db.session import Database
-from server.db.tables import DeviceKind, DeviceLease, Run, RunState, Worker
+from server.db.tables import DeviceLease, Run, RunState, Worker
 from server.db.workers import held_devices, resources_of, worker_views
 from server.queue import PROTOCOL
-from server.scheduling import GB, QueuedRun, RunningRun, schedule
+from server.scheduling import GB, DeviceKind, QueuedRun, RunningRun, schedule
 from server.settings import Settings
 
 GOAL_MS = 50
@@ -93,7 +95,7 @@ def decide(database: Database) -> tuple[float, int]:
     """Milliseconds of the decision, and how many runs it starts."""
     with database.read() as session:
         views, held = worker_views(session), held_devices(session)
-        rows = session.query(Run).where(Run.state == RunState.QUEUED).all()
+        rows = session.exec(select(Run).where(Run.state == RunState.QUEUED)).all()
     queued = [QueuedRun(run.id, run.name, resources_of(run), run.priority, run.rank) for run in rows]
     running = {one.run_id: RunningRun("run") for one in held}
     return timed(lambda: len(schedule(queued, views, held, running).placements))

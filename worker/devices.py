@@ -1,7 +1,4 @@
-"""What this host can train on, and which part of it a run gets.
-
-GPUs are leased whole, by the attempts of active runs on this host. A host without GPUs trains one run at a time.
-"""
+"""What this host can train on, and how busy it is."""
 
 import contextlib
 import os
@@ -10,8 +7,6 @@ from typing import Any
 
 import psutil
 import pynvml
-
-from server.db.tables import Attempt, Run
 
 
 class Gpus:
@@ -67,22 +62,3 @@ def is_visible(device: dict[str, Any], visible: str) -> bool:
 def num_cores() -> int:
     """Cores that processes of this worker may use."""
     return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
-
-
-def place(run: Run, gpus: list[dict[str, Any]], held: list[Attempt]) -> list[int] | None:
-    """Devices for a run beside the attempts `held` on this host: GPU indices, `[]` for the CPU, None for no room."""
-    wants_cpu = not gpus or run.config.get("device") == "cpu"
-    if wants_cpu:
-        return [] if all(attempt.devices for attempt in held) else None
-    leased = {index for attempt in held for index in attempt.devices}
-    free = [gpu["index"] for gpu in gpus if gpu["index"] not in leased]
-    return free[: run.num_processes] if len(free) >= run.num_processes else None
-
-
-def obstacle(run: Run, gpus: list[dict[str, Any]]) -> str:
-    """Why a run waits, for people."""
-    if not gpus or run.config.get("device") == "cpu":
-        return "queued: waiting for the run before it"
-    if run.num_processes > len(gpus):
-        return f"queued: needs {run.num_processes} GPUs, the worker has {len(gpus)}"
-    return f"queued: waiting for {run.num_processes} free GPU{'s' if run.num_processes > 1 else ''}"

@@ -2,23 +2,26 @@
 
 import json
 import re
-from dataclasses import dataclass
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from server.db.runs import release
+from server.db.runs import nodes_of, release
 from server.db.session import Database
-from server.db.tables import Intent, Run, RunState
+from server.db.tables import Attempt, Intent, Run, RunState
 from server.settings import Settings
 from sparsify_core.events import AttemptFinished, parse
 from sparsify_core.rundir import RunDir
+from worker.failures import FAILURES, UNKNOWN
 from worker.ingest import ingest, prune_checkpoints
-
-MAX_LOSSES = 1
-"""How often a run whose processes vanished goes back to the queue before it fails."""
 
 _TAIL_LINES = 200
 _TAIL_BYTES = 64 << 10
-_KILLED = re.compile(r"Signal (\d+) \((SIG[A-Z0-9]+)\) received by PID")
+_KILLED = re.compile(r"Signal (\d+) \(SIG[A-Z0-9]+\) received by PID")
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that nothing in a training process raises by itself."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,16 @@ class Evidence:
     has_checkpoint: bool
     returncode: int | None
     """Exit status of torchrun; None when the supervisor vanished too."""
-    error: str
+    error: str = ""
     """What the trainer said about the error that ended it, or empty."""
-    was_drained: bool = False
-    """Whether the host asked the supervisor to give the run back."""
+    killed_by: int | None = None
+    """The signal that ended a training process."""
+    is_stopping: bool = False
+    """Whether the run was to give its devices back."""
+    has_trained: bool = True
+    """Whether the attempt made a step."""
+    has_lost_node: bool = False
+    """Whether one of several nodes vanished: then the others' complaints are no reason."""
 
 
 @dataclass(frozen=True)
@@ -43,35 +52,59 @@ class Ending:
     outcome: str
     reason_code: str = ""
     message: str = ""
-    counts_as_loss: bool = False
+    spends: Literal["", "failures", "losses"] = ""
+    """The budget that pays for another try, or that is used up."""
 
 
-def judge(evidence: Evidence, *, intent: Intent, losses: int) -> Ending:
-    """Decide. Completion wins over a cancel that came too late; a cancel wins over any failure."""
+def judge(evidence: Evidence, *, intent: Intent, spent: Mapping[str, int]) -> Ending:
+    """Decide. Completion wins over a stop that came too late, a cancel over any failure, a pause over those that would
+    be tried again.
+
+    Args:
+        spent: how much of the budgets `failures` and `losses` is used.
+    """
+    finished = evidence.finished
+    if finished and finished.outcome == "completed" and evidence.has_checkpoint:
+        return Ending(RunState.COMPLETED, "completed")
+    if intent == Intent.CANCEL and not (finished and finished.outcome == "completed"):
+        return Ending(RunState.CANCELLED, "stopped")
+    code, message = _cause(evidence)
+    failure = FAILURES.get(code, UNKNOWN)
+    is_retried = spent[failure.budget] < failure.retries and (evidence.has_trained or not failure.needs_step)
+    # A trainer that is stopped while it loads dies without a word: only an error that it reported counts.
+    has_reported = finished is not None and finished.outcome == "failed" and code != "interrupted"
+    if evidence.is_stopping and (is_retried or not has_reported):
+        if intent == Intent.PAUSE:
+            return Ending(RunState.PAUSED, "stopped")
+        return Ending(RunState.QUEUED, "interrupted", message="gave its devices back and continues from the queue")
+    outcome = "lost" if code == "worker_lost" else "failed"
+    message = message or failure.sentence
+    if failure.pauses:
+        return Ending(RunState.PAUSED, outcome, code, message)
+    if is_retried:
+        return Ending(RunState.RETRY_WAIT, outcome, code, message, spends=failure.budget)
+    if failure.retries and spent[failure.budget]:
+        message = f"{message} (attempts that ended like this: {spent[failure.budget] + 1})"
+    return Ending(RunState.FAILED, outcome, code, message, spends=failure.budget)
+
+
+def _cause(evidence: Evidence) -> tuple[str, str]:
+    """Reason code and message of what ended an attempt before it was complete."""
     finished = evidence.finished
     if finished and finished.outcome == "completed":
-        if evidence.has_checkpoint:
-            return Ending(RunState.COMPLETED, "completed")
-        return Ending(RunState.FAILED, "failed", "checkpoint_missing", "training ended without a checkpoint on disk")
-    if intent == Intent.CANCEL:
-        return Ending(RunState.CANCELLED, "stopped")
-    if evidence.was_drained:
-        return Ending(RunState.QUEUED, "interrupted", message="interrupted by shutdown, continues at the next start")
+        return "checkpoint_missing", ""
+    if evidence.has_lost_node:
+        return "worker_lost", ""
     if finished and finished.outcome == "failed":
-        return Ending(RunState.FAILED, "failed", finished.reason_code or "failed", finished.message)
+        return finished.reason_code or "trainer_crashed", finished.message
     if evidence.returncode is None or (finished and finished.outcome == "stopped"):
-        if losses < MAX_LOSSES:
-            message = "the training processes vanished, the run is queued again"
-            return Ending(RunState.QUEUED, "lost", "worker_lost", message, counts_as_loss=True)
-        message = f"the training processes vanished {losses + 1} times: the machine was shut down or killed them"
-        return Ending(RunState.FAILED, "lost", "worker_lost", message, counts_as_loss=True)
-    return Ending(RunState.FAILED, "failed", "trainer_crashed", evidence.error or _exit_sentence(evidence.returncode))
-
-
-def _exit_sentence(returncode: int) -> str:
-    if returncode < 0:
-        return f"the trainer was killed by signal {-returncode}"
-    return f"the trainer ended with exit code {returncode}: the end of its log says more"
+        return "worker_lost", ""
+    number = evidence.killed_by or max(0, -evidence.returncode)
+    if number:
+        return ("killed" if number in _FROM_OUTSIDE else "crashed"), evidence.error or _signal_sentence(number)
+    return "trainer_crashed", evidence.error or (
+        f"the trainer ended with exit code {evidence.returncode}: the end of its log says more"
+    )
 
 
 def conclude(
@@ -82,28 +115,47 @@ def conclude(
     *,
     actor: str,
     returncode: int | None,
-    was_drained: bool = False,
+    is_drained: bool = False,
+    takes_away: bool = False,
+    has_lost_node: bool = False,
 ) -> RunState | None:
     """Read the attempt's last events, judge, and release the run. All its processes must be gone.
+
+    Args:
+        is_drained: the host asked the holder to give the run back.
+        takes_away: the caller is the reaper, not the holder.
+        has_lost_node: one of several nodes vanished.
 
     Returns the run's new state, or None when the attempt did not hold the run any more.
     """
     run_dir = settings.run_dir(run_id)
     ingest(database, run_dir, run_id, fence)
     prune_checkpoints(database, run_dir, run_id)
-    log = read_tail(run_dir.log(fence))
+    with database.read() as session:
+        nodes = [node.node for node in nodes_of(session, run_id, fence)]
+    log = "\n".join(read_tail(run_dir.log(fence, node)) for node in nodes)
     evidence = Evidence(
         finished=finished_event(run_dir.events(fence)),
         has_checkpoint=bool(run_dir.published()),
         returncode=returncode,
-        error=error_message(run_dir, fence, log),
-        was_drained=was_drained,
+        error=next(filter(None, (error_message(run_dir, fence, node) for node in nodes)), ""),
+        killed_by=killed_by(log),
+        has_lost_node=has_lost_node,
     )
     with database.write() as session:
-        run = session.get(Run, run_id)
-        if run is None:
+        run = session.get(Run, run_id, with_for_update=True)
+        attempt = session.get(Attempt, (run_id, fence))
+        if run is None or attempt is None:
             return None
-        ending = judge(evidence, intent=Intent(run.intent), losses=run.failures)
+        evidence = replace(
+            evidence,
+            is_stopping=is_drained or run.state == RunState.STOPPING,
+            has_trained=run.step > attempt.resumed_step,
+        )
+        spent = {"failures": run.failures, "losses": run.losses}
+        ending = judge(evidence, intent=Intent(run.intent), spent=spent)
+        if ending.spends:
+            spent[ending.spends] += 1
         released = release(
             session,
             run_id,
@@ -112,10 +164,12 @@ def conclude(
             actor=actor,
             outcome=ending.outcome,
             detail=ending.message,
+            takes_away=takes_away,
+            exit_code=returncode,
             reason_code=ending.reason_code,
-            message=ending.message if ending.to == RunState.FAILED else "",
-            log_tail=log if ending.to == RunState.FAILED else "",
-            failures=run.failures + (1 if ending.counts_as_loss else 0),
+            message=ending.message if ending.reason_code else "",
+            log_tail=log if ending.reason_code else "",
+            **spent,
         )
     return ending.to if released else None
 
@@ -131,20 +185,29 @@ def finished_event(path: Path) -> AttemptFinished | None:
     return None
 
 
-def error_message(run_dir: RunDir, attempt: int, log: str) -> str:
-    """Why the trainer broke, in one sentence: from torchrun's error file, else from what its log says of signals."""
+def error_message(run_dir: RunDir, attempt: int, node: int = 0) -> str:
+    """What torchrun's error file says of why the trainer broke, in one sentence; empty without one."""
     try:
-        content = json.loads(run_dir.error_file(attempt).read_text(encoding="utf-8"))
+        content = json.loads(run_dir.error_file(attempt, node).read_text(encoding="utf-8"))
         message = content["message"]["message"] if isinstance(content["message"], dict) else content["message"]
         return f"the trainer broke: {str(message).strip()[:2000]}"
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # no error file: the trainer had no chance to write one
-    killed = _KILLED.search(log)
-    if killed is None:
-        return ""
-    number, name = killed.groups()
-    hint = ": the machine probably ran out of memory" if name == "SIGKILL" else ""
-    return f"the trainer was killed by signal {number} ({name}){hint}"
+        return ""  # the trainer had no chance to write one
+
+
+def killed_by(log: str) -> int | None:
+    """The signal that ended a rank, from what torchrun wrote into the log."""
+    found = _KILLED.search(log)
+    return int(found[1]) if found else None
+
+
+def _signal_sentence(number: int) -> str:
+    try:
+        name = f" ({signal.Signals(number).name})"
+    except ValueError:
+        name = ""
+    hint = ": the machine probably ran out of memory" if number == signal.SIGKILL else ""
+    return f"a training process was killed by signal {number}{name}{hint}"
 
 
 def read_tail(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, func, insert, update
 from sqlmodel import Session, col, select
 
-from server.db.runs import record, transition
+from server.db.runs import note_first_step, record
 from server.db.session import Database
 from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState, StepTiming
 from sparsify_core import events
@@ -61,7 +61,7 @@ class _Batch:
         run = self.session.get(Run, self.run_id)
         if run is None:
             return
-        newest = run.fence == self.attempt
+        newest = run.attempt == self.attempt
         last_step = self._superseded_after()
         latest = dict(run.latest)
         values: dict[str, Any] = {}
@@ -92,7 +92,7 @@ class _Batch:
         if newest and values:
             self.session.execute(update(Run).where(col(Run.id) == self.run_id).values(**values))
         if newest and points and run.state == RunState.STARTING:
-            transition(self.session, self.run_id, RunState.RUNNING, actor="supervisor", fence=self.attempt)
+            note_first_step(self.session, self.run_id, self.attempt)
 
     def _superseded_after(self) -> int | None:
         """The step from which a newer attempt went on; points beyond it would double the curve."""

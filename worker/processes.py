@@ -1,8 +1,8 @@
 """Processes of runs: who is who, who is alive, and how to end all of them.
 
-A process is named by its id and start time, never by the id alone: ids are used again. Every process that works for a
-run carries the run's id and fence in its environment, so it is found whatever session or parent it has. `killpg` would
-not do: torchrun starts every rank in a session of its own.
+A process is named by its id, start time and boot, never by the id alone: ids are used again. Every process that works
+for a run carries the run's id and fence in its environment, so it is found whatever session or parent it has. `killpg`
+would not do: torchrun starts every rank in a session of its own.
 """
 
 import contextlib
@@ -11,12 +11,14 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
 
 RUN_ID_VARIABLE = "SPARSEBOARD_RUN_ID"
 FENCE_VARIABLE = "SPARSEBOARD_FENCE"
+NODE_VARIABLE = "SPARSEBOARD_NODE"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Ask a supervisor to give its run back."""
 
@@ -30,6 +32,21 @@ class RunProcess:
     process: psutil.Process
     run_id: str
     fence: int
+    node: int
+
+
+def marks(run_id: str, fence: int, node: int) -> dict[str, str]:
+    """What every process of a node of an attempt carries in its environment."""
+    return {RUN_ID_VARIABLE: run_id, FENCE_VARIABLE: str(fence), NODE_VARIABLE: str(node)}
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Names this boot of the host: processes of another one are gone, whatever their id."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(int(psutil.boot_time()))
 
 
 def start_time(pid: int) -> float:
@@ -59,11 +76,11 @@ def run_processes(run_id: str | None = None) -> Iterator[RunProcess]:
             continue
         try:
             environment = process.environ()
-            owner, fence = environment.get(RUN_ID_VARIABLE), environment.get(FENCE_VARIABLE)
+            owner, fence, node = (environment.get(name) for name in (RUN_ID_VARIABLE, FENCE_VARIABLE, NODE_VARIABLE))
         except (psutil.Error, OSError):
             continue
         if owner and fence and fence.isdecimal() and run_id in (None, owner):
-            yield RunProcess(process, owner, int(fence))
+            yield RunProcess(process, owner, int(fence), int(node) if node and node.isdecimal() else 0)
 
 
 def descendants(pid: int) -> list[psutil.Process]:
@@ -85,11 +102,17 @@ def kill(processes: Iterable[psutil.Process], timeout_s: float = 3.0) -> int:
     return sum(1 for process in alive if _is_running(process))
 
 
-def kill_run(run_id: str, *, up_to_fence: int) -> int:
-    """Kill all processes that work for a run under this fence or a lower one. Returns how many there were."""
+def kill_run(run_id: str, *, up_to_fence: int, node: int | None = None) -> int:
+    """Kill all processes of this host that work for a run under this fence or a lower one; with `node`, those of the
+    other nodes under this very fence are left alone. Returns how many there were.
+    """
     count = 0
     for _ in range(3):  # again, for what was being started meanwhile
-        found = [entry.process for entry in run_processes(run_id) if entry.fence <= up_to_fence]
+        found = [
+            entry.process
+            for entry in run_processes(run_id)
+            if entry.fence < up_to_fence or (entry.fence == up_to_fence and node in (None, entry.node))
+        ]
         if not found:
             break
         count += len(found)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from server.db.runs import active
 from server.db.session import Database
-from server.db.tables import Attempt, RunState
+from server.db.tables import AttemptNode, Run, RunState
 from server.settings import Settings
 from worker import processes
 from worker.ending import conclude
@@ -23,7 +23,7 @@ LEASE_S = 60.0
 
 @dataclass(frozen=True)
 class _Sight:
-    fence: int
+    attempt: int
     heartbeat: int
     since: float
 
@@ -38,20 +38,22 @@ class Reaper:
         self._settings = settings
         self._host = host
         self._clock = clock
-        self._seen: dict[str, _Sight] = {}
+        self._seen: dict[tuple[str, int], _Sight] = {}
 
     def reap(self) -> list[tuple[str, RunState]]:
         """Look once. Returns the runs that were taken away and where they went."""
         with self._database.read() as session:
             held = active(session)
         now = self._clock()
-        sights = {run.id: self._sight(run.id, run.fence, run.heartbeat, now) for run, _ in held}
+        sights = {(run.id, node.node): self._sight(node, now) for run, node in held}
         self._seen = sights
         reaped = []
-        for run, attempt in held:
-            if self._is_dead(attempt) or now - sights[run.id].since > LEASE_S:
+        for run, node in held:
+            if node.ended_at is not None:
+                continue  # its leader is about to release the run
+            if self._is_dead(node) or now - sights[run.id, node.node].since > LEASE_S:
                 try:
-                    state = self._take_away(run.id, attempt)
+                    state = self._take_away(run, node)
                 except Exception:  # one run's trouble must not keep the others
                     logger.exception("run %s could not be taken away, the next look tries again", run.id)
                     continue
@@ -59,21 +61,30 @@ class Reaper:
                     reaped.append((run.id, state))
         return reaped
 
-    def _sight(self, run_id: str, fence: int, heartbeat: int, now: float) -> _Sight:
-        seen = self._seen.get(run_id)
-        if seen and (seen.fence, seen.heartbeat) == (fence, heartbeat):
+    def _sight(self, node: AttemptNode, now: float) -> _Sight:
+        seen = self._seen.get((node.run_id, node.node))
+        if seen and (seen.attempt, seen.heartbeat) == (node.attempt, node.heartbeat):
             return seen
-        return _Sight(fence, heartbeat, now)
+        return _Sight(node.attempt, node.heartbeat, now)
 
-    def _is_dead(self, attempt: Attempt) -> bool:
-        return (
-            attempt.host == self._host
-            and attempt.supervisor_pid > 0
-            and not processes.is_alive(attempt.supervisor_pid, attempt.supervisor_started)
+    def _is_dead(self, node: AttemptNode) -> bool:
+        if node.host != self._host:
+            return False
+        if node.boot_id and node.boot_id != processes.boot_id():
+            return True
+        return node.supervisor_pid > 0 and not processes.is_alive(node.supervisor_pid, node.supervisor_started)
+
+    def _take_away(self, run: Run, node: AttemptNode) -> RunState | None:
+        logger.warning("the supervisor of run %s, attempt %d, node %d, is gone", run.id, node.attempt, node.node)
+        if node.host == self._host:
+            processes.kill_run(run.id, up_to_fence=node.attempt)
+        return conclude(
+            self._database,
+            self._settings,
+            run.id,
+            node.attempt,
+            actor="reaper",
+            returncode=None,
+            takes_away=True,
+            has_lost_node=run.num_nodes > 1,
         )
-
-    def _take_away(self, run_id: str, attempt: Attempt) -> RunState | None:
-        logger.warning("the supervisor of run %s, attempt %d, is gone", run_id, attempt.attempt)
-        if attempt.host == self._host:
-            processes.kill_run(run_id, up_to_fence=attempt.attempt)
-        return conclude(self._database, self._settings, run_id, attempt.attempt, actor="reaper", returncode=None)

@@ -59,12 +59,13 @@ class Starter:
         """A process of its own session: it outlives this worker."""
         log = self._settings.run_dir(node.run_id).supervisor_log(node.attempt, node.node)
         log.parent.mkdir(parents=True, exist_ok=True)
+        module = "worker.member" if node.node else "worker.supervisor"
         # Inherited, so that a stop that comes while the supervisor starts waits until it can answer.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, processes.STOP_SIGNALS)
         try:
             with log.open("ab") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "worker.supervisor", node.run_id, str(node.attempt), str(node.node)],
+                    [sys.executable, "-m", module, node.run_id, str(node.attempt), str(node.node)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

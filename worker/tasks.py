@@ -17,8 +17,8 @@ def host_worker() -> HostWorker:
 
 @shared_task(name=CLAIM_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
 def claim() -> None:
-    """Start the queued runs that fit this host."""
-    host_worker().claim()
+    """Start the queued runs that fit."""
+    host_worker().look()
 
 
 @shared_task(name=TICK_TASK, ignore_result=True)  # type: ignore[untyped-decorator]

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from sparsify_core.parent import end_with_parent
 from sparsify_core.rundir import RunDir
 from worker import processes
+from worker.rendezvous import Rendezvous
 
 _ALLOWED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH"),
@@ -31,6 +32,7 @@ def trainer_environment(
     *,
     run_id: str,
     fence: int,
+    node: int = 0,
     devices: list[int],
     error_file: Path,
     hf_token: SecretStr | None = None,
@@ -50,8 +52,7 @@ def trainer_environment(
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": allowed.get("TOKENIZERS_PARALLELISM", "false"),
         "TORCHELASTIC_ERROR_FILE": str(error_file),
-        processes.RUN_ID_VARIABLE: run_id,
-        processes.FENCE_VARIABLE: str(fence),
+        **processes.marks(run_id, fence, node),
     }
 
 
@@ -65,7 +66,10 @@ def trainer_config(config: dict[str, Any], activations_dir: Path) -> dict[str, A
 
 
 class Trainer:
-    """torchrun and its ranks. Start it from the main thread: the parent-death signal fires when the thread ends."""
+    """torchrun and its ranks on one node.
+
+    Start it from the main thread: the parent-death signal fires when the thread ends.
+    """
 
     def __init__(
         self,
@@ -75,18 +79,22 @@ class Trainer:
         run_id: str,
         num_processes: int,
         devices: list[int],
+        node: int = 0,
+        rendezvous: Rendezvous | None = None,
         hf_token: SecretStr | None = None,
     ) -> None:
         self._run_id = run_id
         self._fence = fence
-        log, errors = run_dir.log(fence), run_dir.error_file(fence)
+        self._node = node
+        log, errors = run_dir.log(fence, node), run_dir.error_file(fence, node)
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = trainer_environment(
-            os.environ, run_id=run_id, fence=fence, devices=devices, error_file=errors, hf_token=hf_token
+            os.environ, run_id=run_id, fence=fence, node=node, devices=devices, error_file=errors, hf_token=hf_token
         )
         command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", str(num_processes), "--log-dir", str(run_dir.rank_files(fence))),
+            *(sys.executable, "-m", "torch.distributed.run"),
+            *(rendezvous.options if rendezvous else ("--standalone",)),
+            *("--nproc_per_node", str(num_processes), "--log-dir", str(run_dir.rank_files(fence, node))),
             *("-m", "sparsify_core", "--config", str(run_dir.config)),
             *("--run_dir", str(run_dir.root), "--attempt", str(fence)),
         ]
@@ -125,4 +133,4 @@ class Trainer:
         self._process.kill()
         self._process.wait()  # before psutil waits for it and takes the exit status
         processes.kill(process for process in family if process.pid != self._process.pid)
-        processes.kill_run(self._run_id, up_to_fence=self._fence)
+        processes.kill_run(self._run_id, up_to_fence=self._fence, node=self._node)

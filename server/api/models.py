@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.db.tables import Intent, RunState
+from server.db.tables import Intent, RunState, WorkerState
 
 
 class Model(BaseModel):
@@ -45,15 +45,29 @@ class RunOut(Model):
     config: dict[str, Any]
     config_version: int
     num_processes: int
+    num_nodes: int
+    min_memory_bytes: int | None
+    labels: list[str]
     priority: int
+    rank: float
+    """Order inside a priority, lower first."""
     created_at: float
     queued_at: float
+    not_before: float | None
+    """When the backoff of a run in `retry_wait` ends."""
     started_at: float | None
     finished_at: float | None
-    attempt: Annotated[int, Field(validation_alias="fence")]
+    retry_of: str | None
+    """The run that this one continues from its newest checkpoint."""
+    cloned_from: str | None
+    attempt: int
+    failures: int
+    losses: int
     reason_code: str
-    """Why a failed run failed, stable and machine-readable."""
+    """Why a run failed, waits to be tried again, or was paused; stable and machine-readable."""
     message: str
+    waits_for: str
+    """Why a queued run has not started."""
     phase: str
     step: int
     total_steps: int
@@ -111,6 +125,9 @@ class EventOut(Model):
     ts: float
     actor: str
     kind: str
+    """The state that the run moved to, or what else happened."""
+    from_state: str
+    reason_code: str
     detail: str
 
 
@@ -199,13 +216,22 @@ class DeviceOut(BaseModel):
     index: int
     name: str
     memory_bytes: int
+    utilization_frac: float | None = None
+    """Of the last second or so; null where the driver does not tell."""
+    used_bytes: int | None = None
+    num_processes: int | None = None
 
 
 class WorkerOut(Model):
     id: str
+    name: str
     host: str
+    state: WorkerState
+    """`draining`: it takes no runs."""
+    labels: list[str]
     devices: list[DeviceOut]
     cpu_count: int
+    cpu_slots: int
     started_at: float
     seen_at: float
 

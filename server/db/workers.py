@@ -1,7 +1,6 @@
 """Workers and their devices as the scheduler sees them."""
 
 import time
-from collections.abc import Iterable
 
 from sqlalchemy import update
 from sqlmodel import Session, col, select
@@ -20,9 +19,7 @@ def worker_views(session: Session, *, now: float | None = None) -> list[WorkerVi
 
 def worker_view(row: Worker, *, now: float) -> WorkerView:
     """One worker. One that speaks another protocol takes no runs: it would not understand them."""
-    gpus = (
-        Gpu(d["index"], d["memory_bytes"], d.get("uuid") or f"{row.id}/gpu/{d['index']}") for d in row.devices
-    )
+    gpus = (Gpu(d["index"], d["memory_bytes"], d.get("uuid") or f"{row.id}/gpu/{d['index']}") for d in row.devices)
     return WorkerView(
         id=row.id,
         name=row.name,
@@ -37,9 +34,7 @@ def worker_view(row: Worker, *, now: float) -> WorkerView:
 def held_devices(session: Session) -> list[HeldDevice]:
     """What is leased or quarantined, on all workers."""
     return [
-        HeldDevice(
-            row.worker_id, DeviceKind(row.kind), row.index, row.run_id, row.state == LeaseState.QUARANTINED
-        )
+        HeldDevice(row.worker_id, DeviceKind(row.kind), row.index, row.run_id, row.state == LeaseState.QUARANTINED)
         for row in session.exec(select(DeviceLease))
     ]
 

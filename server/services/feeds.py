@@ -82,7 +82,7 @@ class RunFeed:
         if match is None:
             return None
         attempt, seq, log_attempt, log_offset = (int(number or 0) for number in match.groups())
-        if match[3] and log_attempt <= run.fence:
+        if match[3] and log_attempt <= run.attempt:
             self._log = (log_attempt, log_offset)
         return (attempt, seq) if (attempt, seq) <= newest else None
 
@@ -107,7 +107,7 @@ class RunFeed:
             chunk = logs.tail(self.settings, run)
             self._log = (chunk.attempt, chunk.next_offset)
             return [self._log_change(logs.LogChunk(chunk.attempt, chunk.next_offset, chunk.next_offset, ""))]
-        attempt, offset = self._log if self._log[0] == run.fence else (run.fence, 0)
+        attempt, offset = self._log if self._log[0] == run.attempt else (run.attempt, 0)
         chunk = logs.tail(self.settings, run, attempt=attempt, offset=offset)
         if chunk.next_offset <= offset:
             return []
@@ -146,7 +146,7 @@ class ListFeed:
         return changes + ([Change("runs", {}, cursor)] if any(row[0] not in before for row in changed) else [])
 
 
-_COLUMNS = ("run_id", "state", "intent", "phase", "step", "total_steps", "name")
+_COLUMNS = ("run_id", "state", "intent", "phase", "step", "total_steps", "name", "waits_for")
 
 
 def list_cursor(session: Session) -> str:
@@ -158,7 +158,7 @@ def _listed(session: Session, known: tuple[str, ...]) -> Any:
     """The newest runs, all that are not over, and those that were listed before."""
     newest = select(Run.id).order_by(col(Run.created_at).desc()).limit(LISTED_RUNS).subquery()
     wanted = or_(col(Run.id).in_(core_select(newest)), col(Run.state).not_in(TERMINAL), col(Run.id).in_(known))
-    columns = (Run.id, Run.state, Run.intent, Run.phase, Run.step, Run.total_steps, Run.name)
+    columns = (Run.id, Run.state, Run.intent, Run.phase, Run.step, Run.total_steps, Run.name, Run.waits_for)
     return session.execute(core_select(*(col(c) for c in columns)).where(wanted).order_by(col(Run.id)))
 
 
@@ -177,8 +177,9 @@ def _status(session: Session, run: Run) -> dict[str, Any]:
         "state": run.state,
         "intent": run.intent,
         "phase": run.phase,
+        "waits_for": run.waits_for,
         "total_steps": run.total_steps,
-        "attempt": run.fence,
+        "attempt": run.attempt,
         "message": run.message,
         "num_checkpoints": num_checkpoints,
         "last_saved_at": last_saved,

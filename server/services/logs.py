@@ -27,7 +27,7 @@ def tail(
 
     A last line without its end is given only when the run is over: more of it, or of a character, may follow.
     """
-    number = run.fence if attempt is None else attempt
+    number = run.attempt if attempt is None else attempt
     start = offset or 0
     try:
         with settings.run_dir(run.id).log(number).open("rb") as file:

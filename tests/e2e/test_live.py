@@ -7,7 +7,7 @@ import pytest
 from sqlmodel import col, select
 
 from seed import points_at, timing_at
-from server.db.runs import transition
+from server.db.runs import release
 from server.db.tables import Attempt, MetricPoint, Run, RunState
 from server.queue import publish_hint
 from webpage import OpenPage, Site, soon
@@ -109,8 +109,15 @@ def test_the_log_follows_and_state_changes_show(site: Site, open_page: OpenPage,
     listed.locator(f"#run-{run_id}", has_text="Running").wait_for()
     listed.wait_for_timeout(500)
     with site.database.write() as session:
-        assert transition(
-            session, run_id, RunState.FAILED, actor="test", message="The disk is full.", reason_code="disk_full"
+        assert release(
+            session,
+            run_id,
+            1,
+            RunState.FAILED,
+            actor="test",
+            outcome="failed",
+            message="The disk is full.",
+            reason_code="disk_full",
         )
     publish_hint(site.settings.redis_url, run_id)
     page.locator("#head [role=alert]", has_text="The disk is full.").wait_for(timeout=6000)

@@ -15,7 +15,7 @@ from sqlmodel import col, select
 
 from server.db.runs import request_cancel
 from server.db.session import Database
-from server.db.tables import ACTIVE, TERMINAL, Attempt, Checkpoint, MetricPoint, Run, RunEvent, RunState
+from server.db.tables import ACTIVE, TERMINAL, Attempt, AttemptNode, Checkpoint, MetricPoint, Run, RunEvent, RunState
 from server.queue import CLAIM_TASK, QUEUE, redis_client_url
 from server.settings import Settings
 from services import python, wait_until
@@ -83,7 +83,13 @@ class Bench:
 
     def attempt(self, run_id: str) -> Attempt:
         with self.database.read() as session:
-            return session.get_one(Attempt, (run_id, session.get_one(Run, run_id).fence))
+            return session.get_one(Attempt, (run_id, session.get_one(Run, run_id).attempt))
+
+    def supervisor(self, run_id: str) -> int:
+        """Process id of the newest attempt's supervisor; 0 while it is being started."""
+        with self.database.read() as session:
+            node = session.get_one(AttemptNode, (run_id, session.get_one(Run, run_id).attempt, 0))
+            return node.supervisor_pid
 
     def wait_end(self, run_id: str) -> Run:
         wait_until(lambda: self.run(run_id).state in TERMINAL, timeout_s=START_S, what="the run to end")
@@ -160,7 +166,7 @@ def test_training_survives_its_worker_and_a_cancel_ends_every_process_within_ten
     bench.start_worker()
     run_id = bench.queue_long(num_processes=2)
     bench.wait_training(run_id)
-    supervisor = bench.attempt(run_id).supervisor_pid
+    supervisor = bench.supervisor(run_id)
     assert len(bench.processes(run_id)) >= 4  # supervisor, torchrun, two ranks
     environment = psutil.Process(supervisor).children()[0].environ()
     assert not {"DATABASE_URL", "REDIS_URL", "SPARSEBOARD_DATABASE_URL"} & environment.keys()
@@ -172,7 +178,7 @@ def test_training_survives_its_worker_and_a_cancel_ends_every_process_within_ten
     wait_until(lambda: bench.run(run_id).step > step, timeout_s=20, what="training to go on")
     time.sleep(6)  # the new worker has looked at least once
     assert (bench.run(run_id).state, bench.run(run_id).fence) == (RunState.RUNNING, 1)
-    assert bench.attempt(run_id).supervisor_pid == supervisor
+    assert bench.supervisor(run_id) == supervisor
 
     asked_at = time.monotonic()
     with bench.database.write() as session:
@@ -189,18 +195,18 @@ def test_a_run_whose_supervisor_is_killed_starts_again_once_and_then_fails(bench
     run_id = bench.queue_long()
     bench.wait_training(run_id)
     first = bench.processes(run_id)
-    os.kill(bench.attempt(run_id).supervisor_pid, signal.SIGKILL)
+    os.kill(bench.supervisor(run_id), signal.SIGKILL)
     gone, alive = psutil.wait_procs(first, timeout=10)
     assert (len(gone), alive) == (len(first), [])
 
     wait_until(
-        lambda: bench.run(run_id).fence == 2 and bench.attempt(run_id).supervisor_pid,
+        lambda: bench.run(run_id).fence == 2 and bench.supervisor(run_id),
         timeout_s=20,
         what="the second attempt",
     )
     assert bench.run(run_id).failures == 1
     bench.wait_training(run_id, attempt=2)
-    os.kill(bench.attempt(run_id).supervisor_pid, signal.SIGKILL)
+    os.kill(bench.supervisor(run_id), signal.SIGKILL)
     run = bench.wait_end(run_id)
     assert (run.state, run.reason_code) == (RunState.FAILED, "worker_lost")
     assert "vanished 2 times" in run.message
@@ -219,7 +225,7 @@ def test_failures_say_why_on_the_row(bench: Bench, tmp_path: Path) -> None:
 
     killed_id = bench.queue_long()
     bench.wait_training(killed_id)
-    torchrun = psutil.Process(bench.attempt(killed_id).supervisor_pid).children()[0]
+    torchrun = psutil.Process(bench.supervisor(killed_id)).children()[0]
     torchrun.children()[0].kill()
     killed = bench.wait_end(killed_id)
     assert (killed.state, killed.reason_code) == (RunState.FAILED, "trainer_crashed")
@@ -233,10 +239,10 @@ def test_a_drained_run_spends_nothing_and_goes_on_from_its_checkpoint(bench: Ben
     bench.worker.terminate()  # type: ignore[union-attr]
     bench.worker.wait(timeout=20)  # type: ignore[union-attr]
     assert bench.run(run_id).state in ACTIVE
-    os.kill(bench.attempt(run_id).supervisor_pid, signal.SIGTERM)
+    os.kill(bench.supervisor(run_id), signal.SIGTERM)
     wait_until(lambda: bench.run(run_id).state == RunState.QUEUED, timeout_s=20, what="the run to be queued")
     run = bench.run(run_id)
-    assert (run.failures, run.worker_id) == (0, None)
+    assert (run.failures, run.losses) == (0, 0)
     assert bench.settings.run_dir(run_id).published()
     wait_until(lambda: not bench.processes(run_id), timeout_s=5, what="all processes to end")
 

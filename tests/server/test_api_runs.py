@@ -7,8 +7,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
-from rows import add_attempt, add_point, add_run
-from server.db import runs as db_runs
+from rows import add_attempt, add_point, add_run, claim_by
 from server.db.tables import Run, RunState, Worker
 from server.settings import Settings
 
@@ -74,7 +73,7 @@ def test_the_list_filters_by_state_and_text(api: TestClient, app: FastAPI) -> No
 def test_stopping_is_idempotent_and_says_what_became_of_the_run(api: TestClient, app: FastAPI) -> None:
     with app.state.db.write() as session:
         queued, held, done = add_run(session), add_run(session), add_run(session, state=RunState.COMPLETED)
-        db_runs.claim(session, held.id, worker_id="w", host="h", devices=[])
+        claim_by(session, held.id)
     stop = lambda run: api.post(f"/api/v1/runs/{run.id}/stop")  # noqa: E731
     for _ in range(2):
         assert stop(queued).json() == {"id": queued.id, "state": "cancelled"}

@@ -207,7 +207,7 @@ def test_state_checkpoints_and_timings_are_hinted_at(
             add_timing(session, session.get_one(Run, run.id), 6, {"other": 1.0})
         assert until(events, "run").data["last_timed_at"] == 6.0
         with app.state.db.write() as session:
-            db_runs.transition(session, run.id, RunState.COMPLETED, actor="supervisor")
+            db_runs.release(session, run.id, 1, RunState.COMPLETED, actor="supervisor", outcome="completed")
         assert until(events, "run").data["state"] == "completed"
 
 

@@ -1,14 +1,17 @@
 """Rows and files as the worker and the trainer leave them, for tests of what shows them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 from sqlmodel import Session
 
-from server.db.runs import claim, record
+from server.db.runs import Placement, claim, record
 from server.db.session import Database
-from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState, StepTiming
+from server.db.tables import Attempt, AttemptNode, Checkpoint, MetricPoint, Run, RunState, StepTiming, Worker
+from server.queue import PROTOCOL
+from server.scheduling import GB
 from server.settings import Settings
 from sparsify_core.config import RunConfig
 from sparsify_core.manifest import file_sha256, write_manifest
@@ -29,9 +32,9 @@ def add_run(session: Session, **values: Any) -> Run:
 
 def add_attempt(session: Session, run: Run, *, attempt: int = 1, event_seq: int = 0) -> Attempt:
     """An attempt that holds the run."""
-    run.fence = attempt
-    row = Attempt(run_id=run.id, attempt=attempt, worker_id="w", host="host", event_seq=event_seq)
-    session.add_all([run, row])
+    run.fence = run.attempt = attempt
+    row = Attempt(run_id=run.id, attempt=attempt, event_seq=event_seq)
+    session.add_all([run, row, AttemptNode(run_id=run.id, attempt=attempt, worker_id="w", host="host")])
     session.flush()
     return row
 
@@ -91,6 +94,35 @@ def claimed_run(database: Database) -> tuple[str, int]:
         run = Run(name="run", config={})
         session.add(run)
         session.flush()
-        fence = claim(session, run.id, worker_id="w", host="host", devices=[])
+        fence = claim_by(session, run.id)
         assert fence is not None
         return run.id, fence
+
+
+def claim_by(
+    session: Session,
+    run_id: str,
+    worker_id: str = "w",
+    *,
+    host: str = "host",
+    gpus: Sequence[int] = (),
+    slot: int = 0,
+    boot_id: str = "",
+) -> int | None:
+    """One worker's claim of a queued run."""
+    here = Placement(worker_id, host, boot_id, gpus, slot)
+    return claim(session, run_id, placement=[here], actor=f"worker {host}")
+
+
+def add_worker(
+    session: Session, name: str = "here", *, num_gpus: int = 0, memory_gb: int = 80, **values: Any
+) -> Worker:
+    """A connected worker of this boot."""
+    devices = [
+        {"index": index, "name": "GPU", "memory_bytes": memory_gb * GB, "uuid": f"{name}-{index}"}
+        for index in range(num_gpus)
+    ]
+    row = Worker(**{"name": name, "host": name, "pid": 1, "protocol": PROTOCOL, "devices": devices} | values)
+    session.add(row)
+    session.flush()
+    return row

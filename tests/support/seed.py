@@ -11,7 +11,19 @@ from safetensors.numpy import save_file
 from sqlmodel import Session
 
 from server.db.session import Database
-from server.db.tables import Attempt, Checkpoint, HubPush, MetricPoint, Run, RunEvent, RunState, StepTiming, Worker
+from server.db.tables import (
+    Attempt,
+    AttemptNode,
+    Checkpoint,
+    HubPush,
+    MetricPoint,
+    Run,
+    RunEvent,
+    RunState,
+    StepTiming,
+    Worker,
+)
+from server.queue import PROTOCOL
 from server.settings import Settings
 from sparsify_core.config import RunConfig
 from sparsify_core.manifest import write_manifest
@@ -45,8 +57,17 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
     now = time.time()
     ids: dict[str, str] = {}
     with database.write() as session:
-        worker = Worker(host="lab-2", pid=4211, cpu_count=32, devices=[_gpu(0), _gpu(1)], started_at=now - 90_000)
-        old = Worker(host="laptop", pid=812, cpu_count=8, started_at=now - 400_000, seen_at=now - 86_000)
+        worker = Worker(
+            name="lab-2",
+            host="lab-2",
+            pid=4211,
+            protocol=PROTOCOL,
+            labels=["h100"],
+            cpu_count=32,
+            devices=[_gpu(0, busy=0.97), _gpu(1, busy=0.0)],
+            started_at=now - 90_000,
+        )
+        old = Worker(name="laptop", host="laptop", pid=812, cpu_count=8, started_at=now - 400_000, seen_at=now - 86_000)
         session.add_all([worker, old])
         for state in (
             RunState.COMPLETED,
@@ -86,8 +107,9 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
     return ids
 
 
-def _gpu(index: int) -> dict[str, object]:
-    return {"index": index, "name": "NVIDIA H100 80GB HBM3", "memory_bytes": 85_000_000_000}
+def _gpu(index: int, *, busy: float) -> dict[str, object]:
+    what = {"index": index, "name": "NVIDIA H100 80GB HBM3", "memory_bytes": 85_000_000_000, "uuid": f"GPU-{index}"}
+    return what | {"utilization_frac": busy, "used_bytes": round(60e9 * busy), "num_processes": int(busy > 0)}
 
 
 NAMES = {
@@ -120,8 +142,8 @@ def _run(
         created_at=now - 10_000,
         queued_at=now - 10_000,
         started_at=started,
-        worker_id=worker_id if state in (RunState.RUNNING, RunState.STARTING, RunState.STOPPING) else None,
         fence=0 if started is None else 1,
+        attempt=0 if started is None else 1,
     )
     if state in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED):
         run.finished_at = (started or now) + 280
@@ -150,7 +172,8 @@ def _run(
 
 
 def _attempt(session: Session, settings: Settings, run: Run, worker_id: str, started: float) -> None:
-    session.add(Attempt(run_id=run.id, attempt=1, worker_id=worker_id, host="lab-2", started_at=started))
+    session.add(Attempt(run_id=run.id, attempt=1, started_at=started))
+    session.add(AttemptNode(run_id=run.id, attempt=1, worker_id=worker_id, host="lab-2"))
     session.add(RunEvent(run_id=run.id, actor="worker lab-2", kind="starting", detail="attempt 1", ts=started))
     log = settings.run_dir(run.id).log(1)
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,11 +10,15 @@ from server.db.tables import Intent, RunState
 from sparsify_core import events
 from sparsify_core.events import AttemptFinished
 from sparsify_core.rundir import RunDir
-from worker.ending import Evidence, error_message, finished_event, judge, read_tail
+from worker.ending import Evidence, error_message, finished_event, judge, killed_by, read_tail
+from worker.failures import BUDGET
 
 COMPLETED = AttemptFinished(outcome="completed")
 STOPPED = AttemptFinished(outcome="stopped")
 FAILED = AttemptFinished(outcome="failed", reason_code="model_error", message="no such model")
+
+
+LAST = BUDGET - 1
 
 
 def ending(
@@ -22,51 +27,83 @@ def ending(
     *,
     intent: Intent = Intent.RUN,
     losses: int = 0,
-    has_checkpoint: bool = True,
-    was_drained: bool = False,
-) -> tuple[str, str]:
-    evidence = Evidence(finished, has_checkpoint, returncode, error="", was_drained=was_drained)
-    judged = judge(evidence, intent=intent, losses=losses)
-    return judged.to, judged.reason_code
+    failures: int = 0,
+    **evidence: Any,
+) -> tuple[str, str, str]:
+    found = Evidence(finished, evidence.pop("has_checkpoint", True), returncode, **evidence)
+    judged = judge(found, intent=intent, spent={"failures": failures, "losses": losses})
+    return judged.to, judged.reason_code, judged.spends
+
+
+def failed(code: str) -> AttemptFinished:
+    return AttemptFinished(outcome="failed", reason_code=code, message="because")
+
+
+STOPPING: dict[str, Any] = {"is_stopping": True}
+PAUSING: dict[str, Any] = {"is_stopping": True, "intent": Intent.PAUSE}
 
 
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        (ending(COMPLETED, 0), (RunState.COMPLETED, "")),
-        (ending(COMPLETED, 0, intent=Intent.CANCEL), (RunState.COMPLETED, "")),
-        (ending(COMPLETED, None), (RunState.COMPLETED, "")),
-        (ending(COMPLETED, 0, has_checkpoint=False), (RunState.FAILED, "checkpoint_missing")),
-        (ending(STOPPED, 0, intent=Intent.CANCEL), (RunState.CANCELLED, "")),
-        (ending(None, -9, intent=Intent.CANCEL), (RunState.CANCELLED, "")),
-        (ending(FAILED, 1, intent=Intent.CANCEL), (RunState.CANCELLED, "")),
-        (ending(STOPPED, 0, was_drained=True), (RunState.QUEUED, "")),
-        (ending(None, -9, was_drained=True, losses=5), (RunState.QUEUED, "")),
-        (ending(STOPPED, 0, was_drained=True, intent=Intent.CANCEL), (RunState.CANCELLED, "")),
-        (ending(FAILED, 1), (RunState.FAILED, "model_error")),
-        (ending(FAILED, None), (RunState.FAILED, "model_error")),
-        (ending(None, None), (RunState.QUEUED, "worker_lost")),
-        (ending(None, None, losses=1), (RunState.FAILED, "worker_lost")),
-        (ending(STOPPED, 0), (RunState.QUEUED, "worker_lost")),
-        (ending(None, 1), (RunState.FAILED, "trainer_crashed")),
+        (ending(COMPLETED, 0), (RunState.COMPLETED, "", "")),
+        (ending(COMPLETED, 0, intent=Intent.CANCEL), (RunState.COMPLETED, "", "")),
+        (ending(COMPLETED, 0, **PAUSING), (RunState.COMPLETED, "", "")),
+        (ending(COMPLETED, None), (RunState.COMPLETED, "", "")),
+        (ending(COMPLETED, 0, has_checkpoint=False), (RunState.FAILED, "checkpoint_missing", "failures")),
+        (ending(STOPPED, 0, intent=Intent.CANCEL), (RunState.CANCELLED, "", "")),
+        (ending(None, -9, intent=Intent.CANCEL), (RunState.CANCELLED, "", "")),
+        (ending(FAILED, 1, intent=Intent.CANCEL), (RunState.CANCELLED, "", "")),
+        (ending(STOPPED, 0, **STOPPING), (RunState.QUEUED, "", "")),
+        (ending(None, 1, **STOPPING), (RunState.QUEUED, "", "")),
+        (ending(None, -9, losses=BUDGET, **STOPPING), (RunState.QUEUED, "", "")),
+        (ending(failed("interrupted"), 1, **STOPPING), (RunState.QUEUED, "", "")),
+        (ending(FAILED, 1, **STOPPING), (RunState.FAILED, "model_error", "failures")),
+        (ending(STOPPED, 0, **PAUSING), (RunState.PAUSED, "", "")),
+        (ending(None, None, losses=BUDGET, **PAUSING), (RunState.PAUSED, "", "")),
+        (ending(failed("hub_unavailable"), 1, **PAUSING), (RunState.PAUSED, "", "")),
+        (ending(FAILED, 1), (RunState.FAILED, "model_error", "failures")),
+        (ending(FAILED, None), (RunState.FAILED, "model_error", "failures")),
+        (ending(None, None), (RunState.RETRY_WAIT, "worker_lost", "losses")),
+        (ending(None, None, failures=BUDGET), (RunState.RETRY_WAIT, "worker_lost", "losses")),
+        (ending(None, None, losses=LAST), (RunState.RETRY_WAIT, "worker_lost", "losses")),
+        (ending(None, None, losses=BUDGET), (RunState.FAILED, "worker_lost", "losses")),
+        (ending(STOPPED, 0), (RunState.RETRY_WAIT, "worker_lost", "losses")),
+        (ending(None, 1), (RunState.FAILED, "trainer_crashed", "failures")),
+        (ending(None, 1, killed_by=9), (RunState.RETRY_WAIT, "killed", "losses")),
+        (ending(None, -15), (RunState.RETRY_WAIT, "killed", "losses")),
+        (ending(None, 1, killed_by=11), (RunState.RETRY_WAIT, "crashed", "failures")),
+        (ending(None, 1, killed_by=11, failures=BUDGET), (RunState.FAILED, "crashed", "failures")),
+        (ending(failed("gpu_out_of_memory"), 1), (RunState.RETRY_WAIT, "gpu_out_of_memory", "failures")),
+        (ending(failed("gpu_out_of_memory"), 1, failures=1), (RunState.FAILED, "gpu_out_of_memory", "failures")),
+        (ending(failed("gpu_out_of_memory"), 1, has_trained=False), (RunState.FAILED, "gpu_out_of_memory", "failures")),
+        (ending(failed("disk_full"), 1), (RunState.PAUSED, "disk_full", "")),
+        (ending(failed("non_finite_loss"), 1), (RunState.FAILED, "non_finite_loss", "failures")),
+        (ending(failed("internal_error"), 1), (RunState.FAILED, "internal_error", "failures")),
     ],
 )
-def test_the_ending_follows_from_the_evidence(found: tuple[str, str], expected: tuple[str, str]) -> None:
+def test_the_ending_follows_from_the_evidence(found: tuple[str, str, str], expected: tuple[str, str, str]) -> None:
     assert found == expected
 
 
-def test_a_killed_rank_is_named_from_the_log(tmp_path: Path) -> None:
+def test_a_killed_rank_is_named_from_the_log() -> None:
     log = "  exitcode  : -9 (pid: 77)\n  traceback : Signal 9 (SIGKILL) received by PID 77\n"
-    assert "killed by signal 9 (SIGKILL)" in error_message(RunDir(tmp_path), 1, log)
-    assert "out of memory" in error_message(RunDir(tmp_path), 1, log)
-    assert error_message(RunDir(tmp_path), 1, "nothing") == ""
+    assert (killed_by(log), killed_by("nothing")) == (9, None)
+    judged = judge(
+        Evidence(None, has_checkpoint=False, returncode=1, killed_by=9),
+        intent=Intent.RUN,
+        spent={"failures": 0, "losses": BUDGET},
+    )
+    assert "killed by signal 9 (SIGKILL): the machine probably ran out of memory" in judged.message
+    assert f"attempts that ended like this: {BUDGET + 1}" in judged.message
 
 
-def test_the_error_file_of_torchrun_comes_first(tmp_path: Path) -> None:
+def test_the_error_file_of_torchrun_is_read(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
+    assert error_message(run_dir, 1) == ""
     run_dir.error_file(1).parent.mkdir()
     run_dir.error_file(1).write_text(json.dumps({"message": {"message": "ValueError: odd", "extraInfo": {}}}))
-    assert error_message(run_dir, 1, "Signal 9 (SIGKILL) received by PID 7") == "the trainer broke: ValueError: odd"
+    assert error_message(run_dir, 1) == "the trainer broke: ValueError: odd"
 
 
 def test_the_last_event_tells_how_an_attempt_finished(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import time
 import pytest
 from sqlmodel import col, select
 
-from rows import claimed_run
-from server.db.runs import claim, release
+from rows import claim_by, claimed_run
+from server.db.runs import release
 from server.db.session import Database
 from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunEvent, RunState, StepTiming
 from server.settings import Settings
@@ -23,7 +23,7 @@ from worker.ingest import ingest, prune_checkpoints
 def claim_again(database: Database, run_id: str, fence: int) -> int:
     with database.write() as session:
         assert release(session, run_id, fence, RunState.QUEUED, actor="test", outcome="lost")
-        again = claim(session, run_id, worker_id="w", host="host", devices=[])
+        again = claim_by(session, run_id)
         assert again == fence + 1
         return again
 

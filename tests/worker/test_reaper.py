@@ -13,7 +13,6 @@ from server.settings import Settings
 from services import python
 from sparsify_core import events
 from worker import processes
-from worker.claims import Claimer
 from worker.orphans import kill_orphans
 from worker.reaper import LEASE_S, Reaper
 
@@ -38,7 +37,7 @@ def reaper(database: Database, settings: Settings, clock: Clock) -> Reaper:
 def state_of(database: Database, run_id: str) -> tuple[str, str, int]:
     with database.read() as session:
         run = session.get_one(Run, run_id)
-        return run.state, run.reason_code, run.failures
+        return run.state, run.reason_code, run.losses
 
 
 def sleeper(run_id: str, fence: int) -> subprocess.Popen[bytes]:
@@ -56,8 +55,8 @@ def test_a_silent_holder_loses_the_run_after_a_whole_lease(database: Database, r
     clock.now += LEASE_S - 1
     assert reaper.reap() == []
     clock.now += 2
-    assert reaper.reap() == [(run_id, RunState.QUEUED)]
-    assert state_of(database, run_id) == (RunState.QUEUED, "worker_lost", 1)
+    assert reaper.reap() == [(run_id, RunState.RETRY_WAIT)]
+    assert state_of(database, run_id) == (RunState.RETRY_WAIT, "worker_lost", 1)
     with database.write() as session:
         assert heartbeat(session, run_id, fence) is None
 
@@ -85,7 +84,7 @@ def test_a_dead_supervisor_of_this_host_is_noticed_at_once(
     supervisor.wait()
     writer = events.EventWriter(settings.run_dir(run_id).events(fence), attempt=fence)
     writer.write(events.Metrics(step=7, values={"lr": 0.1}))
-    assert reaper.reap() == [(run_id, RunState.QUEUED)]
+    assert reaper.reap() == [(run_id, RunState.RETRY_WAIT)]
     assert rank.wait(timeout=5) is not None
     with database.read() as session:
         assert session.get_one(Run, run_id).step == 7  # what the dead one had not read any more
@@ -102,29 +101,3 @@ def test_only_outdated_processes_of_known_runs_are_orphans(database: Database) -
         for process in (outdated, current, foreign):
             process.kill()
             process.wait()
-
-
-def test_a_run_whose_folder_cannot_be_written_fails_with_the_reason(database: Database, settings: Settings) -> None:
-    with database.write() as session:
-        run = Run(name="a", config={})
-        session.add(run)
-    (settings.data_dir / "runs").write_text("in the way")
-    Claimer(database, settings, worker_id="w", host="host", gpus=[]).claim()
-    assert state_of(database, run.id) == (RunState.FAILED, "start_failed", 0)
-
-
-def test_a_host_without_gpus_claims_one_run_and_says_why_the_next_waits(
-    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with database.write() as session:
-        first, second = Run(name="a", config={}, priority=1), Run(name="b", config={})
-        session.add(second)
-        session.add(first)
-    started: list[tuple[str, int]] = []
-    claimer = Claimer(database, settings, worker_id="w", host="host", gpus=[])
-    monkeypatch.setattr(claimer, "_start_supervisor", lambda run_id, fence: started.append((run_id, fence)))
-    assert claimer.claim() == [first.id]
-    assert claimer.claim() == []
-    assert started == [(first.id, 1)]
-    with database.read() as session:
-        assert session.get_one(Run, second.id).phase == "queued: waiting for the run before it"

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import update
 from sqlmodel import select
 
-from rows import add_run
+from rows import add_run, claim_by
 from server.db import runs
+from server.db.runs.moves import MOVES
 from server.db.session import Database, after_commit
 from server.db.tables import ACTIVE, TERMINAL, Attempt, Intent, Run, RunEvent, RunState
 
@@ -30,9 +31,9 @@ def test_of_two_claimers_one_wins(database: Database) -> None:
     def claim_all(worker: int) -> list[int | None]:
         barrier.wait()
         got = []
-        for run_id in run_ids:
+        for slot, run_id in enumerate(run_ids):
             with database.write() as session:
-                got.append(runs.claim(session, run_id, worker_id=f"w{worker}", host="h", devices=[]))
+                got.append(claim_by(session, run_id, f"w{worker}", slot=slot))
         return got
 
     with ThreadPoolExecutor(4) as pool:
@@ -51,7 +52,7 @@ def test_cancelling_and_claiming_at_once_leaves_one_owner(database: Database) ->
         def claim(run_id: str = run_id, barrier: Barrier = barrier) -> int | None:
             barrier.wait()
             with database.write() as session:
-                return runs.claim(session, run_id, worker_id="w", host="h", devices=[])
+                return claim_by(session, run_id, "w")
 
         def cancel(run_id: str = run_id, barrier: Barrier = barrier) -> RunState | None:
             barrier.wait()
@@ -68,7 +69,7 @@ def test_cancelling_and_claiming_at_once_leaves_one_owner(database: Database) ->
 def test_a_stop_that_meets_a_return_to_the_queue_still_stops(database: Database) -> None:
     run_id = new_run(database)
     with database.write() as session:
-        fence = runs.claim(session, run_id, worker_id="w", host="h", devices=[])
+        fence = claim_by(session, run_id, "w")
         assert fence is not None
     with database.write() as session:
         session.get_one(Run, run_id)  # what request_cancel has read when the drain commits
@@ -89,42 +90,51 @@ def test_a_run_that_was_cancelled_is_not_claimed(database: Database) -> None:
     with database.write() as session:
         assert runs.request_cancel(session, run_id, actor="user") == RunState.CANCELLED
     with database.write() as session:
-        assert runs.claim(session, run_id, worker_id="w", host="h", devices=[]) is None
+        assert claim_by(session, run_id, "w") is None
         assert runs.next_queued(session) == []
 
 
+@pytest.mark.parametrize("intent", list(Intent))
 @pytest.mark.parametrize("source", list(RunState))
-def test_only_legal_moves_happen(database: Database, source: RunState) -> None:
-    for target in RunState:
-        run_id = new_run(database, source)
-        with database.write() as session:
-            moved = runs.transition(session, run_id, target, actor="test")
-        assert moved == (target in runs.LEGAL_MOVES[source])
-        assert state_of(database, run_id) == (target if moved else source)
+def test_a_move_happens_where_the_table_allows_it_and_nowhere_else(
+    database: Database, source: RunState, intent: Intent
+) -> None:
+    with database.write() as session:
+        for move in MOVES:
+            run = add_run(session, state=source, intent=intent, fence=1, attempt=1)
+            moved = runs.make_move(session, run.id, move, actor="test", fence=1)
+            session.refresh(run)
+            allowed = source in move.sources and intent in move.intents
+            assert moved == allowed
+            assert run.state == (move.to if moved else source)
+            assert run.intent == ((move.sets_intent or intent) if moved else intent)
+            if move.is_fenced:
+                other = add_run(session, state=source, intent=intent, fence=2, attempt=2)
+                assert not runs.make_move(session, other.id, move, actor="test", fence=1)
     assert not (source in TERMINAL and runs.LEGAL_MOVES[source])
 
 
 def test_a_holder_that_was_fenced_out_changes_nothing(database: Database) -> None:
     run_id = new_run(database)
     with database.write() as session:
-        first = runs.claim(session, run_id, worker_id="a", host="h", devices=[])
+        first = claim_by(session, run_id, "a")
         assert first == 1
         assert runs.release(session, run_id, 1, RunState.QUEUED, actor="reaper", outcome="lost")
-        assert runs.claim(session, run_id, worker_id="b", host="h", devices=[]) == 2
+        assert claim_by(session, run_id, "b") == 2
     with database.write() as session:
         assert runs.heartbeat(session, run_id, 1) is None
-        assert runs.wanted(session, run_id, 1) is None
-        assert not runs.transition(session, run_id, RunState.COMPLETED, actor="supervisor", fence=1)
+        assert runs.orders(session, run_id, 1) is None
+        assert not runs.note_first_step(session, run_id, 1)
         assert not runs.release(session, run_id, 1, RunState.FAILED, actor="supervisor", outcome="failed")
-        assert runs.heartbeat(session, run_id, 2) == Intent.RUN
+        assert runs.heartbeat(session, run_id, 2) == (RunState.STARTING, Intent.RUN)
     assert state_of(database, run_id) == RunState.STARTING
 
 
 def test_every_move_leaves_a_line_of_history(database: Database) -> None:
     run_id = new_run(database)
     with database.write() as session:
-        runs.claim(session, run_id, worker_id="w", host="h", devices=[])
-        runs.transition(session, run_id, RunState.RUNNING, actor="supervisor", fence=1)
+        claim_by(session, run_id, "w")
+        runs.note_first_step(session, run_id, 1)
         runs.request_cancel(session, run_id, actor="user")
         runs.release(session, run_id, 1, RunState.CANCELLED, actor="supervisor", outcome="stopped")
     with database.read() as session:

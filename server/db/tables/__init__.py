@@ -1,0 +1,36 @@
+"""All tables.
+
+Times are Unix seconds (float, UTC): they sort, subtract and cross SQLite and Postgres without surprises.
+"""
+
+import server.db.tables.columns  # noqa: F401 - names the constraints of all tables
+from server.db.states import ACTIVE, TERMINAL, WAITING, Intent, RunState
+from server.db.tables.access import ApiToken, BrowserSession, IdempotencyKey, LoginCode
+from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerState
+from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTiming
+from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
+
+__all__ = [
+    "ACTIVE",
+    "TERMINAL",
+    "WAITING",
+    "ApiToken",
+    "Attempt",
+    "AttemptNode",
+    "BrowserSession",
+    "Checkpoint",
+    "DeviceLease",
+    "HubPush",
+    "IdempotencyKey",
+    "Intent",
+    "LeaseState",
+    "LoginCode",
+    "MetricPoint",
+    "QueueState",
+    "Run",
+    "RunEvent",
+    "RunState",
+    "StepTiming",
+    "Worker",
+    "WorkerState",
+]
