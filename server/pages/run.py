@@ -11,7 +11,7 @@ from server.pages.formatting import metric, metric_form
 from server.pages.templating import render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
-from server.services import checkpoints, logs, metrics, runs, timings, workers
+from server.services import checkpoints, control, logs, metrics, runs, timings, workers
 from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
 
@@ -77,7 +77,7 @@ def series(request: Request, user: CurrentUser, run_id: str) -> JSONResponse:
 def stop(request: Request, user: CurrentUser, run_id: str) -> Response:
     """Ask for the end of the run."""
     with request.app.state.db.write() as session:
-        runs.stop_run(session, run_id, settings=request.app.state.settings, actor="user")
+        control.cancel_run(session, run_id, settings=request.app.state.settings, actor="user")
     return RedirectResponse(f"/runs/{run_id}", status_code=303)
 
 

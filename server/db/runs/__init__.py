@@ -8,7 +8,7 @@ what the nodes of one attempt tell each other, `queue` who comes next.
 the run. A holder passes its fence with every write: no row updated means that it has lost the run and must stop.
 """
 
-from server.db.runs.apply import make_move, record, storable
+from server.db.runs.apply import make_move, record, snapshot, storable
 from server.db.runs.gang import assigned, end_node, nodes_of, offer_rendezvous, rendezvous_of
 from server.db.runs.holder import (
     Orders,
@@ -66,6 +66,7 @@ __all__ = [
     "set_priority",
     "set_queue_paused",
     "set_supervisor",
+    "snapshot",
     "state_of",
     "storable",
 ]

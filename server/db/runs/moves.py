@@ -67,6 +67,12 @@ DRAIN = Move(_TRAINING, RunState.STOPPING, _RUN, is_fenced=True)
 """The same, when the host stops."""
 BACKOFF_OVER = Move((RunState.RETRY_WAIT,), RunState.QUEUED, _RUN)
 
+CANCEL = (CANCEL_WAITING, CANCEL_HELD)
+PAUSE = (PAUSE_WAITING, PAUSE_HELD)
+RESUME = (RESUME_WAITING, RESUME_HELD)
+REQUEUE = (REQUEUE_HELD, BACKOFF_OVER)
+"""What a user can ask for, as the moves of which a run makes the first that it can."""
+
 RELEASES = {
     RunState.COMPLETED: Move(ACTIVE, RunState.COMPLETED, is_fenced=True),
     RunState.FAILED: Move(ACTIVE, RunState.FAILED, is_fenced=True),
@@ -78,8 +84,9 @@ RELEASES = {
 """How a holder, or the reaper in its place, gives a run up, by where it goes."""
 
 MOVES = (
-    *(CLAIM, FIRST_STEP, CANCEL_WAITING, CANCEL_HELD, PAUSE_WAITING, PAUSE_HELD),
-    *(RESUME_WAITING, RESUME_HELD, REQUEUE_HELD, DRAIN, BACKOFF_OVER, *RELEASES.values()),
+    *(CLAIM, FIRST_STEP, DRAIN),
+    *(*CANCEL, *PAUSE, *RESUME, *REQUEUE),
+    *RELEASES.values(),
 )
 
 LEGAL_MOVES: dict[RunState, tuple[RunState, ...]] = {

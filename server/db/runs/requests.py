@@ -3,21 +3,12 @@ real state.
 """
 
 import time
+from typing import Any
 
 from sqlmodel import Session, select
 
 from server.db.runs.apply import make_move
-from server.db.runs.moves import (
-    BACKOFF_OVER,
-    CANCEL_HELD,
-    CANCEL_WAITING,
-    PAUSE_HELD,
-    PAUSE_WAITING,
-    REQUEUE_HELD,
-    RESUME_HELD,
-    RESUME_WAITING,
-    Move,
-)
+from server.db.runs.moves import CANCEL, PAUSE, REQUEUE, REQUEUE_HELD, RESUME, Move
 from server.db.states import RunState
 from server.db.tables import Run
 
@@ -29,7 +20,7 @@ def request_cancel(session: Session, run_id: str, *, actor: str) -> RunState | N
         The state afterwards (`cancelled` when nobody held it, `stopping` when a worker must stop it, or the terminal
         state that it was in already); None when there is no such run.
     """
-    _first(session, run_id, (CANCEL_WAITING, CANCEL_HELD), actor=actor, detail="cancel requested")
+    _first(session, run_id, CANCEL, actor=actor, detail="cancel requested")
     return state_of(session, run_id)
 
 
@@ -38,7 +29,7 @@ def request_pause(session: Session, run_id: str, *, actor: str) -> RunState | No
 
     Returns the state afterwards: `paused`, `stopping` while a worker saves, or one that a pause does not change.
     """
-    _first(session, run_id, (PAUSE_WAITING, PAUSE_HELD), actor=actor, detail="pause requested")
+    _first(session, run_id, PAUSE, actor=actor, detail="pause requested")
     return state_of(session, run_id)
 
 
@@ -47,7 +38,7 @@ def resume(session: Session, run_id: str, *, actor: str) -> RunState | None:
 
     Returns the state afterwards: `queued`, `stopping`, or one that resuming does not change.
     """
-    _first(session, run_id, (RESUME_WAITING, RESUME_HELD), actor=actor, detail="resume requested")
+    _first(session, run_id, RESUME, actor=actor, detail="resume requested")
     return state_of(session, run_id)
 
 
@@ -59,9 +50,7 @@ def requeue(
 
     Returns the state afterwards: `queued`, `stopping` while a worker saves, or one that this does not change.
     """
-    if make_move(session, run_id, REQUEUE_HELD, actor=actor, detail=detail, reason_code=reason_code, rank=time.time()):
-        return RunState.STOPPING
-    make_move(session, run_id, BACKOFF_OVER, actor=actor, detail=detail)
+    _first(session, run_id, REQUEUE, actor=actor, detail=detail, reason_code=reason_code)
     return state_of(session, run_id)
 
 
@@ -71,8 +60,13 @@ def state_of(session: Session, run_id: str) -> RunState | None:
     return None if state is None else RunState(state)
 
 
-def _first(session: Session, run_id: str, moves: tuple[Move, ...], *, actor: str, detail: str) -> None:
+def _first(
+    session: Session, run_id: str, moves: tuple[Move, ...], *, actor: str, detail: str, reason_code: str = ""
+) -> None:
     """Make the first of `moves` that the run can make."""
     for move in moves:
-        if make_move(session, run_id, move, actor=actor, detail=detail):
+        values: dict[str, Any] = {"rank": time.time()} if move is REQUEUE_HELD else {}
+        if reason_code:
+            values["reason_code"] = reason_code
+        if make_move(session, run_id, move, actor=actor, detail=detail, **values):
             return
