@@ -95,6 +95,8 @@ def _cause(evidence: Evidence) -> tuple[str, str]:
         return "checkpoint_missing", ""
     if evidence.has_lost_node:
         return "worker_lost", ""
+    if evidence.killed_by in _FROM_OUTSIDE and finished and finished.reason_code == "communication_error":
+        return "killed", _signal_sentence(evidence.killed_by)
     if finished and finished.outcome == "failed":
         return finished.reason_code or "trainer_crashed", finished.message
     if evidence.returncode is None or (finished and finished.outcome == "stopped"):

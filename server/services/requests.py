@@ -48,7 +48,7 @@ class RunRequest(BaseModel):
     """Memory that every GPU must have in all; empty takes any."""
 
     labels: Annotated[list[Label], Field(max_length=20)] = []
-    """What every worker of the run must be labelled with, for example `a100`."""
+    """What every worker of the run must be labelled with, for example a100."""
 
     config: RunConfig
     """How to train."""
