@@ -6,13 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from server import runs_command
+
 if TYPE_CHECKING:
     from server.settings import Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. What the user can put right is one sentence on stderr."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, flags = parser.parse_known_args(argv)
+    arguments.flags = flags
+    if flags and not getattr(arguments, "takes_flags", False):
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
     command: Callable[[argparse.Namespace], int] = arguments.command
     if command is _version:
         return _version(arguments)
@@ -60,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     login.set_defaults(command=_login)
     for command in (up, worker, migrate, login):
         command.add_argument("--data-dir", type=Path, help="folder of everything that Sparseboard keeps")
+    runs = commands.add_parser("runs", help="list, launch and control runs")
+    for command in runs_command.add_parsers(runs):
+        command.add_argument("--data-dir", type=Path, help="folder of everything that Sparseboard keeps")
+        command.set_defaults(command=_runs)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=_version)
     return parser
@@ -131,6 +141,12 @@ def _login(arguments: argparse.Namespace) -> int:
         raise LaunchError(
             f"Sparseboard was never started with {settings.data_dir}: run `sparseboard up` first"
         ) from error
+    return 0
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    for line in runs_command.run(arguments, _settings(arguments)):
+        print(line)
     return 0
 
 

@@ -20,7 +20,7 @@ from server.queue import PROTOCOL
 from server.settings import Settings
 from worker.devices import Gpus, num_cores
 from worker.hints import Hints
-from worker.orphans import kill_orphans
+from worker.orphans import kill_orphans, lift_quarantines
 from worker.processes import boot_id
 from worker.reaper import Reaper
 from worker.starter import Starter
@@ -64,6 +64,7 @@ class HostWorker:
         """Say that this worker lives, take runs from dead supervisors, look. Returns how many runs were started."""
         with self._lock:
             self._report()
+            lift_quarantines(self._database, self.worker_id)
             reaped = self._reaper.reap()
         for run_id, state in reaped:
             logger.warning("run %s: %s", run_id, "waits to be tried again" if state == RunState.RETRY_WAIT else state)

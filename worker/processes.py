@@ -69,18 +69,30 @@ def is_alive(pid: int, started: float) -> bool:
         return False
 
 
-def run_processes(run_id: str | None = None) -> Iterator[RunProcess]:
-    """All processes of runs on this host, or those of one run; never the caller."""
+def run_processes(
+    run_id: str | None = None, *, up_to_fence: int | None = None, node: int | None = None
+) -> Iterator[RunProcess]:
+    """All processes of runs on this host, or those of one run; never the caller.
+
+    Args:
+        up_to_fence: only those under this fence or a lower one.
+        node: under this very fence only those of this node.
+    """
     for process in psutil.process_iter():
         if process.pid == os.getpid():
             continue
         try:
             environment = process.environ()
-            owner, fence, node = (environment.get(name) for name in (RUN_ID_VARIABLE, FENCE_VARIABLE, NODE_VARIABLE))
+            owner, fence, number = (environment.get(name) for name in (RUN_ID_VARIABLE, FENCE_VARIABLE, NODE_VARIABLE))
         except (psutil.Error, OSError):
             continue
-        if owner and fence and fence.isdecimal() and run_id in (None, owner):
-            yield RunProcess(process, owner, int(fence), int(node) if node and node.isdecimal() else 0)
+        if not (owner and fence and fence.isdecimal() and run_id in (None, owner)):
+            continue
+        entry = RunProcess(process, owner, int(fence), int(number) if number and number.isdecimal() else 0)
+        if up_to_fence is not None and entry.fence > up_to_fence:
+            continue
+        if node is None or entry.fence != up_to_fence or entry.node == node:
+            yield entry
 
 
 def descendants(pid: int) -> list[psutil.Process]:
@@ -108,11 +120,7 @@ def kill_run(run_id: str, *, up_to_fence: int, node: int | None = None) -> int:
     """
     count = 0
     for _ in range(3):  # again, for what was being started meanwhile
-        found = [
-            entry.process
-            for entry in run_processes(run_id)
-            if entry.fence < up_to_fence or (entry.fence == up_to_fence and node in (None, entry.node))
-        ]
+        found = [entry.process for entry in run_processes(run_id, up_to_fence=up_to_fence, node=node)]
         if not found:
             break
         count += len(found)

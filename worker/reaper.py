@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.db.runs import active
+from server.db.runs import active, quarantine
 from server.db.session import Database
 from server.db.tables import AttemptNode, Run, RunState
 from server.settings import Settings
 from worker import processes
 from worker.ending import conclude
+from worker.orphans import UNKILLABLE
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Reaper:
     def _take_away(self, run: Run, node: AttemptNode) -> RunState | None:
         logger.warning("the supervisor of run %s, attempt %d, node %d, is gone", run.id, node.attempt, node.node)
         if node.host == self._host:
-            processes.kill_run(run.id, up_to_fence=node.attempt)
+            self._kill(run.id, node)
         return conclude(
             self._database,
             self._settings,
@@ -88,3 +89,9 @@ class Reaper:
             takes_away=True,
             has_lost_node=run.num_nodes > 1,
         )
+
+    def _kill(self, run_id: str, node: AttemptNode) -> None:
+        processes.kill_run(run_id, up_to_fence=node.attempt)
+        if any(processes.run_processes(run_id, up_to_fence=node.attempt, node=node.node)):
+            with self._database.write() as session:
+                quarantine(session, run_id, node.attempt, node=node.node, actor="reaper", reason=UNKILLABLE)

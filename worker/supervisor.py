@@ -19,7 +19,17 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from server.db.runs import Orders, drain, heartbeat, nodes_of, offer_rendezvous, orders, release, set_supervisor
+from server.db.runs import (
+    Orders,
+    drain,
+    heartbeat,
+    nodes_of,
+    offer_rendezvous,
+    orders,
+    quarantine,
+    release,
+    set_supervisor,
+)
 from server.db.session import Database
 from server.db.tables import AttemptNode, Intent, Run, RunState
 from server.settings import Settings, get_settings
@@ -27,7 +37,9 @@ from worker import processes
 from worker.ending import conclude
 from worker.hints import Hints
 from worker.ingest import ingest, prune_checkpoints
+from worker.inherit import inherit_checkpoints
 from worker.members import Members
+from worker.orphans import UNKILLABLE
 from worker.rendezvous import Rendezvous, free_endpoint, own_address
 from worker.trainer import Trainer, trainer_config
 
@@ -44,6 +56,8 @@ CANCEL_GRACE_S = 6.0
 """The same for a cancelled one: cancelling takes at most ten seconds."""
 DRAIN_GRACE_S = 20.0
 """The same when the host stops."""
+KILL_GRACE_S = 30.0
+"""How long a killed process may hang in the kernel before its devices are quarantined."""
 _CONCLUDE_FOR_S = 600.0
 
 T = TypeVar("T")
@@ -85,7 +99,9 @@ class Supervisor:
             try:
                 self._watch(trainer)
             finally:
-                trainer.kill()  # also strays of a torchrun that ended by itself
+                is_gone = trainer.kill()  # also strays of a torchrun that ended by itself
+            if not (is_gone or self._insist(trainer)):
+                self._persistently(self._quarantine)
             return self._conclude(trainer.returncode)
         except LostLeaseError as error:
             logger.error("gave up attempt %d of run %s: %s", self._fence, self._run_id, error)
@@ -151,11 +167,12 @@ class Supervisor:
         return Rendezvous(endpoint, name, num_nodes=len(nodes), address=address, is_host=self._node == 0)
 
     def _prepare(self, run: Run) -> None:
-        """Write what the trainer reads."""
+        """Write what the trainer reads, and take over what it goes on from."""
         self._run_dir.root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._run_dir.config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
             json.dump(trainer_config(run.config, self._settings.activations_dir), file)
+        inherit_checkpoints(self._database, self._settings, run)
 
     def _fail(self, reason_code: str, message: str) -> None:
         with self._database.write() as session:
@@ -188,6 +205,20 @@ class Supervisor:
                     logger.warning("the trainer did not stop in time and is killed")
                     trainer.kill()
             time.sleep(POLL_S)
+
+    def _insist(self, trainer: Trainer) -> bool:
+        """Kill again what has survived, as long as `KILL_GRACE_S`. Returns whether all are gone."""
+        deadline = time.monotonic() + KILL_GRACE_S
+        while time.monotonic() < deadline:
+            self._look()  # the lease lasts no longer than the wait would
+            if trainer.kill():
+                return True
+            time.sleep(POLL_S)
+        return False
+
+    def _quarantine(self) -> None:
+        with self._database.write() as session:
+            quarantine(session, self._run_id, self._fence, node=self._node, actor="supervisor", reason=UNKILLABLE)
 
     def _is_to_stop(self) -> bool:
         return self._orders.is_to_stop or self._is_drained

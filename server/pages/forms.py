@@ -15,7 +15,7 @@ from sparsify_core.config.fields import Kind
 
 
 @dataclass(frozen=True)
-class LaunchField:
+class LaunchControl:
     """What the form must know of a field of `RunRequest` besides its bounds, default and help."""
 
     group: Group
@@ -24,12 +24,12 @@ class LaunchField:
     nullable: bool = False
 
 
-LAUNCH_FIELDS = {
-    "name": LaunchField("Model and data", "str", nullable=True),
-    "num_processes": LaunchField("Compute", "int", "processes"),
-    "num_nodes": LaunchField("Compute", "int", "workers"),
-    "min_memory_gb": LaunchField("Compute", "float", "GB", nullable=True),
-    "labels": LaunchField("Compute", "list[str]"),
+LAUNCH_CONTROLS = {
+    "name": LaunchControl("Model and data", "str", nullable=True),
+    "num_processes": LaunchControl("Compute", "int", "processes"),
+    "num_nodes": LaunchControl("Compute", "int", "workers"),
+    "min_memory_gb": LaunchControl("Compute", "float", "GB", nullable=True),
+    "labels": LaunchControl("Compute", "list[str]"),
 }
 """What a run has besides its configuration."""
 
@@ -104,12 +104,12 @@ class LaunchForm:
 
 def specs() -> dict[str, FieldSpec]:
     """Form name -> field, launch fields first."""
-    fields = {name: _launch_spec(name, field) for name, field in LAUNCH_FIELDS.items()}
+    fields = {name: _launch_spec(name, field) for name, field in LAUNCH_CONTROLS.items()}
     fields |= {PREFIX + s.name: s for s in iter_fields(RunConfig) if s.name not in OWNED}
     return fields
 
 
-def _launch_spec(name: str, own: LaunchField) -> FieldSpec:
+def _launch_spec(name: str, own: LaunchControl) -> FieldSpec:
     info = RunRequest.model_fields[name]
     bounds = {type(c).__name__: getattr(c, type(c).__name__.lower(), None) for c in info.metadata}
     return FieldSpec(

@@ -64,8 +64,12 @@ class RunRequest(BaseModel):
         return self
 
 
+LAUNCH_FIELDS = tuple(name for name in RunRequest.model_fields if name != "config")
+"""What a run is asked for with, besides its configuration."""
+
+
 def launch_values(run: Run) -> dict[str, Any]:
-    """What a run was asked for with, besides its configuration."""
+    """`LAUNCH_FIELDS` as a run was asked for with them."""
     return {
         "name": run.name,
         "num_processes": run.num_processes,
