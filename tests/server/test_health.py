@@ -30,7 +30,7 @@ def add_worker(app: FastAPI, *, tick_age_s: float = 1.0, consumer_age_s: float |
     seen = time.time() - tick_age_s
     consumed = None if consumer_age_s is None else seen - consumer_age_s
     with app.state.db.write() as session:
-        session.add(Worker(host=HOST, pid=1, started_at=seen - 1000, seen_at=seen, consumed_at=consumed))
+        session.add(Worker(name=HOST, host=HOST, pid=1, started_at=seen - 1000, seen_at=seen, consumed_at=consumed))
 
 
 @pytest.fixture
