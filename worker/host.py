@@ -119,6 +119,10 @@ class HostWorker:
         if not self._settings.redis_url or now - self._probed_at < PROBE_EVERY_S:
             return
         self._probed_at = now
+        # In the background: a broker that is away takes seconds to say so, and the tick has runs to start.
+        threading.Thread(target=self._send_probe, name="probe", daemon=True).start()
+
+    def _send_probe(self) -> None:
         if not wake_workers(self._settings.redis_url):
             self._consumed_at = time.time()  # it is the broker that is silent
 
