@@ -10,7 +10,7 @@ import torch
 
 from sparsify_core.kernels.rows import split_width
 
-_SLAB_BYTES = 32 * 2**20
+_SLAB_BYTES = 16 * 2**20
 """Of token rows that stay in the L2 cache while latent after latent asks for them."""
 _MIN_SLAB_WIDTH = 192
 """Of narrower slabs a read is too short for what finding it costs."""
@@ -50,7 +50,7 @@ def encoder_launch(x_ND: torch.Tensor) -> EncoderLaunch:
     """For an encoder's input of this shape."""
     slabs = _num_slabs(x_ND)
     width = x_ND.shape[1] // slabs
-    num_warps = 1 if width <= 1024 else 4 if width <= 2048 else 8
+    num_warps = 1 if width <= 768 else 4 if width <= 2048 else 8
     return EncoderLaunch(slabs, width, *split_width(width), 4, num_warps)
 
 

@@ -15,10 +15,10 @@ import triton.language as tl
 from torch import Tensor
 
 from sparsify_core.kernels.by_latent import SEGMENT, sort_by_latent
-from sparsify_core.kernels.entry_launches import decoder_launch, encoder_launch
+from sparsify_core.kernels.entry_launches import DecoderLaunch, EncoderLaunch, decoder_launch, encoder_launch
 from sparsify_core.kernels.entry_sums import entries_of, sum_decoder, sum_encoder
 from sparsify_core.kernels.further_parts import EntryTensors, further_parts
-from sparsify_core.kernels.rows import load_row, store_row
+from sparsify_core.kernels.rows import ONCE, load_row, store_row
 from sparsify_core.kernels.sparse_grads import COMBINED_ROWS, check_entries
 from sparsify_core.kernels.update import (
     ADAM_EPS,
@@ -33,7 +33,6 @@ from sparsify_core.kernels.update import (
 
 _LATENTS = 16
 """Of a program, which sums their shares of the centre's gradient: one row of memory for all of them."""
-_MAX_NARROW_WIDTH = 1024
 
 
 class Parameter(NamedTuple):
@@ -146,7 +145,7 @@ def _decoder_step_kernel(
     _step_number(
         bias_M, bias_first_M, bias_second_M, row, bias * factor, corrections, lr, share, MOMENTUM, ADAM, B1, B2, EPS
     )  # fmt: skip
-    p1, p2 = load_row(dec_ME, row, True, E, E1, E2)
+    p1, p2 = load_row(dec_ME, row, True, E, E1, E2, ONCE)
     _step_row(
         dec_ME, dec_first_ME, dec_second_ME, dec_copy_ME, row, p1, p2, dec1 * factor, dec2 * factor,
         corrections, lr, share, MOMENTUM, ADAM, B1, B2, EPS, E, E1, E2, NORMALIZE, NORM_EPS, COPY,
@@ -183,7 +182,7 @@ def _encoder_step_kernel(
             more1, more2 = load_row(part_enc_TD, part * SLABS + slab, True, W, W1, W2)
             enc1 += more1
             enc2 += more2
-        p1, p2 = load_row(enc_MD, row, True, W, W1, W2)
+        p1, p2 = load_row(enc_MD, row, True, W, W1, W2, ONCE)
         if CENTRE:
             bias_grad = tl.load(bias_grad_M + latent)
             centre1 -= bias_grad * p1
@@ -245,7 +244,7 @@ def sparse_update(
     _decoder_step_kernel[(num_latents,)](
         *segments, tokens, acts, grad_NE, rows_ME, slopes, part_dec_TE, *part_numbers,
         *_tensors(W_dec), *_tensors(b_enc)[:3], counts_M, bias_grad_M, scale, *_numbers(rule, scale), active,
-        **_decoder_launch(E), **options, STRAIGHT_THROUGH=straight_through,
+        **_step_launch(decoder_launch(E)), **options, STRAIGHT_THROUGH=straight_through,
         NORMALIZE=normalize, NORM_EPS=NORM_EPS, COPY=W_dec.copy is not None,
     )  # fmt: skip
     launch, num_groups = encoder_launch(x_ND), triton.cdiv(num_latents, _LATENTS)
@@ -253,15 +252,14 @@ def sparse_update(
     _encoder_step_kernel[(num_groups, launch.SLABS)](
         *segments, tokens, slopes, x_ND, part_enc_TD, *_tensors(W_enc), bias_grad_M, centre_GD,
         scale, *_numbers(rule, scale), num_latents, active,
-        **launch._asdict(), **options, LATENTS=_LATENTS, CENTRE=with_centre, COPY=W_enc.copy is not None,
+        **_step_launch(launch), **options, LATENTS=_LATENTS, CENTRE=with_centre, COPY=W_enc.copy is not None,
     )  # fmt: skip
     return Updated(counts_M, centre_GD.sum(0) if with_centre else None)
 
 
-def _decoder_launch(width: int) -> dict[str, int]:
-    launch = decoder_launch(width)
-    # The state's rows come on top of the sums: of narrow ones, one warp would spill.
-    return (launch._replace(num_warps=2) if width <= _MAX_NARROW_WIDTH else launch)._asdict()
+def _step_launch(launch: DecoderLaunch | EncoderLaunch) -> dict[str, int]:
+    # The state's rows come on top of the sums: one warp would spill.
+    return launch._asdict() | {"num_warps": max(launch.num_warps, 2)}
 
 
 def _rule_options(rule: Signum | Adam) -> dict[str, float | bool]:
