@@ -110,6 +110,7 @@ class _SquaredError(torch.autograd.Function):
         indices,
         tokens_P,
         through,
+        fired_M,
     ):
         offsets = None
         if tokens_P is not None:
@@ -117,7 +118,7 @@ class _SquaredError(torch.autograd.Function):
         residual_NE, square_N = decode_residual(
             acts, indices, low_W_dec, b_dec_E, target_NE, dtype=torch.bfloat16, offsets=offsets
         )
-        ctx.straight_through = through
+        ctx.straight_through, ctx.fired_M = through, fired_M
         ctx.save_for_backward(x_ND, W_enc_MD, low_W_dec, acts, indices, tokens_P, residual_NE)
         ctx.mark_non_differentiable(residual_NE)
         return square_N.sum(), residual_NE
@@ -139,6 +140,8 @@ class _SquaredError(torch.autograd.Function):
             straight_through=ctx.straight_through,
             scale=factor,
         )
+        if ctx.fired_M is not None:
+            ctx.fired_M += grads.counts_M
         return (
             None,
             -(grads.b_enc_M @ W_enc_MD) if needs_centre else None,
@@ -147,7 +150,7 @@ class _SquaredError(torch.autograd.Function):
             grads.W_dec_ME if needs_W_dec else None,
             residual_NE.sum(0, dtype=torch.float32) * factor if needs_b_dec else None,
             residual_NE.float() * -factor if needs_target else None,
-            *[None] * 5,
+            *[None] * 6,
         )
 
 
@@ -165,10 +168,14 @@ def squared_error(
     tokens_P: Tensor | None,
     *,
     straight_through: bool,
+    fired_M: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """sum |target - decoded - b_dec|^2, a float32 scalar with its graph, and the residual (N, E) bfloat16 without one.
 
     Decoder, subtraction and squares are one pass; arguments as in `code`, and `target_NE`, bfloat16 or float32.
+
+    Args:
+        fired_M: int32, to which backward adds on how many tokens each latent is positive.
     """
     return _SquaredError.apply(
         x_ND,
@@ -183,6 +190,7 @@ def squared_error(
         indices,
         tokens_P,
         straight_through,
+        fired_M,
     )
 
 

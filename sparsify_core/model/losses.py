@@ -41,11 +41,13 @@ class LossSums(NamedTuple):
 
 class Entries(NamedTuple):
     """What the gradient of a batch's squared error is made of, on the fast path: the encoder's input (N, D) and the
-    residual (N, E), both bfloat16, and the active latents."""
+    residual (N, E), both bfloat16, and the active latents. `fired_M`, int32, is where the step adds on how many tokens
+    each latent is positive."""
 
     x_ND: Tensor
     residual_NE: Tensor
     latents: Latents
+    fired_M: Tensor
 
 
 def loss_sums(
@@ -56,6 +58,7 @@ def loss_sums(
     auxk_alpha: float = 0.0,
     dead_C: Tensor | None = None,
     multi_topk: bool = False,
+    fired_M: Tensor | None = None,
     selection: Callable[[Tensor], Selection] | None = None,
 ) -> LossSums:
     """Sums of reconstructing `y_NE` from `x_ND`, both float32, or on the fast path of CUDA bfloat16 too.
@@ -64,11 +67,12 @@ def loss_sums(
         auxk_alpha: weight of the AuxK loss.
         dead_C: indices of the dead latents, which the AuxK loss is about; None switches it off.
         multi_topk: add the error of a second selection of 4k latents, with weight 1/8.
+        fired_M: see model.encoding.squared_error; of the first selection.
         selection: pre-activations (N, M) -> the active latents; None: as the coder selects while training.
     """
     encoding = encode(coder, x_ND)
     selected = select(coder, encoding) if selection is None else selection(encoding.pre_NM)
-    error, residual_NE, latents = squared_error(coder, encoding, selected, y_NE)
+    error, residual_NE, latents = squared_error(coder, encoding, selected, y_NE, fired_M=fired_M)
     loss, zero = error, torch.zeros_like(error)
     auxk = multi = zero
     if dead_C is not None and len(dead_C):

@@ -158,6 +158,7 @@ def _step_from(
         straight_through=coder.straight_through,
         with_centre=not coder.is_transcoder,
     )
+    entries.fired_M.add_(found.counts_M)
     coder.b_dec.grad = -2 * entries.residual_NE.sum(0, dtype=torch.float32)
     if found.centre_D is not None:
         coder.b_dec.grad += found.centre_D / scale
