@@ -9,7 +9,7 @@ equal width, of which one after the other stays in the cache: slab s of row r is
 import triton
 import triton.language as tl
 
-from sparsify_core.kernels.rows import ONCE, dot, load_row
+from sparsify_core.kernels.rows import dot, load_row
 
 
 @triton.jit
@@ -71,7 +71,7 @@ def sum_decoder(
 ):  # fmt: skip
     """Sums over the sorted entries [begin, end) of the latent `row`: decoder in pieces, bias, count; and their slopes,
     stored where their activations lie."""
-    w1, w2 = load_row(W_dec_ME, row, begin < end, E, E1, E2, ONCE)
+    w1, w2 = load_row(W_dec_ME, row, begin < end, E, E1, E2, ONCE=True)
     w1 = w1.to(tl.float32)
     w2 = w2.to(tl.float32)
     dec1 = tl.zeros_like(w1)

@@ -14,15 +14,15 @@ def split_width(width: int) -> tuple[int, int]:
     return first, triton.next_power_of_2(rest) if rest else 0
 
 
-ONCE = tl.constexpr("evict_first")
-"""Policy of the caches for rows that nobody asks for again soon: others stay there longer."""
-
-
 @triton.jit
 def load_row(
-    ptr, row, ok, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, POLICY: tl.constexpr = ""
+    ptr, row, ok, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, ONCE: tl.constexpr = False
 ):  # fmt: skip
-    """Both pieces of a row, in the stored type; zeros unless the scalar `ok`. `row` must be 64 bits wide."""
+    """Both pieces of a row, in the stored type; zeros unless the scalar `ok`. `row` must be 64 bits wide.
+
+    A row that is wanted `ONCE` leaves the caches before others.
+    """
+    POLICY: tl.constexpr = "evict_first" if ONCE else ""
     low = tl.arange(0, FIRST)
     first = tl.load(ptr + row * WIDTH + low, mask=ok, other=0.0, eviction_policy=POLICY)
     if SECOND > 0:
@@ -35,9 +35,10 @@ def load_row(
 
 @triton.jit
 def store_row(
-    ptr, row, first, second, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, POLICY: tl.constexpr = ""
+    ptr, row, first, second, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, ONCE: tl.constexpr = False
 ):  # fmt: skip
     """Write both pieces of a row, in the type of the table."""
+    POLICY: tl.constexpr = "evict_first" if ONCE else ""
     tl.store(ptr + row * WIDTH + tl.arange(0, FIRST), first.to(ptr.dtype.element_ty), eviction_policy=POLICY)
     if SECOND > 0:
         high = FIRST + tl.arange(0, SECOND)

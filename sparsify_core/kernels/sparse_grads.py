@@ -14,7 +14,7 @@ from sparsify_core.kernels.by_latent import SEGMENT, ByLatent, sort_by_latent
 from sparsify_core.kernels.entry_launches import decoder_launch, encoder_launch
 from sparsify_core.kernels.entry_sums import entries_of, sum_decoder, sum_encoder, sum_parts
 from sparsify_core.kernels.reference import SparseGradients
-from sparsify_core.kernels.rows import ONCE, load_row, store_row
+from sparsify_core.kernels.rows import load_row, store_row
 
 _BLOCK_BYTES = 32 * 2**20
 """Of the gradient's token rows that stay in the L2 cache while latent after latent asks for them."""
@@ -29,10 +29,10 @@ def _put_row(
     ptr, row, first, second, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, ADD: tl.constexpr
 ):
     if ADD:
-        old_first, old_second = load_row(ptr, row, True, WIDTH, FIRST, SECOND, ONCE)
+        old_first, old_second = load_row(ptr, row, True, WIDTH, FIRST, SECOND, ONCE=True)
         first += old_first
         second += old_second
-    store_row(ptr, row, first, second, WIDTH, FIRST, SECOND, ONCE)
+    store_row(ptr, row, first, second, WIDTH, FIRST, SECOND, ONCE=True)
 
 
 @triton.jit

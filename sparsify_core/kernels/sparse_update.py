@@ -18,7 +18,7 @@ from sparsify_core.kernels.by_latent import SEGMENT, sort_by_latent
 from sparsify_core.kernels.entry_launches import DecoderLaunch, EncoderLaunch, decoder_launch, encoder_launch
 from sparsify_core.kernels.entry_sums import entries_of, sum_decoder, sum_encoder
 from sparsify_core.kernels.further_parts import EntryTensors, further_parts
-from sparsify_core.kernels.rows import ONCE, load_row, store_row
+from sparsify_core.kernels.rows import load_row, store_row
 from sparsify_core.kernels.sparse_grads import COMBINED_ROWS, check_entries
 from sparsify_core.kernels.update import (
     ADAM_EPS,
@@ -145,7 +145,7 @@ def _decoder_step_kernel(
     _step_number(
         bias_M, bias_first_M, bias_second_M, row, bias * factor, corrections, lr, share, MOMENTUM, ADAM, B1, B2, EPS
     )  # fmt: skip
-    p1, p2 = load_row(dec_ME, row, True, E, E1, E2, ONCE)
+    p1, p2 = load_row(dec_ME, row, True, E, E1, E2, ONCE=True)
     _step_row(
         dec_ME, dec_first_ME, dec_second_ME, dec_copy_ME, row, p1, p2, dec1 * factor, dec2 * factor,
         corrections, lr, share, MOMENTUM, ADAM, B1, B2, EPS, E, E1, E2, NORMALIZE, NORM_EPS, COPY,
@@ -182,7 +182,7 @@ def _encoder_step_kernel(
             more1, more2 = load_row(part_enc_TD, part * SLABS + slab, True, W, W1, W2)
             enc1 += more1
             enc2 += more2
-        p1, p2 = load_row(enc_MD, row, True, W, W1, W2, ONCE)
+        p1, p2 = load_row(enc_MD, row, True, W, W1, W2, ONCE=True)
         if CENTRE:
             bias_grad = tl.load(bias_grad_M + latent)
             centre1 -= bias_grad * p1

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparsify_core.kernels.rows import ONCE, dot, load_row, split_width, store_row
+from sparsify_core.kernels.rows import dot, load_row, split_width, store_row
 
 _FLAT_BLOCK = 1024
 BETAS = (0.9, 0.999)
@@ -98,9 +98,9 @@ def _store_weights(
         norm = tl.sqrt_rn(dot(p1, p2, p1, p2)) + NORM_EPS
         p1 /= norm
         p2 /= norm
-    store_row(p_RW, row, p1, p2, WIDTH, FIRST, SECOND, ONCE)
+    store_row(p_RW, row, p1, p2, WIDTH, FIRST, SECOND, ONCE=True)
     if COPY:
-        store_row(copy_RW, row, p1, p2, WIDTH, FIRST, SECOND, ONCE)
+        store_row(copy_RW, row, p1, p2, WIDTH, FIRST, SECOND, ONCE=True)
 
 
 @triton.jit
@@ -112,10 +112,10 @@ def signum_row(
     """Step a row from its weights y and its scaled gradient, both in pieces."""
     if NORMALIZE:
         g1, g2 = tangent(y1, y2, g1, g2)
-    z1, z2 = load_row(z_RW, row, True, WIDTH, FIRST, SECOND, ONCE)
+    z1, z2 = load_row(z_RW, row, True, WIDTH, FIRST, SECOND, ONCE=True)
     y1, z1 = signum(y1, z1, g1, lr, share, MOMENTUM)
     y2, z2 = signum(y2, z2, g2, lr, share, MOMENTUM)
-    store_row(z_RW, row, z1, z2, WIDTH, FIRST, SECOND, ONCE)
+    store_row(z_RW, row, z1, z2, WIDTH, FIRST, SECOND, ONCE=True)
     _store_weights(y_RW, copy_RW, row, y1, y2, WIDTH, FIRST, SECOND, NORMALIZE, NORM_EPS, COPY)
 
 
@@ -129,14 +129,14 @@ def adam_row(
     """Step a row from its weights p and its scaled gradient, both in pieces."""
     if NORMALIZE:
         g1, g2 = tangent(p1, p2, g1, g2)
-    a1, a2 = load_row(average_RW, row, True, WIDTH, FIRST, SECOND, ONCE)
-    s1, s2 = load_row(square_RW, row, True, WIDTH, FIRST, SECOND, ONCE)
+    a1, a2 = load_row(average_RW, row, True, WIDTH, FIRST, SECOND, ONCE=True)
+    s1, s2 = load_row(square_RW, row, True, WIDTH, FIRST, SECOND, ONCE=True)
     correction = tl.load(corrections)
     root_correction = tl.load(corrections + 1)
     p1, a1, s1 = adam(p1, a1, s1, g1, lr, correction, root_correction, B1, B2, EPS)
     p2, a2, s2 = adam(p2, a2, s2, g2, lr, correction, root_correction, B1, B2, EPS)
-    store_row(average_RW, row, a1, a2, WIDTH, FIRST, SECOND, ONCE)
-    store_row(square_RW, row, s1, s2, WIDTH, FIRST, SECOND, ONCE)
+    store_row(average_RW, row, a1, a2, WIDTH, FIRST, SECOND, ONCE=True)
+    store_row(square_RW, row, s1, s2, WIDTH, FIRST, SECOND, ONCE=True)
     _store_weights(p_RW, copy_RW, row, p1, p2, WIDTH, FIRST, SECOND, NORMALIZE, NORM_EPS, COPY)
 
 
