@@ -10,10 +10,12 @@ import torch
 
 from sparsify_core.kernels.rows import split_width
 
-_SLAB_BYTES = 16 * 2**20
+_SLAB_BYTES = 8 * 2**20
 """Of token rows that stay in the L2 cache while latent after latent asks for them."""
-_MIN_SLAB_WIDTH = 192
+_MIN_SLAB_WIDTH = 384
 """Of narrower slabs a read is too short for what finding it costs."""
+_UNROLL = 4
+"""Entries whose rows are under way at once."""
 
 
 class DecoderLaunch(NamedTuple):
@@ -39,11 +41,8 @@ class EncoderLaunch(NamedTuple):
 
 def decoder_launch(width: int) -> DecoderLaunch:
     """One warp while its rows fit; sums across warps cost barriers."""
-    if width <= 1024:
-        num_warps, unroll = 1, 4
-    else:
-        num_warps, unroll = (4, 2) if width <= 2048 else (8, 2)
-    return DecoderLaunch(width, *split_width(width), unroll, num_warps)
+    num_warps = 1 if width <= 1024 else 4 if width <= 2048 else 8
+    return DecoderLaunch(width, *split_width(width), _UNROLL, num_warps)
 
 
 def encoder_launch(x_ND: torch.Tensor) -> EncoderLaunch:
@@ -51,14 +50,16 @@ def encoder_launch(x_ND: torch.Tensor) -> EncoderLaunch:
     slabs = _num_slabs(x_ND)
     width = x_ND.shape[1] // slabs
     num_warps = 1 if width <= 768 else 4 if width <= 2048 else 8
-    return EncoderLaunch(slabs, width, *split_width(width), 4, num_warps)
+    return EncoderLaunch(slabs, width, *split_width(width), _UNROLL, num_warps)
 
 
 def _num_slabs(x_ND: torch.Tensor) -> int:
-    """The fewest equal slabs that fit the cache; one where there are none."""
+    """The fewest equal slabs that fit the cache, or as many as are wide enough."""
     num_tokens, width = x_ND.shape
-    total_bytes = num_tokens * width * x_ND.element_size()
+    most = 1
     for slabs in range(1, width // _MIN_SLAB_WIDTH + 1):
-        if width % (slabs * 8) == 0 and total_bytes <= slabs * _SLAB_BYTES:
-            return slabs
-    return 1
+        if width % (slabs * 8) == 0:  # each begins at a multiple of 16 bytes
+            most = slabs
+            if num_tokens * (width // slabs) * x_ND.element_size() <= _SLAB_BYTES:
+                break
+    return most

@@ -16,7 +16,7 @@ from sparsify_core.kernels.entry_sums import entries_of, sum_decoder, sum_encode
 from sparsify_core.kernels.reference import SparseGradients
 from sparsify_core.kernels.rows import load_row, store_row
 
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 64 * 2**20
 """Of the gradient's token rows that stay in the L2 cache while latent after latent asks for them."""
 _MAX_BLOCKED_WIDTH = 1024
 """Wider rows are read too few times each: measured, further visits of the gradients then cost more than they save."""
@@ -29,10 +29,10 @@ def _put_row(
     ptr, row, first, second, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, ADD: tl.constexpr
 ):
     if ADD:
-        old_first, old_second = load_row(ptr, row, True, WIDTH, FIRST, SECOND, ONCE=True)
+        old_first, old_second = load_row(ptr, row, True, WIDTH, FIRST, SECOND)
         first += old_first
         second += old_second
-    store_row(ptr, row, first, second, WIDTH, FIRST, SECOND, ONCE=True)
+    store_row(ptr, row, first, second, WIDTH, FIRST, SECOND)
 
 
 @triton.jit
