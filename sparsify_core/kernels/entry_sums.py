@@ -40,24 +40,29 @@ def _token_of(position, ok, tokens_P, active, HAS_TOKENS: tl.constexpr):
 def _load_entry(
     position, ok, tokens_P, weights_P, rows_RW, slab, active,
     SLABS: tl.constexpr, W: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, HAS_TOKENS: tl.constexpr,
+    NESTED: tl.constexpr, first,
 ):  # fmt: skip
     weight = tl.load(weights_P + position, mask=ok, other=0.0).to(tl.float32)
-    row = _token_of(position, ok, tokens_P, active, HAS_TOKENS) * SLABS + slab
-    first, second = load_row(rows_RW, row, ok, W, W1, W2)
-    return weight, first, second
+    token = _token_of(position, ok, tokens_P, active, HAS_TOKENS)
+    row = token * SLABS + slab
+    if NESTED:
+        row = 2 * token + (position - token * active >= first).to(tl.int64)
+    r1, r2 = load_row(rows_RW, row, ok, W, W1, W2)
+    return weight, r1, r2
 
 
 @triton.jit
 def _load_round(
     positions, i, end, tokens_P, weights_P, rows_RW, slab, active,
     SLABS: tl.constexpr, W: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr,
-    UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr,
+    UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr, NESTED: tl.constexpr = False, first=0,
 ):  # fmt: skip
     entries = ()
     for u in tl.static_range(UNROLL):
         entries += (
             _load_entry(
-                positions[u], i + u < end, tokens_P, weights_P, rows_RW, slab, active, SLABS, W, W1, W2, HAS_TOKENS
+                positions[u], i + u < end, tokens_P, weights_P, rows_RW, slab, active, SLABS, W, W1, W2, HAS_TOKENS,
+                NESTED, first,
             ),
         )  # fmt: skip
     return entries
@@ -67,10 +72,13 @@ def _load_round(
 def sum_decoder(
     begin, end, row, order_P, tokens_P, acts_P, grad_NE, W_dec_ME, slopes_P, active,
     E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, UNROLL: tl.constexpr,
-    HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr,
+    HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr, NESTED: tl.constexpr = False, first=0,
 ):  # fmt: skip
     """Sums over the sorted entries [begin, end) of the latent `row`: decoder in pieces, bias, count; and their slopes,
-    stored where their activations lie."""
+    stored where their activations lie.
+
+    NESTED: a token has two gradients, one for the `first` of its entries and one for the others, in `grad_NE` (2N, E).
+    """
     w1, w2 = load_row(W_dec_ME, row, begin < end, E, E1, E2, ONCE=True)
     w1 = w1.to(tl.float32)
     w2 = w2.to(tl.float32)
@@ -83,7 +91,8 @@ def sum_decoder(
         # All loads of a round, and where the next one finds its rows, are issued before the first sum needs one.
         positions = ahead
         entries = _load_round(
-            positions, i, end, tokens_P, acts_P, grad_NE, 0, active, 1, E, E1, E2, UNROLL, HAS_TOKENS
+            positions, i, end, tokens_P, acts_P, grad_NE, 0, active, 1, E, E1, E2, UNROLL, HAS_TOKENS,
+            NESTED, first,
         )  # fmt: skip
         ahead = _load_positions(order_P, i + UNROLL, end, UNROLL)
         for u in tl.static_range(UNROLL):

@@ -18,6 +18,8 @@ from sparsify_core.kernels.rows import load_row, store_row
 
 _BLOCK_BYTES = 64 * 2**20
 """Of the gradient's token rows that stay in the L2 cache while latent after latent asks for them."""
+_NESTED_BLOCK_BYTES = 24 * 2**20
+"""The same with two gradients: these latents are so many that further visits of the gradients cost less than misses."""
 _MAX_BLOCKED_WIDTH = 1024
 """Wider rows are read too few times each: measured, further visits of the gradients then cost more than they save."""
 COMBINED_ROWS = 8
@@ -38,9 +40,10 @@ def _put_row(
 @triton.jit
 def _decoder_kernel(
     order_P, starts_M, first_segment_M, latent_S, tokens_P, acts_P, grad_NE, W_dec_ME, slopes_P,
-    to_dec_ME, to_bias_M, to_counts_M, part_dec_TE, part_bias_T, part_counts_T, scale, num_latents, active,
+    to_dec_ME, to_bias_M, to_counts_M, part_dec_TE, part_bias_T, part_counts_T, scale, num_latents, active, first,
     E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, UNROLL: tl.constexpr,
     LENGTH: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr, ACCUMULATE: tl.constexpr,
+    NESTED: tl.constexpr,
 ):  # fmt: skip
     segment = tl.program_id(0)
     latent = tl.load(latent_S + segment)
@@ -49,7 +52,7 @@ def _decoder_kernel(
         begin, end = entries_of(segment, latent, starts_M, first_segment_M, LENGTH)
         dec1, dec2, bias, count = sum_decoder(
             begin, end, row, order_P, tokens_P, acts_P, grad_NE, W_dec_ME, slopes_P, active,
-            E, E1, E2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH,
+            E, E1, E2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, NESTED, first,
         )  # fmt: skip
         factor = tl.load(scale)
         dec1 *= factor
@@ -142,10 +145,13 @@ def sparse_gradients(
     straight_through: bool = False,
     with_acts: bool = False,
     scale: Tensor | None = None,
+    first: int | None = None,
 ) -> SparseGradients:
     """The same as reference.sparse_gradients, bit for bit equal in every run.
 
     Args:
+        first: of the K latents of a token so many see the gradient grad[n, 0] and the others grad[n, 1] of a `grad_NE`
+            of shape (N, 2, E); None: all see grad[n].
         scale: float32 scalar on the device that multiplies the gradients of the weights; None is 1.
         x_ND, grad_NE, acts, W_dec_ME: bfloat16 or float32, contiguous, on one device.
         indices: int32 or int64 in [0, M).
@@ -154,11 +160,15 @@ def sparse_gradients(
         ValueError: shapes, types or devices that do not fit, or a table that is not contiguous.
     """
     check_entries(x_ND, grad_NE, acts, indices, W_dec_ME, tokens_P)
+    if grad_NE.dim() != (2 if first is None else 3) or (first is not None and tokens_P is not None):
+        raise ValueError(
+            f"got a gradient {tuple(grad_NE.shape)} with first = {first}: pass (N, E), or (N, 2, E) with it"
+        )
     num_latents = len(W_dec_ME)
     to = _empty_gradients(x_ND, W_dec_ME)
     slopes = torch.empty_like(acts, dtype=torch.float32)
     scale = torch.ones((), device=x_ND.device) if scale is None else scale
-    block = len(x_ND) if tokens_P is not None else _tokens_per_block(grad_NE)
+    block = len(x_ND) if tokens_P is not None else _tokens_per_block(grad_NE, first)
     for begin in range(0, max(len(x_ND), 1), max(block, 1)):
         own = slice(begin, begin + block) if tokens_P is None else slice(None)
         _add_block(
@@ -172,6 +182,7 @@ def sparse_gradients(
             tokens_P=tokens_P,
             straight_through=straight_through,
             scale=scale,
+            first=first,
             accumulate=begin > 0,
         )
     return to._replace(acts=slopes if with_acts else None)
@@ -189,6 +200,7 @@ def _add_block(
     tokens_P: Tensor | None,
     straight_through: bool,
     scale: Tensor,
+    first: int | None,
     accumulate: bool,
 ) -> None:
     num_latents, E = W_dec_ME.shape
@@ -201,8 +213,8 @@ def _add_block(
     options = {"LENGTH": SEGMENT, "HAS_TOKENS": tokens_P is not None, "ACCUMULATE": accumulate}
     _decoder_kernel[(len(entries.latent_S),)](
         *segments, tokens, acts, grad_NE, W_dec_ME, slopes, to.W_dec_ME, to.b_enc_M, to.counts_M,
-        part_dec_TE, part_bias_T, part_counts_T, scale, num_latents, active,
-        **decoder_launch(E)._asdict(), **options, STRAIGHT_THROUGH=straight_through,
+        part_dec_TE, part_bias_T, part_counts_T, scale, num_latents, active, first or 0,
+        **decoder_launch(E)._asdict(), **options, STRAIGHT_THROUGH=straight_through, NESTED=first is not None,
     )  # fmt: skip
     launch = encoder_launch(x_ND)
     _encoder_kernel[(len(entries.latent_S), launch.SLABS)](
@@ -218,10 +230,12 @@ def _add_block(
         )  # fmt: skip
 
 
-def _tokens_per_block(grad_NE: Tensor) -> int:
-    if grad_NE.shape[1] > _MAX_BLOCKED_WIDTH:
+def _tokens_per_block(grad_NE: Tensor, first: int | None) -> int:
+    if grad_NE.shape[-1] > _MAX_BLOCKED_WIDTH:
         return len(grad_NE)
-    num_blocks = triton.cdiv(grad_NE.numel() * grad_NE.element_size(), _BLOCK_BYTES)
+    num_blocks = triton.cdiv(
+        grad_NE.numel() * grad_NE.element_size(), _BLOCK_BYTES if first is None else _NESTED_BLOCK_BYTES
+    )
     return triton.cdiv(len(grad_NE), max(num_blocks, 1))
 
 
@@ -239,7 +253,7 @@ def _empty_gradients(x_ND: Tensor, W_dec_ME: Tensor) -> SparseGradients:
 def check_entries(
     x_ND: Tensor, grad_NE: Tensor, acts: Tensor, indices: Tensor, W_dec_ME: Tensor, tokens_P: Tensor | None
 ) -> None:
-    if len(x_ND) != len(grad_NE) or grad_NE.shape[1] != W_dec_ME.shape[1]:
+    if len(x_ND) != len(grad_NE) or grad_NE.shape[-1] != W_dec_ME.shape[1]:
         shapes = [tuple(t.shape) for t in (x_ND, grad_NE, W_dec_ME)]
         raise ValueError(f"x, gradient and W_dec have the shapes {shapes}: pass (N, D), (N, E) and (M, E)")
     entries = (len(x_ND), *acts.shape[1:]) if tokens_P is None else tokens_P.shape
