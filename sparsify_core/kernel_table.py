@@ -93,6 +93,8 @@ def kernel_rows(device: "torch.device", workload: Workload, sae: SparseCoderConf
     yield Row("auxk", dead.runs, dead.why)
     token_loss = dispatch.choose_token_loss(device, bf16)
     yield Row("ce, kl", token_loss.runs, token_loss.why)
+    mlp = dispatch.choose_mlp(device, bf16, width=width, features=dispatch.FUSED_MULTIPLE)
+    yield Row("the model's MLPs", mlp.runs, mlp.why)
     update = dispatch.choose_update(latents=latents, d_in=width, d_out=width)
     yield Row("gradients, update", update.runs, f"{update.why}; their sums fix the launch")
 

@@ -17,6 +17,7 @@ from benchmarks.tables import Table, table
 from benchmarks.timing import time_calls
 
 OPERATIONS = [
+    "activated_gemm",
     "moments",
     "encode_gemm",
     "maxima",

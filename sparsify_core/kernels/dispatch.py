@@ -27,7 +27,7 @@ MAX_DEAD = 16384
 
 _FUSED_ON = (9, 10)
 """Major versions of devices that move tensors by themselves and have the shared memory for encode_gemm's tiles."""
-_FUSED_MULTIPLE = 8
+FUSED_MULTIPLE = 8
 """A row must be a multiple of 16 bytes for that, 8 bfloat16 numbers."""
 
 
@@ -80,16 +80,39 @@ def choose_encoder(device: torch.device, *, tokens: int, latents: int, width: in
     """What computes the pre-activations and the maxima of their groups."""
     library = "library product, maxima"
     for size, name in ((width, "inputs"), (latents, "latents")):
-        if size % _FUSED_MULTIPLE:
-            return Choice(False, library, f"{size:,} {name} are no multiple of {_FUSED_MULTIPLE}")
+        if size % FUSED_MULTIPLE:
+            return Choice(False, library, f"{size:,} {name} are no multiple of {FUSED_MULTIPLE}")
     if not tokens:
         return Choice(False, library, "there are no tokens")
     if device.type != "cuda":
         return Choice(False, library, f"the device is {device.type}, not cuda")
+    return _choose_by_capability(device, "encode_gemm", library)
+
+
+def choose_mlp(device: torch.device, dtype: torch.dtype, *, width: int, features: int) -> Choice:
+    """What computes the first half of a language model's MLP, where its layers are compiled.
+
+    Args:
+        width: of the activations that the MLP reads.
+        features: activations between its two halves.
+    """
+    compiled = "compiled layer"
+    for size, name in ((width, "inputs"), (features, "features")):
+        if size % FUSED_MULTIPLE:
+            return Choice(False, compiled, f"{size:,} {name} are no multiple of {FUSED_MULTIPLE}")
+    if dtype not in (torch.bfloat16, torch.float16):
+        return Choice(False, compiled, f"the language model is in {str(dtype).removeprefix('torch.')}")
+    by_device = _choose_by_device(device, "activated_gemm")
+    if not by_device.is_kernel:
+        return Choice(False, compiled, by_device.why)
+    return _choose_by_capability(device, "activated_gemm", compiled)
+
+
+def _choose_by_capability(device: torch.device, kernel: str, otherwise: str) -> Choice:
     major, minor = torch.cuda.get_device_capability(device)
     if major not in _FUSED_ON:
-        return Choice(False, library, f"compute capability {major}.{minor} is none of {_FUSED_ON}")
-    return Choice(True, "encode_gemm", f"compute capability {major}.{minor}, multiples of {_FUSED_MULTIPLE}")
+        return Choice(False, otherwise, f"compute capability {major}.{minor} is none of {_FUSED_ON}")
+    return Choice(True, kernel, f"compute capability {major}.{minor}, multiples of {FUSED_MULTIPLE}")
 
 
 def choose_selection(activation: str, *, tokens: int, latents: int, k: int) -> Choice:

@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from sparsify_core.kernels import encode_gemm
+from sparsify_core.kernels import activated_gemm, encode_gemm
 from sparsify_core.kernels.batchtopk import select_batchtopk
 from sparsify_core.kernels.decode import decode, decode_residual
 from sparsify_core.kernels.dispatch import MAX_DEAD
@@ -68,6 +68,15 @@ def launch(capability: int, tokens: int, latents: int, width: int, k: int) -> No
         for one in encode_gemm.LAUNCHES:
             encode_gemm.LAUNCHES = (one,)
             encode_gemm.encode_gemm(x, W_dec, bias)
+        features = 8 * width // 3
+        first, other, offset = x.new_empty(features, width), x.new_empty(features, width), x.new_empty(features)
+        for one in activated_gemm.GATED_LAUNCHES:
+            activated_gemm.GATED_LAUNCHES = (one,)
+            activated_gemm.activated_gemm(x, first, "silu", other_FD=other)
+        for one in activated_gemm.PLAIN_LAUNCHES:
+            activated_gemm.PLAIN_LAUNCHES = (one,)
+            for function in activated_gemm.FUNCTIONS:
+                activated_gemm.activated_gemm(x, first, function, bias_F=offset)
     moments(x, torch.empty(width))
     centred_moments(x, torch.empty(width))
     pre = x.new_empty(tokens, latents)
