@@ -11,6 +11,8 @@ BROKEN_GRACE_S = 10.0
 ACCOUNT_S = 75.0
 """How long a broken attempt waits for its nodes to say how they ended. The reaper takes less for a silent one."""
 
+_POLL_S = 0.5
+
 
 class Members:
     """The nodes besides the leader. A node that vanishes is the reaper's to find: it takes the whole attempt away."""
@@ -40,9 +42,9 @@ class Members:
         return self._broken_at is not None and time.monotonic() - self._broken_at > BROKEN_GRACE_S
 
     def wait(self, meanwhile: Callable[[], None]) -> bool:
-        """Until all have ended, calling `meanwhile` often. Returns whether they have: False, some are silent."""
+        """Until all have ended, calling `meanwhile` often, which shall look. Returns whether they have."""
         deadline = time.monotonic() + ACCOUNT_S
         while not self.have_ended and time.monotonic() < deadline:
             meanwhile()
-            time.sleep(0.25)
+            time.sleep(_POLL_S)
         return self.have_ended

@@ -259,6 +259,12 @@ class Supervisor:
         if self._members:
             self._patiently(self._members.look)
 
+    def _listen(self) -> None:
+        """Hold the lease and hear how the members are."""
+        self._look()
+        if self._members:
+            self._patiently(self._members.look)
+
     def _see(self, seen: Orders | None) -> None:
         self._look_due = time.monotonic() + LOOK_S
         if seen is not None:
@@ -283,7 +289,7 @@ class Supervisor:
         """Release the run. The leader of a gang that broke first waits for the accounts of its members."""
         has_lost_node = False
         if self._members and returncode:
-            has_lost_node = not self._members.wait(self._look)
+            has_lost_node = not self._members.wait(self._listen)
             returncode = self._members.exit_code or returncode
         state = self._persistently(
             lambda: conclude(
