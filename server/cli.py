@@ -6,13 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from server import runs_command
+
 if TYPE_CHECKING:
     from server.settings import Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. What the user can put right is one sentence on stderr."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, flags = parser.parse_known_args(argv)
+    arguments.flags = flags
+    if flags and not getattr(arguments, "takes_flags", False):
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
     command: Callable[[argparse.Namespace], int] = arguments.command
     if command is _version:
         return _version(arguments)
@@ -45,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     up.set_defaults(command=_up)
 
     worker = commands.add_parser("worker", help="train for a server elsewhere (DATABASE_URL, REDIS_URL, shared data)")
+    worker.add_argument("--name", dest="worker_name", help="name of the worker (default: the machine's host name)")
+    worker.add_argument(
+        "--label",
+        dest="worker_labels",
+        action="append",
+        metavar="LABEL",
+        help="what runs may ask of this worker, such as a100; may be given several times",
+    )
     worker.set_defaults(command=_worker)
     migrate = commands.add_parser("migrate", help="bring the database up to date")
     migrate.set_defaults(command=_migrate)
@@ -55,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(command=_doctor)
     for command in (up, worker, migrate, login, doctor):
         command.add_argument("--data-dir", type=Path, help="folder of everything that Sparseboard keeps")
+    runs = commands.add_parser("runs", help="list, launch and control runs")
+    for command in runs_command.add_parsers(runs):
+        command.add_argument("--data-dir", type=Path, help="folder of everything that Sparseboard keeps")
+        command.set_defaults(command=_runs)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=_version)
     return parser
@@ -73,9 +91,8 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
     from server.launch.errors import LaunchError
     from server.settings import Settings
 
-    given = {
-        name: value for name in ("data_dir", "host", "port") if (value := getattr(arguments, name, None)) is not None
-    }
+    names = ("data_dir", "host", "port", "worker_name", "worker_labels")
+    given = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     try:
         settings = Settings(**given)
     except SettingsError as error:
@@ -134,6 +151,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from server.doctor.run import doctor
 
     return doctor(_settings(arguments), with_training=arguments.train)
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    for line in runs_command.run(arguments, _settings(arguments)):
+        print(line)
+    return 0
 
 
 def _version(_arguments: argparse.Namespace) -> int:

@@ -4,17 +4,20 @@ SQLite runs in WAL mode, and every writing transaction starts with BEGIN IMMEDIA
 first and writes later fails at once with SQLITE_BUSY, whatever the busy timeout says.
 """
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session, create_engine
 
 from server.settings import Settings
 
 _CONNECT_TIMEOUT_S = 5
 _POOL_TIMEOUT_S = 10
+_TURN_TIMEOUT_S = 20
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -51,6 +54,7 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         self.engine = make_engine(settings)
         self._writer = self.engine.execution_options(sqlite_immediate=True)
+        self._lock = threading.Lock() if self.engine.dialect.name == "sqlite" else None
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -60,10 +64,24 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         with Session(self._writer, expire_on_commit=False) as session:
-            with session.begin():
+            with self._turn(), session.begin():
                 yield session
             for action in session.info.get(_AFTER_COMMIT, ()):
                 action()
+
+    def _turn(self) -> AbstractContextManager[None]:
+        """SQLite lets writers poll for its lock, and of many some get it too late. Those of a process queue here."""
+        return nullcontext() if self._lock is None else _held(self._lock)
+
+
+@contextmanager
+def _held(lock: threading.Lock) -> Iterator[None]:
+    if not lock.acquire(timeout=_TURN_TIMEOUT_S):
+        raise PoolTimeoutError(f"other transactions of this process have been writing for {_TURN_TIMEOUT_S} s")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 _AFTER_COMMIT = "after_commit"

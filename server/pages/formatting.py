@@ -115,6 +115,11 @@ def plural(number: int, word: str) -> str:
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
+def sentence(text: str) -> str:
+    """With a capital letter; the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
 FILTERS = {
     "metric": metric,
     "count": count,
@@ -126,4 +131,5 @@ FILTERS = {
     "web_url": web_url,
     "basename": basename,
     "plural": plural,
+    "sentence": sentence,
 }

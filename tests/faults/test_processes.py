@@ -36,7 +36,7 @@ def test_a_killed_supervisor_takes_its_tree_with_it_and_the_run_resumes(deployme
     family = deployment.family(run_id)
     deployment.supervisor(run_id).kill()
     assert_gone(family, within_s=10)
-    assert_resumed(deployment, run_id, reason_code="worker_lost")
+    assert_resumed(deployment, run_id, "worker_lost")
 
 
 def test_a_killed_torchrun_takes_its_ranks_with_it_and_the_run_resumes(deployment: Deployment) -> None:
@@ -45,7 +45,7 @@ def test_a_killed_torchrun_takes_its_ranks_with_it_and_the_run_resumes(deploymen
     ranks = deployment.ranks(run_id)
     deployment.torchrun(run_id).kill()
     assert_gone(ranks, within_s=10)
-    assert_resumed(deployment, run_id, reason_code="killed")
+    assert_resumed(deployment, run_id, "killed")
 
 
 @pytest.mark.long
@@ -56,7 +56,7 @@ def test_a_killed_rank_ends_its_group_and_the_run_resumes(deployment: Deployment
     assert len(ranks) == 2
     ranks[1].kill()
     assert_gone(ranks, within_s=40)  # torchrun gives a rank 30 s to end
-    assert_resumed(deployment, run_id, reason_code="killed")
+    assert_resumed(deployment, run_id, "killed", "communication_error")  # or what the other one has noticed first
 
 
 @pytest.mark.long
@@ -72,7 +72,7 @@ def test_a_supervisor_that_was_frozen_beyond_its_lease_gives_up_when_it_thaws(de
         if supervisor.is_running():
             supervisor.send_signal(signal.SIGCONT)
     assert_gone([supervisor], within_s=10)
-    assert_resumed(deployment, run_id, reason_code="worker_lost")
+    assert_resumed(deployment, run_id, "worker_lost")
 
 
 def test_a_stopped_worker_leaves_training_alone_and_costs_nothing(deployment: Deployment) -> None:
@@ -113,7 +113,7 @@ def test_after_a_reboot_every_active_run_is_queued_once(deployment: Deployment) 
         node.boot_id = "0" * 8 + node.boot_id[8:]
         node.supervisor_pid, node.supervisor_started = os.getpid(), 0.0
     deployment.start_worker()
-    assert_resumed(deployment, run_id, reason_code="worker_lost")
+    assert_resumed(deployment, run_id, "worker_lost")
     run = deployment.wait_end(waiting)
     assert (run.state, run.attempt) == (RunState.COMPLETED, 1)
 
@@ -139,11 +139,11 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def assert_resumed(deployment: Deployment, run_id: str, *, reason_code: str) -> None:
+def assert_resumed(deployment: Deployment, run_id: str, *reason_codes: str) -> None:
     """One attempt was lost, and the next one went on from the newest checkpoint and came to the end."""
     deployment.go(run_id)
     run = deployment.wait_end(run_id)
     assert (run.state, run.attempt, run.failures, run.losses) == (RunState.COMPLETED, 2, 0, 1), run.message
     first, second = deployment.attempts(run_id)
-    assert first.reason_code == reason_code
+    assert first.reason_code in reason_codes
     assert second.resumed_step in RESUME_POINTS

@@ -5,16 +5,16 @@ import subprocess
 
 import pytest
 
-from rows import claimed_run
-from server.db.runs import heartbeat, request_cancel, set_supervisor
+from rows import add_run, claim_by, claimed_run
+from server.db.runs import heartbeat, quarantine, request_cancel, set_supervisor
 from server.db.session import Database
 from server.db.tables import Run, RunState
+from server.db.workers import held_devices
 from server.settings import Settings
 from services import python
 from sparsify_core import events
 from worker import processes
-from worker.claims import Claimer
-from worker.orphans import kill_orphans
+from worker.orphans import kill_orphans, lift_quarantines
 from worker.reaper import Reaper
 
 
@@ -95,6 +95,30 @@ def test_a_dead_supervisor_of_this_host_is_noticed_at_once(
         assert session.get_one(Run, run_id).step == 7  # what the dead one had not read any more
 
 
+def test_a_run_of_an_earlier_boot_is_lost_at_once(database: Database, settings: Settings, clock: Clock) -> None:
+    with database.write() as session:
+        rebooted, elsewhere = add_run(session).id, add_run(session).id
+        assert claim_by(session, rebooted, boot_id="before") == 1
+        assert claim_by(session, elsewhere, "other", host="elsewhere", boot_id="before") == 1
+    assert Reaper(database, settings, host="host", clock=clock).reap() == [(rebooted, RunState.RETRY_WAIT)]
+
+
+def test_a_device_is_given_back_when_its_last_process_is_gone(database: Database) -> None:
+    run_id, fence = claimed_run(database)
+    with database.write() as session:
+        quarantine(session, run_id, fence, actor="supervisor", reason="hangs")
+    process = sleeper(run_id, fence)
+    try:
+        assert lift_quarantines(database, "w") == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert lift_quarantines(database, "another") == 0
+    assert lift_quarantines(database, "w") == 1
+    with database.read() as session:
+        assert held_devices(session) == []
+
+
 def test_only_outdated_processes_of_known_runs_are_orphans(database: Database) -> None:
     run_id, fence = claimed_run(database)
     outdated, current, foreign = sleeper(run_id, fence - 1), sleeper(run_id, fence), sleeper("elsewhere", 0)
@@ -106,29 +130,3 @@ def test_only_outdated_processes_of_known_runs_are_orphans(database: Database) -
         for process in (outdated, current, foreign):
             process.kill()
             process.wait()
-
-
-def test_a_run_whose_folder_cannot_be_written_fails_with_the_reason(database: Database, settings: Settings) -> None:
-    with database.write() as session:
-        run = Run(name="a", config={})
-        session.add(run)
-    (settings.data_dir / "runs").write_text("in the way")
-    Claimer(database, settings, worker_id="w", host="host", gpus=[]).claim()
-    assert state_of(database, run.id) == (RunState.FAILED, "start_failed", 0)
-
-
-def test_a_host_without_gpus_claims_one_run_and_says_why_the_next_waits(
-    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with database.write() as session:
-        first, second = Run(name="a", config={}, priority=1), Run(name="b", config={})
-        session.add(second)
-        session.add(first)
-    started: list[tuple[str, int]] = []
-    claimer = Claimer(database, settings, worker_id="w", host="host", gpus=[])
-    monkeypatch.setattr(claimer, "_start_supervisor", lambda run_id, fence: started.append((run_id, fence)))
-    assert claimer.claim() == [first.id]
-    assert claimer.claim() == []
-    assert started == [(first.id, 1)]
-    with database.read() as session:
-        assert session.get_one(Run, second.id).waits_for == "waits for the run before it"

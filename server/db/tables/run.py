@@ -87,6 +87,8 @@ class Attempt(SQLModel, table=True):
     """What ended it, unless it was complete or asked to stop."""
     resumed_step: int = 0
     """Step of the checkpoint that it went on from; 0 from the beginning."""
+    rendezvous: str = Field(default="", max_length=300)
+    """`host:port` where the nodes meet, once the leader has said so; empty with one node."""
     event_offset: int = Field(default=0, sa_type=BigInteger)
     """Bytes of the event file whose events are in the database."""
     event_seq: int = 0
@@ -124,7 +126,7 @@ class RunEvent(SQLModel, table=True):
     ts: float = Field(default_factory=time.time)
     actor: str = Field(max_length=100)
     kind: str = Field(max_length=32)
-    """The state that it moved to, or what else happened: `warning`, `moved`, `resuming`."""
+    """The state that it moved to, or what else happened: `warning`, `moved`, `resumed`, `retried`, `quarantined`."""
     from_state: str = Field(default="", max_length=16)
     """The state that it moved from; empty when the event is no move."""
     reason_code: str = Field(default="", max_length=64)
