@@ -2,13 +2,15 @@
 
 import os
 import signal
+import time
 
 import psutil
 import pytest
+from sqlmodel import select
 
 from deployment import SAVE_EVERY, Deployment, Plan
 from promises import no_secret_in_command_lines
-from server.db.tables import ACTIVE, AttemptNode, RunState
+from server.db.tables import ACTIVE, AttemptNode, RunState, Worker
 from services import wait_until
 
 pytestmark = pytest.mark.faults
@@ -126,6 +128,19 @@ def test_a_trainer_that_ignores_being_stopped_is_killed(deployment: Deployment) 
     assert deployment.ask("cancel", run_id) == RunState.STOPPING
     assert deployment.wait_state(run_id, RunState.CANCELLED, timeout_s=20).message == ""
     assert_gone(family, within_s=10)
+
+
+@pytest.mark.long
+def test_a_worker_of_an_older_version_gets_no_runs(deployment: Deployment) -> None:
+    with deployment.database.write() as session:
+        session.exec(select(Worker)).one().protocol = 0
+    run_id = deployment.submit()
+    deployment.deliver(10)
+    time.sleep(6)  # longer than the worker's look at the queue
+    assert deployment.run(run_id).state == RunState.QUEUED
+    deployment.stop_worker()
+    deployment.start_worker()
+    assert deployment.wait_end(run_id).state == RunState.COMPLETED
 
 
 def assert_gone(processes: list[psutil.Process], *, within_s: float) -> None:
