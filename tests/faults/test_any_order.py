@@ -159,7 +159,8 @@ class AnyOrder(RuleBasedStateMachine):
             if not queued:
                 return multiple()
             first = queued[0].id
-            is_free = not runs.taken(session, place.worker_id) & set(place.devices)
+            leased = session.exec(select(DeviceLease).where(DeviceLease.worker_id == place.worker_id)).all()
+            is_free = not {(lease.kind, lease.index) for lease in leased} & set(place.devices)
             fence = runs.claim(session, first, placement=[place], actor="worker")
         assert (fence is not None) == is_free
         if fence is None:
