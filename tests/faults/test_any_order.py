@@ -206,7 +206,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(target=holders, holder=holders)
     def take_over(self, holder: Holder) -> Any:
-        """It is silent, the run is taken away, and another worker goes on with it: now two believe to hold the run."""
+        """It is silent, the run is taken away, and another worker goes on with it. Then it wakes up, and writes."""
         self.reap(holder)
         self.backoffs_end()
         run_id = holder.run_id
@@ -215,7 +215,12 @@ class AnyOrder(RuleBasedStateMachine):
         with self.database.write() as session:
             fence = runs.claim(session, run_id, placement=[place], actor="worker")
         assert (fence is not None) == may
-        return multiple() if fence is None else Holder(run_id, fence)
+        if fence is None:
+            return multiple()
+        self.renew(holder)
+        self.make_first_step(holder)
+        self.end(holder, ENDS[0])
+        return Holder(run_id, fence)
 
     @rule()
     def backoffs_end(self) -> None:
@@ -324,7 +329,7 @@ def explore(settings: Settings, *, examples: int) -> None:
 
 
 def test_promises_hold_in_any_order(settings: Settings) -> None:
-    explore(settings, examples=40)
+    explore(settings, examples=60)
 
 
 @pytest.mark.long
