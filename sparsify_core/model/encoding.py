@@ -5,7 +5,7 @@ Legend: N tokens, M latents, D input width, E output width.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from sparsify_core.kernels import dispatch
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.selection import select_batchtopk, select_topk, select_topk_among
 from sparsify_core.timing import Span
+
+if TYPE_CHECKING:
+    from sparsify_core.kernels.squared_error import Weights
 
 
 class Encoding(NamedTuple):
@@ -103,31 +106,97 @@ def decode(
 
 @Span("decode")
 def squared_error(
-    coder: SparseCoder, encoding: Encoding, selection: Selection, y_NE: Tensor, *, trains_encoder: bool = True
+    coder: SparseCoder,
+    encoding: Encoding,
+    selection: Selection,
+    y_NE: Tensor,
+    *,
+    trains_encoder: bool = True,
+    fired_M: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Latents]:
     """sum |y - reconstruction|^2, a scalar with its graph; the residual (N, E) without one; and the active latents.
 
     Args:
         trains_encoder: False lets the gradient reach the decoder alone.
+        fired_M: int32, to which is added on how many tokens each latent is positive; on the fast path by backward,
+            whose kernels find it on the way.
     """
     if encoding.low_ND is None:
         decoded_NE, latents = decode(coder, encoding, selection, trains_encoder=trains_encoder)
         residual_NE = y_NE - coder.complete(encoding.x_ND, decoded_NE)
+        if fired_M is not None:
+            add_fired(fired_M, latents.indices, latents.acts > 0)
         return residual_NE.square().sum(), residual_NE.detach(), latents
-    from sparsify_core.kernels import fast  # see encode
+    from sparsify_core.kernels import squared_error as kernels  # see encode
 
     latents = _activations(encoding, selection)
-    error, residual_NE = fast.squared_error(
+    error, residual_NE = kernels.squared_error(
+        _weights_of(coder, trains_encoder=trains_encoder),
+        _target_of_decoder(coder, encoding, y_NE),
         encoding.low_ND,
-        *_encoder_of(coder, is_trained=trains_encoder),
-        coder.W_dec,
-        coder.b_dec,
-        (y_NE if coder.W_skip is None else y_NE - coder.skipped(encoding.x_ND)).contiguous(),
         coder.in_bfloat16(coder.W_dec),
         *latents,
         straight_through=coder.straight_through,
+        fired_M=fired_M,
     )
     return error, residual_NE, latents
+
+
+def add_fired(fired_M: Tensor, indices: Tensor, fired: Tensor) -> None:
+    """Add to int32 `fired_M` how often each latent stands in `indices` where `fired`, a mask of the same shape."""
+    fired_M.scatter_add_(0, indices.flatten().long(), fired.flatten().int())
+
+
+class NestedErrors(NamedTuple):
+    """Of two reconstructions, from the k largest latents and from more of them.
+
+    `loss` is the sum of both squared errors, the second weighted, with its graph; the others have none: the errors,
+    the residual (N, E) and the latents of the first.
+    """
+
+    loss: Tensor
+    error: Tensor
+    wider_error: Tensor
+    residual_NE: Tensor
+    latents: Latents
+
+
+def nested_errors(
+    coder: SparseCoder, encoding: Encoding, y_NE: Tensor, number: int, weight: float
+) -> NestedErrors | None:
+    """The squared errors with k and with `number` latents; None where they cannot be had in one pass."""
+    if encoding.low_ND is None or encoding.max_NJ is None or coder.straight_through:
+        return None
+    tokens, latents = encoding.pre_NM.shape
+    if not dispatch.choose_nested(coder.activation, tokens=tokens, latents=latents, k=number).is_kernel:
+        return None
+    from sparsify_core.kernels import fast, squared_error  # see encode
+
+    with Span("select"):
+        indices, _, acts = fast.select_nested(encoding.pre_NM, encoding.max_NJ, coder.k, number)
+    with Span("decode"):
+        loss, errors_2, residual_NE = squared_error.nested_error(
+            _weights_of(coder, trains_encoder=True),
+            _target_of_decoder(coder, encoding, y_NE),
+            encoding.low_ND,
+            coder.in_bfloat16(coder.W_dec),
+            acts,
+            indices,
+            first=coder.k,
+            weight=weight,
+        )
+    return NestedErrors(loss, errors_2[0], errors_2[1], residual_NE, Latents(acts[:, : coder.k], indices[:, : coder.k]))
+
+
+def _target_of_decoder(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Tensor:
+    """(N, E) what the latents and b_dec alone are to reconstruct."""
+    return (y_NE if coder.W_skip is None else y_NE - coder.skipped(encoding.x_ND)).contiguous()
+
+
+def _weights_of(coder: SparseCoder, *, trains_encoder: bool) -> "Weights":
+    from sparsify_core.kernels.squared_error import Weights  # see encode
+
+    return Weights(*_encoder_of(coder, is_trained=trains_encoder), coder.W_dec, coder.b_dec)
 
 
 def _encoder_of(coder: SparseCoder, *, is_trained: bool) -> tuple[Tensor | None, Tensor, Tensor]:

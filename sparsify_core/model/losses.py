@@ -15,13 +15,17 @@ from torch import Tensor
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.encoding import (
     Encoding,
+    add_fired,
     dead_error,
     encode,
+    nested_errors,
     select,
     select_largest,
     squared_error,
     target_sums,
 )
+
+_MULTI_TOPK_WEIGHT = 1 / 8
 
 
 class LossSums(NamedTuple):
@@ -41,11 +45,13 @@ class LossSums(NamedTuple):
 
 class Entries(NamedTuple):
     """What the gradient of a batch's squared error is made of, on the fast path: the encoder's input (N, D) and the
-    residual (N, E), both bfloat16, and the active latents."""
+    residual (N, E), both bfloat16, and the active latents. `fired_M`, int32, is where the step adds on how many tokens
+    each latent is positive."""
 
     x_ND: Tensor
     residual_NE: Tensor
     latents: Latents
+    fired_M: Tensor
 
 
 def loss_sums(
@@ -56,6 +62,7 @@ def loss_sums(
     auxk_alpha: float = 0.0,
     dead_C: Tensor | None = None,
     multi_topk: bool = False,
+    fired_M: Tensor | None = None,
     selection: Callable[[Tensor], Selection] | None = None,
 ) -> LossSums:
     """Sums of reconstructing `y_NE` from `x_ND`, both float32, or on the fast path of CUDA bfloat16 too.
@@ -64,19 +71,28 @@ def loss_sums(
         auxk_alpha: weight of the AuxK loss.
         dead_C: indices of the dead latents, which the AuxK loss is about; None switches it off.
         multi_topk: add the error of a second selection of 4k latents, with weight 1/8.
+        fired_M: see model.encoding.squared_error; of the first selection.
         selection: pre-activations (N, M) -> the active latents; None: as the coder selects while training.
     """
     encoding = encode(coder, x_ND)
-    selected = select(coder, encoding) if selection is None else selection(encoding.pre_NM)
-    error, residual_NE, latents = squared_error(coder, encoding, selected, y_NE)
-    loss, zero = error, torch.zeros_like(error)
-    auxk = multi = zero
+    nested = None
+    if multi_topk:
+        nested = nested_errors(coder, encoding, y_NE, _wider_k(coder), _MULTI_TOPK_WEIGHT)
+    if nested is not None:
+        loss, error, multi, residual_NE, latents = nested
+        if fired_M is not None:  # the kernels count the wider selection
+            add_fired(fired_M, latents.indices, latents.acts > 0)
+    else:
+        selected = select(coder, encoding) if selection is None else selection(encoding.pre_NM)
+        error, residual_NE, latents = squared_error(coder, encoding, selected, y_NE, fired_M=fired_M)
+        loss, multi = error, torch.zeros_like(error)
+        if multi_topk:
+            multi = multi_topk_sum(coder, encoding, y_NE)
+            loss = loss + _MULTI_TOPK_WEIGHT * multi
+    auxk = torch.zeros_like(error)
     if dead_C is not None and len(dead_C):
         auxk = auxk_sum(coder, encoding, residual_NE, dead_C)
         loss = loss + auxk_alpha * auxk
-    if multi_topk:
-        multi = multi_topk_sum(coder, encoding, y_NE)
-        loss = loss + multi / 8
     latents = latents._replace(acts=latents.acts.detach())
     return LossSums(loss, error.detach(), auxk.detach(), multi.detach(), latents, target_sums(coder, encoding, y_NE))
 
@@ -97,8 +113,12 @@ def multi_topk_sum(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Tens
     """Squared error of the reconstruction from the 4k strongest latents, also under groupmax; with gradient to the
     encoder and with the skip connection, both of which upstream leaves out.
     """
-    selection = select_largest(encoding, min(4 * coder.k, coder.num_latents))
+    selection = select_largest(encoding, _wider_k(coder))
     return squared_error(coder, encoding, selection, y_NE, trains_encoder=not coder.straight_through)[0]
+
+
+def _wider_k(coder: SparseCoder) -> int:
+    return min(4 * coder.k, coder.num_latents)
 
 
 class Moments:

@@ -21,11 +21,14 @@ from triton.runtime.jit import JITFunction
 from sparsify_core.kernels import activated_gemm, encode_gemm
 from sparsify_core.kernels.batchtopk import select_batchtopk
 from sparsify_core.kernels.decode import decode, decode_residual
+from sparsify_core.kernels.decode_nested import decode_nested
 from sparsify_core.kernels.dispatch import MAX_DEAD
 from sparsify_core.kernels.groupmax import select_groupmax
 from sparsify_core.kernels.keep import keep_largest
+from sparsify_core.kernels.masked_gemm import multiply_masked
 from sparsify_core.kernels.maxima import group_maxima
 from sparsify_core.kernels.moments import centred_moments, moments
+from sparsify_core.kernels.muon_average import muon_average
 from sparsify_core.kernels.sparse_grads import sparse_gradients
 from sparsify_core.kernels.sparse_update import Adam, Parameter, Signum, sparse_update
 from sparsify_core.kernels.token_loss import cross_entropy, kl_divergence
@@ -68,7 +71,8 @@ def launch(capability: int, tokens: int, latents: int, width: int, k: int) -> No
         for one in encode_gemm.LAUNCHES:
             encode_gemm.LAUNCHES = (one,)
             encode_gemm.encode_gemm(x, W_dec, bias)
-        features = 8 * width // 3
+        multiply_masked(x, x.new_empty(4096, width), x.new_empty(tokens, 4096))
+        features = width // 3 * 8
         first, other, offset = x.new_empty(features, width), x.new_empty(features, width), x.new_empty(features)
         for one in activated_gemm.GATED_LAUNCHES:
             activated_gemm.GATED_LAUNCHES = (one,)
@@ -85,9 +89,12 @@ def launch(capability: int, tokens: int, latents: int, width: int, k: int) -> No
     select_groupmax(pre, k)
     select_groupmax(pre, k, maxima)
     acts, indices = select_topk(pre, maxima, k)
-    for size in (1024, 4096, MAX_DEAD):
+    nested, wider = select_topk(pre, maxima, 4 * k, first=k)
+    for size in (1024, 4096, 6144, MAX_DEAD):
         keep_largest(x.new_empty(tokens, size), k, size)
     b_dec, scale = torch.empty(width), torch.empty(())
+    rows = decode_nested(nested, wider, W_dec, b_dec, x, first=k, weight=0.125).rows_N2E
+    sparse_gradients(x, rows, nested, wider, W_dec, first=k)
     decode(acts, indices, W_dec, b_dec, dtype=torch.float32)
     decode_residual(acts, indices, W_dec, b_dec, x, dtype=torch.bfloat16)
     for straight_through in (False, True):
@@ -100,6 +107,8 @@ def launch(capability: int, tokens: int, latents: int, width: int, k: int) -> No
         options: dict[str, Any] = {"scale": scale, "lr": 0.1, "normalize": normalize, "copy": W_dec}
         signum_update(weight, weight, weight, share=0.5, momentum=0.95, **options)
         adam_update(weight, weight, weight, weight, corrections=adam_corrections(scale), **options)
+    for unit in (None, weight):
+        muon_average(weight, weight, scale=scale, momentum=0.95, unit_RW=unit)
     for rule, states in ((Signum(0.1, 0.5, 0.95), 1), (Adam(0.1, adam_corrections(scale)), 2)):
         matrix, vector = Parameter(weight, (weight,) * states, W_dec), Parameter(bias, (bias,) * states)
         batch = (x, x, acts, indices, matrix, matrix, vector, rule)
