@@ -16,7 +16,7 @@ from sqlmodel import select
 from server.db.placing import has_queued, place_queued
 from server.db.session import Database
 from server.db.tables import RunState, Worker
-from server.queue import PROTOCOL
+from server.queue import PROTOCOL, wake_workers
 from server.settings import Settings
 from worker.devices import Gpus, num_cores
 from worker.hints import Hints
@@ -28,6 +28,8 @@ from worker.starter import Starter
 logger = logging.getLogger(__name__)
 
 SEEN_EVERY_S = 10.0
+PROBE_EVERY_S = 30.0
+"""How often the workers send themselves a wake-up, so that one that takes none any more is noticed."""
 
 
 class WorkerIsRunningError(Exception):
@@ -44,6 +46,8 @@ class HostWorker:
         self._name = settings.worker_name
         self._lock = threading.Lock()
         self._seen_at = 0.0
+        self._probed_at = 0.0
+        self._consumed_at: float | None = None
         self._only_one = self._take_name()
         self._gpus = Gpus()
         self.worker_id = self._register()
@@ -60,8 +64,13 @@ class HostWorker:
             self._hints.publish(run_id)
         return len(started)
 
+    def consumed(self) -> None:
+        """A message came through the broker."""
+        self._consumed_at = time.time()
+
     def tick(self) -> int:
         """Say that this worker lives, take runs from dead supervisors, look. Returns how many runs were started."""
+        self._probe()
         with self._lock:
             self._report()
             lift_quarantines(self._database, self.worker_id)
@@ -100,8 +109,22 @@ class HostWorker:
             row.labels, row.cpu_slots = list(self._settings.worker_labels), self._settings.cpu_slots
             row.devices, row.cpu_count = self._gpus.measure(), num_cores()
             row.started_at = row.seen_at = time.time()
+            row.consumed_at = None
             session.add(row)
             return row.id
+
+    def _probe(self) -> None:
+        """Celery can stay connected and stop taking messages, which no look at the process shows."""
+        now = time.monotonic()
+        if not self._settings.redis_url or now - self._probed_at < PROBE_EVERY_S:
+            return
+        self._probed_at = now
+        # In the background: a broker that is away takes seconds to say so, and the tick has runs to start.
+        threading.Thread(target=self._send_probe, name="probe", daemon=True).start()
+
+    def _send_probe(self) -> None:
+        if not wake_workers(self._settings.redis_url):
+            self._consumed_at = time.time()  # it is the broker that is silent
 
     def _report(self) -> None:
         now = time.monotonic()
@@ -111,5 +134,5 @@ class HostWorker:
         with self._database.write() as session:
             row = session.get(Worker, self.worker_id)
             if row is not None:
-                row.seen_at, row.devices = time.time(), devices
+                row.seen_at, row.devices, row.consumed_at = time.time(), devices, self._consumed_at
         self._seen_at = now

@@ -30,7 +30,6 @@ class Member(Supervisor):
             time.sleep(POLL_S)
         if not self._orders.is_to_stop:
             self._persistently(self._announce_drain)
-        self._conclude(0)
         return None
 
     def _read_rendezvous(self) -> str:
@@ -44,12 +43,14 @@ class Member(Supervisor):
         """The leader does."""
 
     def _conclude(self, returncode: int | None) -> int:
+        exit_code = 1 if returncode is None else returncode  # it could not be started
+
         def end() -> None:
             with self._database.write() as session:
-                end_node(session, self._run_id, self._fence, self._node, exit_code=returncode)
+                end_node(session, self._run_id, self._fence, self._node, exit_code=exit_code)
 
         self._persistently(end)
-        logger.info("node %d of run %s ended with %s", self._node, self._run_id, returncode)
+        logger.info("node %d of run %s ended with %s", self._node, self._run_id, exit_code)
         return 0
 
 

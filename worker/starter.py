@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 
-from server.db.runs import assigned, release, set_supervisor
+from server.db.runs import assigned, set_supervisor
 from server.db.session import Database
-from server.db.tables import AttemptNode, Run, RunState
+from server.db.tables import AttemptNode, Run
 from server.settings import Settings
 from worker import processes
+from worker.ending import conclude, start_failure
 from worker.orphans import kill_orphans
 
 logger = logging.getLogger(__name__)
@@ -37,23 +38,20 @@ class Starter:
             try:
                 self._start_supervisor(node, _module_for(run, node))
             except OSError as error:  # a full disk, most likely
-                self._give_up(node, f"training could not be started: {error}")
+                self._give_up(node, error)
         return [run.id for run, _ in placed]
 
-    def _give_up(self, node: AttemptNode, message: str) -> None:
-        logger.error("run %s: %s", node.run_id, message)
-        with self._database.write() as session:
-            release(
-                session,
-                node.run_id,
-                node.attempt,
-                RunState.FAILED,
-                actor="worker",
-                outcome="failed",
-                detail=message,
-                reason_code="start_failed",
-                message=message,
-            )
+    def _give_up(self, node: AttemptNode, error: OSError) -> None:
+        logger.error("run %s could not be started: %s", node.run_id, error)
+        conclude(
+            self._database,
+            self._settings,
+            node.run_id,
+            node.attempt,
+            actor="worker",
+            returncode=None,
+            cause=start_failure(error),
+        )
 
     def _start_supervisor(self, node: AttemptNode, module: str) -> None:
         """A process of its own session: it outlives this worker."""

@@ -14,11 +14,12 @@ import sys
 import time
 from types import FrameType
 
-from server.db.runs import quarantine, release
-from server.db.tables import AttemptNode, Intent, Run, RunState
+from server.db.runs import quarantine
+from server.db.tables import AttemptNode, Intent, Run
 from server.settings import Settings, get_settings
+from sparsify_core.events import AttemptFinished
 from worker import processes
-from worker.ending import conclude
+from worker.ending import conclude, start_failure
 from worker.hints import Hints
 from worker.holder import Holder, LostLeaseError
 from worker.ingest import ingest, prune_checkpoints
@@ -26,6 +27,7 @@ from worker.inherit import inherit_checkpoints
 from worker.orphans import UNKILLABLE
 from worker.rendezvous import Rendezvous, own_address
 from worker.trainer import Trainer, trainer_config
+from worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class Supervisor(Holder):
         self._run_dir = settings.run_dir(run_id)
         self._is_drained = False
         self._event_bytes = 0
+        self._watchdog = Watchdog(self._run_dir.pulse(fence), limit_s=settings.stalled_after_s)
+        self._cause: AttemptFinished | None = None
 
     def drain(self, _signal: int, _frame: FrameType | None) -> None:
         """Signal handler: save, stop, and give the run back to the queue."""
@@ -59,7 +63,7 @@ class Supervisor(Holder):
         try:
             trainer = self._start()
             if trainer is None:
-                return 0
+                return self._conclude(None if self._cause else 0)
             try:
                 self._watch(trainer)
             finally:
@@ -92,9 +96,8 @@ class Supervisor(Holder):
                 hf_token=self._settings.hf_token,
             )
         except OSError as error:
-            message = f"training could not be started: {error}"
-            logger.error("%s", message)
-            self._persistently(lambda: self._fail("start_failed", message))
+            logger.error("training could not be started: %s", error)
+            self._cause = start_failure(error)
             return None
 
     def _meet(self, nodes: list[AttemptNode]) -> Rendezvous | None:
@@ -114,24 +117,10 @@ class Supervisor(Holder):
             json.dump(trainer_config(run.config, self._settings.activations_dir), file)
         inherit_checkpoints(self._database, self._settings, run)
 
-    def _fail(self, reason_code: str, message: str) -> None:
-        with self._database.write() as session:
-            release(
-                session,
-                self._run_id,
-                self._fence,
-                RunState.FAILED,
-                actor="supervisor",
-                outcome="failed",
-                detail=message,
-                reason_code=reason_code,
-                message=message,
-            )
-        self._hints.publish(self._run_id)
-
     def _watch(self, trainer: Trainer) -> None:
         """Until training has ended: read its events, renew the lease, pass on what the user wants."""
         while trainer.returncode is None:
+            trainer.look_after_log()
             self._ingest()
             self._look()
             if self._is_drained and not self._orders.is_to_stop:
@@ -144,7 +133,16 @@ class Supervisor(Holder):
                 if trainer.has_overrun(self._grace_s()):
                     logger.warning("the trainer did not stop in time and is killed")
                     trainer.kill()
+            else:
+                self._end_if_stalled(trainer)
             time.sleep(POLL_S)
+
+    def _end_if_stalled(self, trainer: Trainer) -> None:
+        complaint = self._watchdog.complaint()
+        if complaint:
+            logger.error("%s", complaint)
+            self._cause = AttemptFinished(outcome="failed", reason_code="stalled", message=complaint)
+            trainer.kill()
 
     def _insist(self, trainer: Trainer) -> bool:
         """Kill again what has survived, as long as `KILL_GRACE_S`. Returns whether all are gone."""
@@ -202,6 +200,7 @@ class Supervisor(Holder):
                 actor="supervisor",
                 returncode=returncode,
                 is_drained=self._is_drained,
+                cause=self._cause,
                 has_lost_node=has_lost_node,
             )
         )

@@ -72,4 +72,4 @@ def test_a_run_whose_folder_cannot_be_written_fails_with_the_reason(
     Starter(database, settings, worker_id=worker_id).start()
     with database.read() as session:
         run = session.get_one(Run, run_id)
-    assert (run.state, run.reason_code, run.failures) == (RunState.FAILED, "start_failed", 0)
+    assert (run.state, run.reason_code, run.failures) == (RunState.FAILED, "start_failed", 1)

@@ -42,6 +42,8 @@ class Worker(SQLModel, table=True):
     """How many runs it trains on the CPU at a time."""
     started_at: float = Field(default_factory=time.time)
     seen_at: float = Field(default_factory=time.time)
+    consumed_at: float | None = None
+    """When it last took a message from the broker, or could not be sent one."""
 
 
 class LeaseState(StrEnum):
