@@ -1,29 +1,35 @@
 """The application: `create_app` builds it, `uvicorn --factory server.app:create_app` runs it."""
 
+import asyncio
+import contextlib
+import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader
-from sqlalchemy import text
 from starlette.types import Scope
 
-from server import api, errors, pages, stream
+from server import api, errors, pages, probes, stream, telemetry
 from server.auth import Guard
 from server.db.session import Database
+from server.db.trouble import TROUBLE
 from server.hints import closed_by_signals, watch
 from server.middleware import Envelope
 from server.services import hub
 from server.settings import Settings, get_settings
 
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 5.0
 _WEB = Path(__file__).resolve().parents[1] / "web"
 VERSION = "0.1.0"
 
@@ -42,14 +48,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings or get_settings()
     app.state.failed_logins = deque[float]()
+    app.state.no_touch_until = 0.0
     app.state.open_streams = Counter[str]()
     app.state.templates = _templates()
+    app.state.telemetry = telemetry.Telemetry(app.state)
     errors.install(app)
     app.add_middleware(Guard)
-    app.add_middleware(Envelope, allowed_hosts=app.state.settings.allowed_hosts)
+    app.add_middleware(Envelope, allowed_hosts=app.state.settings.allowed_hosts, observe=app.state.telemetry.observe)
     app.include_router(api.router, prefix="/api/v1")
-    app.include_router(stream.router)
-    app.include_router(pages.router)
+    for part in (stream, pages, probes, telemetry):
+        app.include_router(part.router)
     _add_plain_routes(app)
     return app
 
@@ -58,14 +66,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     app.state.db = Database(settings)
-    await run_in_threadpool(_clean_up, app.state.db)
+    cleaning = asyncio.create_task(_clean_up(app.state.db))
     async with watch(settings.redis_url) as app.state.hints:
         with closed_by_signals(app.state.hints):
             yield
+    cleaning.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await cleaning
     app.state.db.engine.dispose()
 
 
-def _clean_up(database: Database) -> None:
+async def _clean_up(database: Database) -> None:
+    """As soon as the database answers: a server that starts before it does says 503 until then."""
+    while True:
+        try:
+            await run_in_threadpool(_fail_interrupted, database)
+        except TROUBLE as error:
+            logger.warning("the database does not answer yet: %s", error)
+            await asyncio.sleep(_RETRY_S)
+        else:
+            return
+
+
+def _fail_interrupted(database: Database) -> None:
     with database.write() as session:
         hub.fail_interrupted(session)
 
@@ -91,19 +114,6 @@ class _Static(StaticFiles):
 
 def _add_plain_routes(app: FastAPI) -> None:
     app.mount("/static", _Static(directory=_WEB / "static", check_dir=False), name="static")
-
-    @app.get("/healthz", include_in_schema=False)
-    async def healthz() -> dict[str, str]:
-        """Whether the process answers."""
-        return {"status": "ok"}
-
-    @app.get("/readyz", include_in_schema=False)
-    def readyz(request: Request) -> dict[str, str]:
-        """Whether the database answers too."""
-        database: Database = request.app.state.db
-        with database.read() as session:
-            session.execute(text("SELECT 1"))
-        return {"status": "ready"}
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def favicon() -> FileResponse:

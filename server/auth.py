@@ -5,8 +5,10 @@ a program comes with `Authorization: Bearer sb_...`. Secrets in query strings ar
 """
 
 import hmac
+import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import quote, urlsplit
@@ -14,14 +16,18 @@ from urllib.parse import quote, urlsplit
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
+from sqlmodel import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import errors
 from server.db.session import Database
+from server.db.trouble import TROUBLE
 from server.errors import AppError, ForbiddenError, TooManyRequestsError, UnauthorizedError
 from server.services import sessions, tokens
 from server.services.sessions import issue_login_code
 from server.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["ANONYMOUS", "CurrentUser", "Guard", "User", "issue_login_code", "log_in", "log_out"]
 
@@ -164,8 +170,7 @@ def _identify(request: Request) -> User | None:
         with database.read() as session:
             token = tokens.find(session, secret)
         if token is not None and (token.last_used_at or 0) < now - sessions.SEEN_EVERY_S:
-            with database.write() as session:
-                tokens.touch(session, token.id)
+            _note_use(request, lambda session: tokens.touch(session, token.id))
         return User(f"token {token.name}", token_id=token.id) if token else None
     secret = request.cookies.get(cookie_name(request.app.state.settings), "")
     if not secret:
@@ -175,9 +180,21 @@ def _identify(request: Request) -> User | None:
     if found is None:
         return None
     if found.seen_at < now - sessions.SEEN_EVERY_S:
-        with database.write() as session:
-            sessions.touch(session, found.id)
+        _note_use(request, lambda session: sessions.touch(session, found.id))
     return User("user", found.id, found.csrf_token)
+
+
+def _note_use(request: Request, touch: Callable[[Session], None]) -> None:
+    """Best effort, and after a failure not before a minute has passed: who only reads needs no database to write to."""
+    state = request.app.state
+    if time.monotonic() < state.no_touch_until:
+        return
+    try:
+        with state.db.write() as session:
+            touch(session)
+    except TROUBLE as error:
+        state.no_touch_until = time.monotonic() + sessions.SEEN_EVERY_S
+        logger.warning("when a login was used last could not be written down: %s", error)
 
 
 def _check_origin(request: Request) -> None:

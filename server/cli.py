@@ -50,7 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     migrate.set_defaults(command=_migrate)
     login = commands.add_parser("login", help="print a new one-time login link")
     login.set_defaults(command=_login)
-    for command in (up, worker, migrate, login):
+    doctor = commands.add_parser("doctor", help="check everything that Sparseboard needs, and say what to do")
+    doctor.add_argument("--train", action="store_true", help="also train a tiny model from end to end (half a minute)")
+    doctor.set_defaults(command=_doctor)
+    for command in (up, worker, migrate, login, doctor):
         command.add_argument("--data-dir", type=Path, help="folder of everything that Sparseboard keeps")
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=_version)
@@ -125,6 +128,12 @@ def _login(arguments: argparse.Namespace) -> int:
             f"Sparseboard was never started with {settings.data_dir}: run `sparseboard up` first"
         ) from error
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from server.doctor.run import doctor
+
+    return doctor(_settings(arguments), with_training=arguments.train)
 
 
 def _version(_arguments: argparse.Namespace) -> int:

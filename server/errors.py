@@ -3,6 +3,7 @@
 Programs get RFC 9457 problem+json; browsers get the same facts as a page, or as a region when htmx asks.
 """
 
+import errno
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from jinja2 import TemplateNotFound
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
+from server.db.trouble import TROUBLE, is_disk_full
 from sparsify_core.errors import SparsifyError
 
 logger = logging.getLogger(__name__)
@@ -130,8 +131,10 @@ def problem(error: Exception, request_id: str = "") -> AppError:
             return InvalidError("One or more inputs are not valid.", errors=found)
         case SparsifyError():
             return InvalidError(str(error), code=error.code)
-        case OperationalError():
-            return _unavailable(error)
+        case _ if isinstance(error, TROUBLE):
+            return _disk_full(error) if is_disk_full(error) else _unavailable(error)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return _disk_full(error)
         case HTTPException():
             return _http(error)
         case _:
@@ -165,7 +168,7 @@ def render(request: Request, error: AppError) -> Response:
 
 def is_for_programs(path: str) -> bool:
     """Whether answers below `path` are read by programs, the event stream's client included."""
-    return path.startswith(("/api/", "/events", "/healthz", "/readyz"))
+    return path.startswith(("/api/", "/events", "/healthz", "/readyz", "/metrics"))
 
 
 def install(app: FastAPI) -> None:
@@ -174,7 +177,7 @@ def install(app: FastAPI) -> None:
     def handle(request: Request, error: Exception) -> Response:
         return render(request, problem(error))
 
-    for kind in (AppError, RequestValidationError, ValidationError, SparsifyError, OperationalError, HTTPException):
+    for kind in (AppError, RequestValidationError, ValidationError, SparsifyError, HTTPException, *TROUBLE):
         app.add_exception_handler(kind, handle)
 
 
@@ -186,11 +189,18 @@ def _http(error: HTTPException) -> AppError:
     return answer
 
 
-def _unavailable(error: OperationalError) -> AppError:
+def _unavailable(error: Exception) -> AppError:
     logger.error("the database did not answer: %s", error)
     answer = AppError("The database is busy or cannot be reached: try again in a moment.", code="unavailable")
     answer.status = 503
     answer.headers = {"Retry-After": "2"}
+    return answer
+
+
+def _disk_full(error: Exception) -> AppError:
+    logger.error("the disk is full: %s", error)
+    answer = AppError("The server's disk is full, so nothing can be changed: make room on it.", code="disk_full")
+    answer.status = 507
     return answer
 
 

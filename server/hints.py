@@ -8,6 +8,7 @@ import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
@@ -18,15 +19,45 @@ from server.queue import HINT_CHANNEL, redis_client_url
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 3.0
+_PING_S = 5.0
+_SILENT_S = 12.0
+"""A broker that was not heard for so long counts as down: it has missed two pings."""
+_MAX_UNANSWERED = 3
+_ANSWER_S = 5.0
 
 
 class Hints:
-    """Wakes the streams that wait for a run. `is_connected` tells whether hints can come at all."""
+    """Wakes the streams that wait for a run, and knows how the broker is: it is asked every few seconds."""
 
-    def __init__(self) -> None:
-        self.is_connected = False
+    def __init__(self, *, has_broker: bool) -> None:
+        self._has_broker = has_broker
+        self._is_connected = False
+        self._heard_at = time.monotonic()
         self.is_closing = False
         self._listeners: dict[asyncio.Event, str | None] = {}
+
+    @property
+    def broker_age_s(self) -> float | None:
+        """Seconds since the broker was last heard, or since the start; None without a broker."""
+        return time.monotonic() - self._heard_at if self._has_broker else None
+
+    @property
+    def is_broker_down(self) -> bool:
+        return self._has_broker and time.monotonic() - self._heard_at > _SILENT_S
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether hints can come at all."""
+        return self._is_connected and not self.is_broker_down
+
+    def hear(self) -> None:
+        """The broker has said something."""
+        self._is_connected = True
+        self._heard_at = time.monotonic()
+
+    def lose(self) -> None:
+        """The connection to the broker is gone."""
+        self._is_connected = False
 
     @contextmanager
     def listen(self, run_id: str | None) -> Iterator[asyncio.Event]:
@@ -74,7 +105,7 @@ def closed_by_signals(hints: Hints) -> Iterator[None]:
 @asynccontextmanager
 async def watch(broker_url: str) -> AsyncIterator[Hints]:
     """Hints for the time of the context; silent when `broker_url` is empty."""
-    hints = Hints()
+    hints = Hints(has_broker=bool(broker_url))
     task = asyncio.create_task(_subscribe(hints, broker_url)) if broker_url else None
     yield hints
     hints.close()
@@ -90,13 +121,25 @@ async def _subscribe(hints: Hints, broker_url: str) -> None:
 
     while True:
         try:
-            async with Redis.from_url(redis_client_url(broker_url)) as client, client.pubsub() as channel:
+            async with (
+                Redis.from_url(
+                    redis_client_url(broker_url), socket_connect_timeout=_ANSWER_S, socket_timeout=_ANSWER_S
+                ) as client,
+                client.pubsub() as channel,
+            ):
                 await channel.subscribe(HINT_CHANNEL)
-                hints.is_connected = True
-                async for message in channel.listen():
+                unanswered = 0
+                while unanswered < _MAX_UNANSWERED:  # then a new connection is tried
+                    message = await channel.get_message(timeout=_PING_S)
+                    if message is None:
+                        await channel.ping()
+                        unanswered += 1
+                        continue
+                    unanswered = 0
+                    hints.hear()
                     if message["type"] == "message":
                         hints.wake(message["data"].decode("ascii", errors="replace"))
         except (RedisError, OSError) as error:
             logger.warning("no hints from the broker (%s): looking into the database every few seconds", error)
-        hints.is_connected = False
+        hints.lose()
         await asyncio.sleep(_RETRY_S)

@@ -2,6 +2,8 @@
 
 import logging
 import secrets
+import time
+from collections.abc import Callable
 
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
@@ -31,8 +33,9 @@ _NOT_CACHED = ("text/html", "application/json", "application/problem+json")
 class Envelope:
     """ASGI middleware, the outermost: also the last place that an exception reaches."""
 
-    def __init__(self, app: ASGIApp, *, allowed_hosts: list[str]) -> None:
+    def __init__(self, app: ASGIApp, *, allowed_hosts: list[str], observe: Callable[[str, int, float], None]) -> None:
         self._app = app
+        self._observe = observe
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,11 +44,13 @@ class Envelope:
         request = Request(scope, receive)
         request.state.request_id = secrets.token_hex(8)
         started = False
+        arrived_at = time.monotonic()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                self._observe(request.method, message["status"], time.monotonic() - arrived_at)
                 _add_headers(MutableHeaders(scope=message), request.state.request_id)
             await send(message)
 

@@ -1,4 +1,4 @@
-"""Names of tasks and queues, and the one function that wakes the workers.
+"""Names of the task and the queue, and the one function that wakes the workers.
 
 The database row is the queue. A message carries nothing but "look": losing or doubling one changes nothing, because the
 periodic tick finds queued rows anyway and a claim is a conditional UPDATE.
@@ -22,7 +22,6 @@ PROTOCOL = 1
 
 QUEUE = "sparseboard"
 CLAIM_TASK = "sparseboard.claim"
-TICK_TASK = "sparseboard.tick"
 HINT_CHANNEL = "sparseboard.hint"
 """Redis pub/sub channel whose messages are run ids: "something about this run changed, look into the database"."""
 

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     source_roots: list[Path] = []
     """Folders, besides the demo's, in which local models and datasets may lie."""
 
+    stalled_after_s: float = Field(default=600, gt=0)
+    """A run that trains and makes no step for so long is taken to hang: it is ended, and tried again."""
+
     https: bool = False
     """Whether browsers reach the server through TLS: marks cookies Secure."""
 

@@ -4,6 +4,7 @@ No stream holds a database connection: each look is a short session of its own.
 """
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,10 +18,13 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from server.auth import CurrentUser, User, is_still_welcome
 from server.db.session import Database
+from server.db.trouble import TROUBLE
 from server.errors import InvalidError, TooManyRequestsError
 from server.hints import Hints
 from server.services.feeds import ListFeed, RunFeed
 from server.services.runs import get_run
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["events"])
 
@@ -84,6 +88,14 @@ async def events(
     request: Request, subscription: Annotated[Subscription, Depends(_subscribe)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow `topics`: named events `metrics`, `log`, `run`, `runs`, and `resync` when everything must be reloaded."""
+    try:
+        async for event in _follow(request, subscription):
+            yield event
+    except TROUBLE as error:  # the browser comes back with its cursor, and is answered 503 until the database is there
+        logger.warning("a stream ends, the database is in trouble: %s", error)
+
+
+async def _follow(request: Request, subscription: Subscription) -> AsyncIterator[ServerSentEvent]:
     hints: Hints = request.app.state.hints
     welcome_until = time.monotonic() + WELCOME_EVERY_S
     with ExitStack() as stack:

@@ -143,7 +143,7 @@ def read_events(path: Path, offset: int = 0, limit_bytes: int = 4 << 20) -> Iter
         with path.open("rb") as file:
             file.seek(offset)
             block = file.read(limit_bytes)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for line in block.splitlines(keepends=True):
         if not line.endswith(b"\n"):

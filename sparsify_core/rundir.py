@@ -3,6 +3,7 @@
 ```
 <run>/config.json                      the RunConfig that the run was launched with
 <run>/events/0001.jsonl                one event file per attempt (sparsify_core.events)
+<run>/events/0001.pulse                touched at every step: tells a slow run from one that hangs
 <run>/logs/0001.log                    stdout and stderr of the attempt's torchrun and its ranks
 <run>/logs/0001.error.json             what torchrun says about the rank that failed first
 <run>/logs/0001.supervisor.log         what the process that watches torchrun says
@@ -47,6 +48,9 @@ class RunDir:
 
     def events(self, attempt: int) -> Path:
         return self.root / "events" / f"{attempt:04d}.jsonl"
+
+    def pulse(self, attempt: int) -> Path:
+        return self.root / "events" / f"{attempt:04d}.pulse"
 
     def log(self, attempt: int) -> Path:
         return self.root / "logs" / f"{attempt:04d}.log"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from full_disk import FullDisk
 from server.db.migrate import upgrade
 from server.db.session import Database
 from server.settings import Settings
@@ -115,3 +116,11 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [" ".join(WORDS[(start * step) % len(WORDS)] for step in range(200)) for start in range(1, 201)]
     path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     return path
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[FullDisk]:
+    """A disk of 8 MB that can be filled."""
+    disk = FullDisk(tmp_path / "disk", size_mb=8)
+    yield disk
+    disk.close()

@@ -8,12 +8,12 @@ import sys
 import time
 from typing import Any
 
-from server.db.runs import Placement, claim, lock_queue, next_queued, queue_due, release, set_supervisor, taken
+from server.db.runs import Placement, claim, lock_queue, next_queued, queue_due, set_supervisor, taken
 from server.db.session import Database
-from server.db.tables import RunState
 from server.settings import Settings
 from worker import processes
 from worker.devices import obstacle, place
+from worker.ending import conclude, start_failure
 from worker.orphans import kill_orphans
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Claimer:
             try:
                 self._start_supervisor(run_id, fence)
             except OSError as error:  # a full disk, most likely
-                self._give_up(run_id, fence, f"training could not be started: {error}")
+                self._give_up(run_id, fence, error)
         return [run_id for run_id, _ in claimed]
 
     def _has_work(self) -> bool:
@@ -66,20 +66,17 @@ class Claimer:
                     claimed.append((run.id, fence))
         return claimed
 
-    def _give_up(self, run_id: str, fence: int, message: str) -> None:
-        logger.error("run %s: %s", run_id, message)
-        with self._database.write() as session:
-            release(
-                session,
-                run_id,
-                fence,
-                RunState.FAILED,
-                actor="worker",
-                outcome="failed",
-                detail=message,
-                reason_code="start_failed",
-                message=message,
-            )
+    def _give_up(self, run_id: str, fence: int, error: OSError) -> None:
+        logger.error("run %s could not be started: %s", run_id, error)
+        conclude(
+            self._database,
+            self._settings,
+            run_id,
+            fence,
+            actor="worker",
+            returncode=None,
+            cause=start_failure(error),
+        )
 
     def _start_supervisor(self, run_id: str, fence: int) -> None:
         """A process of its own session: it outlives this worker."""

@@ -1,7 +1,9 @@
 """How an attempt ended and what follows for its run: one judgement for the supervisor and the reaper."""
 
+import errno
 import json
 import re
+import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,9 +16,12 @@ from server.db.tables import Attempt, Intent, Run, RunState
 from server.settings import Settings
 from sparsify_core.events import AttemptFinished, parse
 from sparsify_core.rundir import RunDir
+from worker.early_deaths import pause_if_runs_die_early
 from worker.failures import FAILURES, UNKNOWN
 from worker.ingest import ingest, prune_checkpoints
 
+_FULL_BYTES = 1 << 20
+"""A disk with less room counts as full."""
 _TAIL_LINES = 200
 _TAIL_BYTES = 64 << 10
 _KILLED = re.compile(r"Signal (\d+) \(SIG[A-Z0-9]+\) received by PID")
@@ -40,6 +45,9 @@ class Evidence:
     """Whether the run was to give its devices back."""
     has_trained: bool = True
     """Whether the attempt made a step."""
+    is_disk_full: bool = False
+    may_roll_back: bool = False
+    """Whether the run wants a loss that is not finite to be tried again from a checkpoint, and has one."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,11 @@ def judge(evidence: Evidence, *, intent: Intent, spent: Mapping[str, int]) -> En
         return Ending(RunState.CANCELLED, "stopped")
     code, message = _cause(evidence)
     failure = FAILURES.get(code, UNKNOWN)
-    is_retried = spent[failure.budget] < failure.retries and (evidence.has_trained or not failure.needs_step)
+    is_retried = (
+        spent[failure.budget] < failure.retries
+        and (evidence.has_trained or not failure.needs_step)
+        and (evidence.may_roll_back or not failure.needs_policy)
+    )
     # A trainer that is stopped while it loads dies without a word: only an error that it reported counts.
     has_reported = finished is not None and finished.outcome == "failed" and code != "interrupted"
     if evidence.is_stopping and (is_retried or not has_reported):
@@ -93,6 +105,8 @@ def _cause(evidence: Evidence) -> tuple[str, str]:
         return "checkpoint_missing", ""
     if finished and finished.outcome == "failed":
         return finished.reason_code or "trainer_crashed", finished.message
+    if evidence.is_disk_full and evidence.returncode != 0:
+        return "disk_full", ""  # a trainer cannot write down why it ends either
     if evidence.returncode is None or (finished and finished.outcome == "stopped"):
         return "worker_lost", ""
     number = evidence.killed_by or max(0, -evidence.returncode)
@@ -112,12 +126,14 @@ def conclude(
     actor: str,
     returncode: int | None,
     is_drained: bool = False,
+    cause: AttemptFinished | None = None,
     takes_away: bool = False,
 ) -> RunState | None:
     """Read the attempt's last events, judge, and release the run. All its processes must be gone.
 
     Args:
         is_drained: the host asked the holder to give the run back.
+        cause: why the holder ended the attempt, or could not start it; counts where the trainer has said nothing.
         takes_away: the caller is the reaper, not the holder.
 
     Returns the run's new state, or None when the attempt did not hold the run any more.
@@ -127,11 +143,12 @@ def conclude(
     prune_checkpoints(database, run_dir, run_id)
     log = read_tail(run_dir.log(fence))
     evidence = Evidence(
-        finished=finished_event(run_dir.events(fence)),
+        finished=finished_event(run_dir.events(fence)) or cause,
         has_checkpoint=bool(run_dir.published()),
         returncode=returncode,
         error=error_message(run_dir, fence),
         killed_by=killed_by(log),
+        is_disk_full=shutil.disk_usage(settings.data_dir).free < _FULL_BYTES,
     )
     with database.write() as session:
         run = session.get(Run, run_id, with_for_update=True)
@@ -142,6 +159,7 @@ def conclude(
             evidence,
             is_stopping=is_drained or run.state == RunState.STOPPING,
             has_trained=run.step > attempt.resumed_step,
+            may_roll_back=run.config.get("nan_policy") == "rollback" and evidence.has_checkpoint,
         )
         spent = {"failures": run.failures, "losses": run.losses}
         ending = judge(evidence, intent=Intent(run.intent), spent=spent)
@@ -162,7 +180,15 @@ def conclude(
             log_tail=log if ending.reason_code else "",
             **spent,
         )
+        if released:
+            pause_if_runs_die_early(session)
     return ending.to if released else None
+
+
+def start_failure(error: OSError) -> AttemptFinished:
+    """The cause of an attempt that could not be started."""
+    code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "start_failed"
+    return AttemptFinished(outcome="failed", reason_code=code, message=f"training could not be started: {error}")
 
 
 def finished_event(path: Path) -> AttemptFinished | None:
@@ -212,5 +238,5 @@ def _tail_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             return file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return b""

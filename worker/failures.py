@@ -22,8 +22,12 @@ class FailureClass:
     budget: Literal["failures", "losses"] = "failures"
     needs_step: bool = False
     """Tries again only if the attempt has trained a step: otherwise the next one would end alike."""
+    needs_policy: bool = False
+    """Tries again only if the run's `nan_policy` says so and it has a checkpoint to go back to."""
     pauses: bool = False
     """Waits for a person instead of failing."""
+    is_of_run: bool = False
+    """Comes from what the run asks for, and says nothing about the machine."""
 
 
 FAILURES: dict[str, FailureClass] = {
@@ -36,15 +40,17 @@ FAILURES: dict[str, FailureClass] = {
     "hub_unavailable": FailureClass("the Hugging Face Hub did not answer", BUDGET, "losses"),
     "crashed": FailureClass("a training process crashed", BUDGET),
     "stalled": FailureClass("training made no step for too long", BUDGET),
-    "gpu_out_of_memory": FailureClass("the GPU has not enough memory", 1, needs_step=True),
+    "gpu_out_of_memory": FailureClass("the GPU has not enough memory", 1, needs_step=True, is_of_run=True),
     "disk_full": FailureClass("the disk is full: make room and resume the run", pauses=True),
-    "hub_denied": FailureClass("the Hugging Face Hub denied access: accept the licence or give a token"),
-    "non_finite_loss": FailureClass("the loss became NaN or infinite"),
-    "config_error": FailureClass("a configuration value is wrong"),
-    "model_error": FailureClass("the language model cannot be loaded"),
-    "data_error": FailureClass("the dataset cannot be used"),
-    "hookpoint_error": FailureClass("a hookpoint matches no module"),
-    "checkpoint_error": FailureClass("a checkpoint is damaged or does not fit"),
+    "hub_denied": FailureClass(
+        "the Hugging Face Hub denied access: accept the licence or give a token", is_of_run=True
+    ),
+    "non_finite_loss": FailureClass("the loss became NaN or infinite", 1, needs_policy=True, is_of_run=True),
+    "config_error": FailureClass("a configuration value is wrong", is_of_run=True),
+    "model_error": FailureClass("the language model cannot be loaded", is_of_run=True),
+    "data_error": FailureClass("the dataset cannot be used", is_of_run=True),
+    "hookpoint_error": FailureClass("a hookpoint matches no module", is_of_run=True),
+    "checkpoint_error": FailureClass("a checkpoint is damaged or does not fit", is_of_run=True),
     "checkpoint_missing": FailureClass("training ended without a checkpoint on disk"),
     "start_failed": FailureClass("training could not be started"),
     "trainer_crashed": FailureClass("the trainer ended with an error"),

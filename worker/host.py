@@ -12,7 +12,7 @@ from sqlmodel import select
 
 from server.db.session import Database
 from server.db.tables import RunState, Worker
-from server.queue import PROTOCOL
+from server.queue import PROTOCOL, wake_workers
 from server.settings import Settings
 from worker.claims import Claimer
 from worker.devices import inventory, num_cores
@@ -24,6 +24,8 @@ from worker.reaper import Reaper
 logger = logging.getLogger(__name__)
 
 SEEN_EVERY_S = 10.0
+PROBE_EVERY_S = 30.0
+"""How often the workers send themselves a wake-up, so that one that takes none any more is noticed."""
 
 
 class WorkerIsRunningError(Exception):
@@ -40,6 +42,8 @@ class HostWorker:
         self._host = socket.gethostname()
         self._lock = threading.Lock()
         self._seen_at = 0.0
+        self._probed_at = 0.0
+        self._consumed_at: float | None = None
         self._only_one = self._take_host()
         self._gpus = inventory()
         self._worker_id = self._register()
@@ -55,8 +59,13 @@ class HostWorker:
             self._hints.publish(run_id)
         return len(started)
 
+    def consumed(self) -> None:
+        """A message came through the broker."""
+        self._consumed_at = time.time()
+
     def tick(self) -> int:
         """Say that this worker lives, take runs from dead supervisors, claim. Returns how many runs were started."""
+        self._probe()
         with self._lock:
             self._report()
             reaped = self._reaper.reap()
@@ -83,8 +92,18 @@ class HostWorker:
             row.pid, row.boot_id, row.protocol = os.getpid(), boot_id(), PROTOCOL
             row.devices, row.cpu_count = self._gpus, num_cores()
             row.started_at = row.seen_at = time.time()
+            row.consumed_at = None
             session.add(row)
             return row.id
+
+    def _probe(self) -> None:
+        """Celery can stay connected and stop taking messages, which no look at the process shows."""
+        now = time.monotonic()
+        if not self._settings.redis_url or now - self._probed_at < PROBE_EVERY_S:
+            return
+        self._probed_at = now
+        if not wake_workers(self._settings.redis_url):
+            self._consumed_at = time.time()  # it is the broker that is silent
 
     def _report(self) -> None:
         now = time.monotonic()
@@ -93,5 +112,5 @@ class HostWorker:
         with self._database.write() as session:
             row = session.get(Worker, self._worker_id)
             if row is not None:
-                row.seen_at = time.time()
+                row.seen_at, row.consumed_at = time.time(), self._consumed_at
         self._seen_at = now

@@ -18,15 +18,17 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from server.db.runs import Orders, drain, heartbeat, orders, release, set_supervisor
+from server.db.runs import Orders, drain, heartbeat, orders, set_supervisor
 from server.db.session import Database
 from server.db.tables import AttemptNode, Intent, Run, RunState
 from server.settings import Settings, get_settings
+from sparsify_core.events import AttemptFinished
 from worker import processes
-from worker.ending import conclude
+from worker.ending import conclude, start_failure
 from worker.hints import Hints
 from worker.ingest import ingest, prune_checkpoints
 from worker.trainer import Trainer, trainer_config
+from worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,8 @@ class Supervisor:
         self._heartbeat_due = 0.0
         self._look_due = 0.0
         self._event_bytes = 0
+        self._watchdog = Watchdog(self._run_dir.pulse(fence), limit_s=settings.stalled_after_s)
+        self._cause: AttemptFinished | None = None
 
     def drain(self, _signal: int, _frame: FrameType | None) -> None:
         """Signal handler: save, stop, and give the run back to the queue."""
@@ -76,7 +80,7 @@ class Supervisor:
         try:
             trainer = self._start()
             if trainer is None:
-                return 0
+                return self._conclude(None)
             try:
                 self._watch(trainer)
             finally:
@@ -101,9 +105,8 @@ class Supervisor:
                 hf_token=self._settings.hf_token,
             )
         except OSError as error:
-            message = f"training could not be started: {error}"
-            logger.error("%s", message)
-            self._persistently(lambda: self._fail("start_failed", message))
+            logger.error("training could not be started: %s", error)
+            self._cause = start_failure(error)
             return None
 
     def _load(self) -> tuple[Run, AttemptNode]:
@@ -126,24 +129,10 @@ class Supervisor:
         with open(descriptor, "w", encoding="utf-8") as file:
             json.dump(trainer_config(run.config, self._settings.activations_dir), file)
 
-    def _fail(self, reason_code: str, message: str) -> None:
-        with self._database.write() as session:
-            release(
-                session,
-                self._run_id,
-                self._fence,
-                RunState.FAILED,
-                actor="supervisor",
-                outcome="failed",
-                detail=message,
-                reason_code=reason_code,
-                message=message,
-            )
-        self._hints.publish(self._run_id)
-
     def _watch(self, trainer: Trainer) -> None:
         """Until training has ended: read its events, renew the lease, pass on what the user wants."""
         while trainer.returncode is None:
+            trainer.look_after_log()
             self._ingest()
             self._look()
             if self._is_drained and not self._orders.is_to_stop:
@@ -153,7 +142,16 @@ class Supervisor:
                 if trainer.has_overrun(self._grace_s()):
                     logger.warning("the trainer did not stop in time and is killed")
                     trainer.kill()
+            else:
+                self._end_if_stalled(trainer)
             time.sleep(POLL_S)
+
+    def _end_if_stalled(self, trainer: Trainer) -> None:
+        complaint = self._watchdog.complaint()
+        if complaint:
+            logger.error("%s", complaint)
+            self._cause = AttemptFinished(outcome="failed", reason_code="stalled", message=complaint)
+            trainer.kill()
 
     def _grace_s(self) -> float:
         if self._orders.intent == Intent.CANCEL:
@@ -218,6 +216,7 @@ class Supervisor:
                 actor="supervisor",
                 returncode=returncode,
                 is_drained=self._is_drained,
+                cause=self._cause,
             )
         )
         self._hints.publish(self._run_id)

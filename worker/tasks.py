@@ -1,10 +1,10 @@
-"""The two tasks. They carry no facts, return within about a second, and may be lost or doubled."""
+"""The task. It carries no facts, returns within about a second, and may be lost or doubled."""
 
 from functools import lru_cache
 
 from celery import shared_task
 
-from server.queue import CLAIM_TASK, TICK_TASK
+from server.queue import CLAIM_TASK
 from server.settings import get_settings
 from worker.host import HostWorker
 
@@ -18,10 +18,6 @@ def host_worker() -> HostWorker:
 @shared_task(name=CLAIM_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
 def claim() -> None:
     """Start the queued runs that fit this host."""
-    host_worker().claim()
-
-
-@shared_task(name=TICK_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
-def tick() -> None:
-    """What the timer does, on request."""
-    host_worker().tick()
+    worker = host_worker()
+    worker.consumed()
+    worker.claim()

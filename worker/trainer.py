@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from sparsify_core.parent import end_with_parent
 from sparsify_core.rundir import RunDir
 from worker import processes
+from worker.log_pipe import LogPipe
 
 _ALLOWED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH"),
@@ -79,8 +80,7 @@ class Trainer:
     ) -> None:
         self._run_id = run_id
         self._fence = fence
-        log, errors = run_dir.log(fence), run_dir.error_file(fence)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        errors = run_dir.error_file(fence)
         environment = trainer_environment(
             os.environ, run_id=run_id, fence=fence, devices=devices, error_file=errors, hf_token=hf_token
         )
@@ -90,22 +90,29 @@ class Trainer:
             *("-m", "sparsify_core", "--config", str(run_dir.config)),
             *("--run_dir", str(run_dir.root), "--attempt", str(fence)),
         ]
-        with log.open("ab") as output:
+        self._log = LogPipe(run_dir.log(fence))
+        try:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=self._log.inlet,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 cwd=run_dir.root,  # a name must not find files of wherever Sparseboard was started
                 preexec_fn=end_with_parent(),  # safe: the supervisor has one thread
             )
+        finally:
+            self._log.close_inlet()
         self._asked_at: float | None = None
 
     @property
     def returncode(self) -> int | None:
         """Exit status, negative for a signal; None while it runs."""
         return self._process.poll()
+
+    def look_after_log(self) -> None:
+        """See to it that what training writes is read. Call it every now and then."""
+        self._log.look_after()
 
     def ask_to_stop(self) -> None:
         """Have it save a checkpoint at the next step and end (SIGTERM). Once."""
@@ -126,3 +133,4 @@ class Trainer:
         self._process.wait()  # before psutil waits for it and takes the exit status
         processes.kill(process for process in family if process.pid != self._process.pid)
         processes.kill_run(self._run_id, up_to_fence=self._fence)
+        self._log.finish()

@@ -231,6 +231,14 @@ class WorkerList(BaseModel):
     items: list[WorkerOut]
 
 
+class QueueOut(Model):
+    paused: bool
+    reason: str
+    """Why it is paused, for people."""
+    since: float
+    """When it was paused or resumed last; 0 when never."""
+
+
 class TokenOut(Model):
     id: str
     name: str

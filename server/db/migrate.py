@@ -4,7 +4,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
+from server.db.session import make_engine
 from server.settings import Settings
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -21,3 +24,14 @@ def alembic_config(settings: Settings) -> Config:
 def upgrade(settings: Settings) -> None:
     """Run all migrations that the database has not seen. Creates it where it does not exist (SQLite)."""
     command.upgrade(alembic_config(settings), "head")
+
+
+def revisions(settings: Settings) -> tuple[str | None, str | None]:
+    """The schema that the database has (None: no tables), and the one that this version needs."""
+    engine = make_engine(settings)
+    try:
+        with engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    return current, ScriptDirectory.from_config(alembic_config(settings)).get_current_head()

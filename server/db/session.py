@@ -13,14 +13,22 @@ from sqlmodel import Session, create_engine
 
 from server.settings import Settings
 
+_CONNECT_TIMEOUT_S = 5
+_POOL_TIMEOUT_S = 10
+
 
 def make_engine(settings: Settings) -> Engine:
     """Engine for the deployment's database; creates the data folder for SQLite."""
     url = settings.resolved_database_url
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        connect = {"connect_timeout": _CONNECT_TIMEOUT_S}
+        return create_engine(
+            url, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=_POOL_TIMEOUT_S, connect_args=connect
+        )
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 10})
+    connect = {"check_same_thread": False, "timeout": 10}
+    # As many connections as the server has threads: those that wait for the lock must not keep readers waiting too.
+    engine = create_engine(url, pool_size=10, max_overflow=30, pool_timeout=_POOL_TIMEOUT_S, connect_args=connect)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

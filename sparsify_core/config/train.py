@@ -59,6 +59,10 @@ class TrainConfig(Config):
     adam_bits: Literal["auto", "8", "32"] = option("32", "Optimizer")
     """Bits of adam's state; auto takes 8 on CUDA where bitsandbytes is installed, as sparsify does, else 32."""
 
+    nan_policy: Literal["fail", "rollback"] = option("fail", "Optimizer")
+    """What follows a loss that is NaN or infinite: the run fails, or goes back to its last checkpoint once, which helps
+    against a fault that does not come again. The bare command line ends in both cases: --resume goes back."""
+
     batch_size: int = option(32, "Batching", unit="sequences", basic=True, ge=1, le=65_536)
     """Sequences per forward pass and process."""
 

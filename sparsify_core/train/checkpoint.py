@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import os
+import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from sparsify_core.config import RunConfig
@@ -48,18 +52,47 @@ def save_checkpoint(
     before anything is written, when the disk has no room.
     """
     staging, target = run_dir.staging(step), run_dir.checkpoint(step)
-    needed_bytes = sum(group.gather(_size_bytes(units)))
+    needed_bytes = checkpoint_bytes(units, group) * _SPACE_MARGIN
     with group.failing_together():
         if group.is_main:
             shutil.rmtree(staging.root, ignore_errors=True)  # a killed attempt may have left it
+            check_space(run_dir, needed_bytes)
             staging.root.mkdir(parents=True)
-            check_space(staging.root, needed_bytes)
-    with group.failing_together():
-        for unit in units:
-            _write_unit(staging, unit, config, evaluation)
-        save_training_state(staging)
+    try:
+        with group.failing_together(), _as_os_errors():
+            for unit in units:
+                _write_unit(staging, unit, config, evaluation)
+            save_training_state(staging)
+        with group.failing_together():
+            if group.is_main:
+                _complete(staging, config, evaluation, token_strings, step=step, tokens_seen=tokens_seen)
+                publish(staging, target)
+    except BaseException:
+        if group.is_main:  # what is there of it would only fill the disk
+            shutil.rmtree(staging.root, ignore_errors=True)
+        raise
     if not group.is_main:
         return None
+    _delete_old(run_dir, config, newest=target)
+    return CheckpointSaved(
+        step=step,
+        path=target.root.relative_to(run_dir.root).as_posix(),
+        manifest_sha256=file_sha256(target.manifest),
+        size_bytes=sum(p.stat().st_size for p in target.root.rglob("*") if p.is_file()),
+        evaluation=evaluation.values if evaluation is not None else {},
+    )
+
+
+def _complete(
+    staging: CheckpointDir,
+    config: RunConfig,
+    evaluation: Evaluation | None,
+    token_strings: Sequence[str],
+    *,
+    step: int,
+    tokens_seen: int,
+) -> None:
+    """Write what is not of single coders, the manifest last."""
     config_text = config.model_dump_json()
     staging.config.write_text(config_text, encoding="utf-8")
     if evaluation is not None:
@@ -69,15 +102,18 @@ def save_checkpoint(
         _write_json(staging.tokens, text)
     config_sha256 = hashlib.sha256(config_text.encode()).hexdigest()
     write_manifest(staging, step=step, tokens_seen=tokens_seen, config_sha256=config_sha256)
-    publish(staging, target)
-    _delete_old(run_dir, config, newest=target)
-    return CheckpointSaved(
-        step=step,
-        path=target.root.relative_to(run_dir.root).as_posix(),
-        manifest_sha256=file_sha256(target.manifest),
-        size_bytes=sum(p.stat().st_size for p in target.root.rglob("*") if p.is_file()),
-        evaluation=evaluation.values if evaluation is not None else {},
-    )
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """safetensors has its own class for a disk that is full or does not answer."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def _write_unit(staging: CheckpointDir, unit: Unit, config: RunConfig, evaluation: Evaluation | None) -> None:
@@ -98,13 +134,18 @@ def _size_bytes(units: Sequence[Unit]) -> int:
     )
 
 
-def check_space(directory: Path, needed_bytes: int) -> None:
-    """Raise DiskFullError unless the disk of `directory` has room for a checkpoint and some more."""
-    free = shutil.disk_usage(directory).free
-    if free < needed_bytes * _SPACE_MARGIN:
+def checkpoint_bytes(units: Sequence[Unit], group: Group) -> int:
+    """About how large a checkpoint is; `units` are those that this process writes. All processes call it together."""
+    return sum(group.gather(_size_bytes(units)))
+
+
+def check_space(run_dir: RunDir, needed_bytes: float) -> None:
+    """Raise DiskFullError unless the disk of the run has that much room."""
+    free = shutil.disk_usage(run_dir.root).free
+    if free < needed_bytes:
         raise DiskFullError(
-            f"a checkpoint needs {needed_bytes * _SPACE_MARGIN / 1e6:,.0f} MB, but the disk of the run has "
-            f"{free / 1e6:,.0f} MB free: make room, or lower keep_last"
+            f"checkpoints need {needed_bytes / 1e6:,.0f} MB, but the disk of the run has {free / 1e6:,.0f} MB free: "
+            "make room, or lower keep_last"
         )
 
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from sparsify_core.events import Event, EventWriter, Metrics, Phase, Warned
 from sparsify_core.train.sinks import Sinks
@@ -15,11 +16,12 @@ _LINE_INTERVAL_S = 0.5
 class Reporter:
     """Writes to an event file, or nowhere when `writer` is None (ranks other than 0).
 
-    `step` is the last step that metrics were reported for.
+    `step` is the last step that metrics were reported for. `pulse` is the file that `beat` touches.
     """
 
-    def __init__(self, writer: EventWriter | None) -> None:
+    def __init__(self, writer: EventWriter | None, pulse: Path) -> None:
         self._writer = writer
+        self._pulse = pulse
         self._sinks = Sinks({})
         self._last_line = 0.0
         self.step = 0
@@ -33,6 +35,11 @@ class Reporter:
         self._sinks.close(failed=failed)
         if self._writer is not None:
             self._writer.close()
+
+    def beat(self) -> None:
+        """Training gets on. The first call says that it has begun."""
+        if self._writer is not None:
+            self._pulse.touch()
 
     def event(self, event: Event) -> None:
         if self._writer is not None:

@@ -63,7 +63,7 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int, sources: So
     if group.is_launched:
         die_with_parent()
     use_all_cores(group.local_world_size)
-    reporter = Reporter(_open_events(run_dir, attempt) if group.is_main else None)
+    reporter = Reporter(_open_events(run_dir, attempt) if group.is_main else None, run_dir.pulse(attempt))
     failed = True
     try:
         completed = _carry_out(config, run_dir, group, reporter, attempt, sources or Sources())

@@ -16,7 +16,7 @@ from sparsify_core.evaluation.result import Evaluation
 from sparsify_core.metrics import series_key
 from sparsify_core.model.coder import SparseCoder
 from sparsify_core.rundir import CheckpointDir, RunDir
-from sparsify_core.train.checkpoint import save_checkpoint
+from sparsify_core.train.checkpoint import check_space, checkpoint_bytes, save_checkpoint
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.placement import Placement
@@ -26,6 +26,8 @@ from sparsify_core.train.step import Batch
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.threshold import calibrate
 from sparsify_core.train.units import Unit
+
+_AHEAD = 2
 
 
 class Saver:
@@ -71,6 +73,16 @@ class Saver:
         self._run_dir = run_dir
         self._reporter = reporter
         self._stop = stop
+
+    def check_space(self) -> None:
+        """Raise DiskFullError unless there is room for two checkpoints: a new one is complete before an old one goes.
+
+        All processes call it together, before training: a run that cannot save shall not begin.
+        """
+        needed_bytes = _AHEAD * checkpoint_bytes(self._saved_units, self._group)
+        with self._group.failing_together():
+            if self._group.is_main:
+                check_space(self._run_dir, needed_bytes)
 
     def save(self, step: int, last_batch: Batch | None, *, with_evaluation: bool) -> None:
         """Write a checkpoint, with the numbers of an evaluation. All processes call it together.
@@ -131,6 +143,11 @@ class Saver:
         if self._group.is_main:
             save_numbers(checkpoint, groups, step=step, world_size=self._group.world_size)
 
+    def _should_stop(self) -> bool:
+        """Asked before every batch of an evaluation."""
+        self._reporter.beat()
+        return bool(self._stop)
+
     def _evaluate(self, step: int) -> Evaluation | None:
         """All coders' numbers, with the latents of those that this process saves; None where there is nothing to save,
         and on all processes when one of them gave up.
@@ -149,7 +166,7 @@ class Saver:
                 self._held_out,
                 lm=self._lm,
                 batch_size=sequences_per_forward(self._config),
-                should_stop=lambda: bool(self._stop),
+                should_stop=self._should_stop,
             )
         found: dict[str, dict[str, float]] = {}
         density: dict[str, dict[str, Any]] = {}

@@ -21,6 +21,7 @@ _MAY_CHANGE = {
     "adam_bits",
     "cache_activations",
     "resume",
+    "nan_policy",
     "finetune",
     "run_name",
     "save_dir",

@@ -143,6 +143,7 @@ class Trainer:
             return self._run()
 
     def _run(self) -> bool:
+        self._saver.check_space()
         self._reporter.phase("training", self._first_step)
         if self._config.finetune is None and self._first_step == 0:
             initialize_biases(self._units, self._batches(0), self._group, first_only=self._config.upstream_compat)
@@ -151,6 +152,7 @@ class Trainer:
         for step in range(self._first_step, self.num_steps):
             with self._waterfall.step(step + 1):
                 stats = self._train_step(step)
+            self._reporter.beat()
             done = step + 1
             last = done == self.num_steps
             saving = last or done % self._config.save_every == 0

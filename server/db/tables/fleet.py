@@ -34,6 +34,8 @@ class Worker(SQLModel, table=True):
     cpu_count: int = 1
     started_at: float = Field(default_factory=time.time)
     seen_at: float = Field(default_factory=time.time)
+    consumed_at: float | None = None
+    """When it last took a message from the broker, or could not be sent one."""
 
 
 class DeviceKind(StrEnum):

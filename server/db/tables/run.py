@@ -83,6 +83,8 @@ class Attempt(SQLModel, table=True):
     started_at: float = Field(default_factory=time.time)
     ended_at: float | None = None
     outcome: str = Field(default="", max_length=16)
+    reason_code: str = Field(default="", max_length=64)
+    """What ended it, unless it was complete or asked to stop."""
     resumed_step: int = 0
     """Step of the checkpoint that it went on from; 0 from the beginning."""
     event_offset: int = Field(default=0, sa_type=BigInteger)

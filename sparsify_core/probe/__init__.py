@@ -1,0 +1,1 @@
+"""`python -m sparsify_core.probe NAME`: small trials of this machine, whose process prints one JSON object."""
