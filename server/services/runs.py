@@ -1,17 +1,17 @@
-"""Create, find, list and stop runs."""
+"""Create, find and list runs; `control` has what is asked of those that are there."""
 
 import base64
 import binascii
 import json
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, or_, tuple_
 from sqlmodel import Session, col, select
 
 from server import queue
-from server.db.runs import record, request_cancel
+from server.db.runs import record
 from server.db.session import after_commit
 from server.db.tables import Run, RunEvent, RunState, Worker
 from server.errors import InvalidError, NotFoundError
@@ -30,8 +30,14 @@ class Page(NamedTuple):
     next_cursor: str | None
 
 
-def create_run(session: Session, request: RunRequest, *, settings: Settings, actor: str) -> Run:
+def create_run(
+    session: Session, request: RunRequest, *, settings: Settings, actor: str, detail: str = "", **values: Any
+) -> Run:
     """Queue a run; the workers are woken once it is committed.
+
+    Args:
+        detail: where it comes from, for its history.
+        values: further columns of its row.
 
     Raises:
         InvalidError: the model or the dataset may not be used, or is not there.
@@ -44,15 +50,21 @@ def create_run(session: Session, request: RunRequest, *, settings: Settings, act
         config=request.config.model_dump(mode="json"),
         config_version=CONFIG_VERSION,
         num_processes=request.num_processes,
+        **values,
     )
+    enqueue(session, run, settings=settings, actor=actor, detail=detail)
+    return run
+
+
+def enqueue(session: Session, run: Run, *, settings: Settings, actor: str, detail: str = "") -> None:
+    """Add a new row to the queue; the workers are woken once it is committed."""
     session.add(run)
     session.flush()
-    record(session, run.id, actor=actor, kind=RunState.QUEUED)
+    record(session, run.id, actor=actor, kind=RunState.QUEUED, detail=detail)
     note = _never_satisfiable(session, run)
     if note:
         record(session, run.id, actor="server", kind="warning", detail=note)
     after_commit(session, lambda: queue.announce(settings.redis_url, run.id, wake=True))
-    return run
 
 
 def get_run(session: Session, run_id: str) -> Run:
@@ -85,15 +97,6 @@ def list_runs(
     rows = list(session.exec(statement))
     more = len(rows) > limit
     return Page(rows[:limit], _encode(rows[limit - 1]) if more else None)
-
-
-def stop_run(session: Session, run_id: str, *, settings: Settings, actor: str) -> RunState:
-    """Ask for the end of a run; idempotent. Returns the state that it is in now. Raises NotFoundError."""
-    state = request_cancel(session, get_run(session, run_id).id, actor=actor)
-    if state is None:
-        raise NotFoundError("There is no such run.")
-    after_commit(session, lambda: queue.announce(settings.redis_url, run_id))
-    return state
 
 
 def history(session: Session, run_id: str) -> list[RunEvent]:

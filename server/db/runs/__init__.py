@@ -7,7 +7,7 @@ a run's lease does, `leases` whose devices are whose, `queue` who comes next.
 the run. A holder passes its fence with every write: no row updated means that it has lost the run and must stop.
 """
 
-from server.db.runs.apply import make_move, record, storable
+from server.db.runs.apply import make_move, record, snapshot, storable
 from server.db.runs.holder import (
     Orders,
     active,
@@ -59,6 +59,7 @@ __all__ = [
     "set_priority",
     "set_queue_paused",
     "set_supervisor",
+    "snapshot",
     "state_of",
     "storable",
     "taken",
