@@ -8,21 +8,25 @@ from server.db.tables import Intent, Run, RunState
 
 @dataclass(frozen=True)
 class Action:
-    """A button. `name` is its word in addresses, and its icon."""
+    """A button; `name` is its word in addresses."""
 
     name: str
+    icon: str
     label: str
     help: str
 
 
 _MOVES: tuple[tuple[Action, tuple[Move, ...]], ...] = (
-    (Action("resume", "Resume", "Queue it again, in the place that it had"), RESUME),
-    (Action("pause", "Pause", "Save a checkpoint, give the devices back and wait for you"), PAUSE),
-    (Action("requeue", "Requeue", "Save a checkpoint, give the devices back and queue behind the others"), REQUEUE),
-    (Action("cancel", "Cancel", "End it for good; its checkpoints stay"), CANCEL),
+    (Action("resume", "resume", "Resume", "Queue it again, in the place that it had"), RESUME),
+    (Action("pause", "pause", "Pause", "Save a checkpoint, give the devices back and wait for you"), PAUSE),
+    (
+        Action("requeue", "requeue", "Requeue", "Save a checkpoint, give the devices back and queue behind the others"),
+        REQUEUE,
+    ),
+    (Action("cancel", "cancel", "Cancel", "End it for good; its checkpoints stay"), CANCEL),
 )
-_RETRY_NOW = Action("requeue", "Retry now", "Queue it at once instead of when the wait is over")
-RETRY = Action("retry", "Retry", "Go on from the newest checkpoint, as a new run that is linked to this one")
+_RETRY_NOW = Action("requeue", "retry", "Retry now", "Queue it at once instead of when the wait is over")
+RETRY = Action("retry", "retry", "Retry", "Go on from the newest checkpoint, as a new run that is linked to this one")
 
 
 def legal_actions(run: Run, *, has_successor: bool = False) -> dict[str, Action]:

@@ -1,29 +1,48 @@
-"""What to do about a run that failed or waits to be tried again, by its reason code."""
+"""What to do about a run that failed or was paused by a fault, by its reason code."""
+
+from typing import NamedTuple
+
+from server.db.tables import Run, RunState
+
+
+class Advice(NamedTuple):
+    """`action` is the button that helps: `retry`, `clone` or `resume`."""
+
+    action: str
+    sentence: str
+
 
 ADVICE = {
-    "worker_lost": "See under Workers whether the machine is back, then retry.",
-    "killed": "Give the machine more memory or the run less: a smaller batch_size or ctx_len. Then retry.",
-    "cuda_error": "Look at the GPU with nvidia-smi and in the kernel's log, then retry, if need be on another one.",
-    "communication_error": "Check the network between the GPUs or hosts of the run, then retry.",
-    "hub_unavailable": "Check that the machine reaches huggingface.co, then retry.",
-    "crashed": "The end of the log says where it crashed. Retry goes on from the newest checkpoint.",
-    "stalled": "The end of the log says what it was doing. Retry goes on from the newest checkpoint.",
-    "gpu_out_of_memory": "Clone it with a smaller batch_size or a larger micro_acc_steps, or take more or larger GPUs.",
-    "disk_full": "Delete checkpoints or runs that nobody needs, then resume it.",
-    "hub_denied": "Accept the licence on the model's page at the Hub and give the worker a token (HF_TOKEN), then retry.",
-    "non_finite_loss": "Clone it with a smaller lr or a longer warm-up; the newest checkpoint is from before the NaN.",
-    "config_error": "Clone it and correct the value.",
-    "model_error": "Clone it and correct the model's name or revision.",
-    "data_error": "Clone it and correct the dataset, its split or its text column.",
-    "hookpoint_error": "Clone it and correct the hookpoints.",
-    "checkpoint_error": "Clone it: a fresh run does not read the damaged checkpoint.",
-    "checkpoint_missing": "Check that the data folder is the same disk for server and worker, then retry.",
-    "start_failed": "The end of the log says what is missing on the worker. Repair it, then retry.",
-    "trainer_crashed": "The end of the log says what broke. Retry goes on from the newest checkpoint.",
+    "worker_lost": Advice("retry", "See under Workers whether the machine is back, then retry."),
+    "killed": Advice(
+        "clone", "The machine most likely ran out of memory: clone it with a smaller batch_size or ctx_len."
+    ),
+    "cuda_error": Advice("retry", "Look at the GPU with nvidia-smi and in the kernel's log, then retry."),
+    "communication_error": Advice("retry", "Check the network between the GPUs or hosts of the run, then retry."),
+    "hub_unavailable": Advice("retry", "Check that the machine reaches huggingface.co, then retry."),
+    "crashed": Advice("retry", "The end of the log says where. Retry goes on from the newest checkpoint."),
+    "stalled": Advice("retry", "The end of the log says what it was doing. Retry goes on from the newest checkpoint."),
+    "gpu_out_of_memory": Advice("clone", "Clone it with a smaller batch_size, a larger micro_acc_steps or more GPUs."),
+    "disk_full": Advice("resume", "Delete checkpoints or runs that nobody needs, then resume it."),
+    "hub_denied": Advice(
+        "retry", "Accept the licence on the model's page, give the worker a token (HF_TOKEN), then retry."
+    ),
+    "non_finite_loss": Advice("clone", "Clone it with a smaller lr or a longer warm-up."),
+    "config_error": Advice("clone", "Clone it and correct the value."),
+    "model_error": Advice("clone", "Clone it and correct the model's name or revision."),
+    "data_error": Advice("clone", "Clone it and correct the dataset, its split or its text column."),
+    "hookpoint_error": Advice("clone", "Clone it and correct the hookpoints."),
+    "checkpoint_error": Advice("clone", "Clone it: a fresh run does not read the damaged checkpoint."),
+    "checkpoint_missing": Advice("retry", "Check that server and worker see the same data folder, then retry."),
+    "start_failed": Advice("retry", "The end of the log says what is missing on the worker: repair it, then retry."),
+    "trainer_crashed": Advice("retry", "The end of the log says what broke. Retry goes on from the newest checkpoint."),
 }
-_UNKNOWN = "The end of the log says more."
+_UNKNOWN = Advice("retry", "The end of the log says more.")
+_NONE = Advice("", "")
 
 
-def advice(reason_code: str) -> str:
-    """One or two sentences for a person."""
-    return ADVICE.get(reason_code, _UNKNOWN)
+def advice(run: Run) -> Advice:
+    """For a person who looks at the run."""
+    if run.state == RunState.PAUSED:
+        return ADVICE.get(run.reason_code, Advice("resume", ""))
+    return ADVICE.get(run.reason_code, _UNKNOWN) if run.state == RunState.FAILED else _NONE

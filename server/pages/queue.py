@@ -9,7 +9,7 @@ from sqlmodel import Session
 from server.auth import CurrentUser
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView, places
-from server.services import control, feeds, lineup, workers
+from server.services import control, feeds, lineup, queue_state, workers
 
 router = APIRouter(prefix="/queue")
 
@@ -20,7 +20,7 @@ def page(request: Request, user: CurrentUser, moved: str = "") -> HTMLResponse:
     with request.app.state.db.read() as session:
         context = _context(session) | {"cursor": feeds.list_cursor(session)}
     context |= {"nav": "queue", "said": _place_of(context["queued"], moved)}
-    return render(request, "queue/_moved.html" if is_partial(request) else "queue/page.html", context, user=user)
+    return render(request, "queue/_answer.html" if is_partial(request) else "queue/page.html", context, user=user)
 
 
 @router.post("/move")
@@ -33,11 +33,11 @@ def move(
 ) -> Response:
     """Put a run directly ahead of another one or behind it, whatever has moved since the page was drawn."""
     with request.app.state.db.write() as session:
-        control.move(
+        control.move_beside(
             session,
             run,
-            ahead_of=ahead_of or None,
-            behind_of=behind_of or None,
+            ahead_of or behind_of,
+            ahead=bool(ahead_of),
             settings=request.app.state.settings,
             actor=user.name,
         )
@@ -57,26 +57,24 @@ def priority(
 @router.post("/pause")
 def pause(request: Request, user: CurrentUser) -> Response:
     """Start no queued run until the queue is resumed."""
-    return _set_paused(request, paused=True)
+    with request.app.state.db.write() as session:
+        queue_state.pause_queue(session, settings=request.app.state.settings)
+    return RedirectResponse("/queue", status_code=303)
 
 
 @router.post("/resume")
 def resume(request: Request, user: CurrentUser) -> Response:
     """Let queued runs start again."""
-    return _set_paused(request, paused=False)
+    with request.app.state.db.write() as session:
+        queue_state.resume_queue(session, settings=request.app.state.settings)
+    return RedirectResponse("/queue", status_code=303)
 
 
 @router.post("/cancel")
 def cancel_all(request: Request, user: CurrentUser) -> Response:
     """Cancel every run that is not over."""
     with request.app.state.db.write() as session:
-        control.cancel_all(session, settings=request.app.state.settings, actor=user.name)
-    return RedirectResponse("/queue", status_code=303)
-
-
-def _set_paused(request: Request, *, paused: bool) -> Response:
-    with request.app.state.db.write() as session:
-        control.set_queue_paused(session, paused=paused, settings=request.app.state.settings)
+        control.cancel_runs(session, None, settings=request.app.state.settings, actor=user.name)
     return RedirectResponse("/queue", status_code=303)
 
 

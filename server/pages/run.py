@@ -19,6 +19,12 @@ from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
 
 router = APIRouter()
+REQUESTS = {
+    "cancel": control.cancel_run,
+    "pause": control.pause_run,
+    "resume": control.resume_run,
+    "requeue": control.requeue_run,
+}
 LOG_LINES = 15
 """Last lines of a failed run's log beside its reason; all of it stands further below."""
 
@@ -82,7 +88,7 @@ def series(request: Request, user: CurrentUser, run_id: str) -> JSONResponse:
 def retry(request: Request, user: CurrentUser, run_id: str) -> Response:
     """Go on from the run's newest checkpoint in a new run; asked twice, it is the same new run."""
     with request.app.state.db.write() as session:
-        successor = control.retry(session, run_id, settings=request.app.state.settings, actor=user.name)
+        successor = control.retry_run(session, run_id, settings=request.app.state.settings, actor=user.name)
     return RedirectResponse(f"/runs/{successor.id}", status_code=303)
 
 
@@ -96,20 +102,20 @@ def act(
 ) -> Response:
     """Ask something of the run, and show the state that it really is in, on the page where it was asked."""
     with request.app.state.db.write() as session:
-        control.ask(session, run_id, action, settings=request.app.state.settings, actor=user.name)
+        REQUESTS[action](session, run_id, settings=request.app.state.settings, actor=user.name)
     here = f"/runs/{run_id}/head" if is_partial(request) else f"/runs/{run_id}"
     return RedirectResponse("/queue" if back == "queue" else here, status_code=303)
 
 
 def _head(session: Session, run_id: str) -> dict[str, Any]:
     run = runs.get_run(session, run_id)
-    successor = control.successor(session, run_id)
+    successor = runs.successor(session, run_id)
     return {
         "view": RunView(run),
         "actions": legal_actions(run, has_successor=successor is not None),
         "successor": successor,
         "origin": _origin(session, run),
-        "advice": advice(run.reason_code) if run.reason_code else "",
+        "advice": advice(run),
         "log_end": logs.training_lines(run.log_tail)[-LOG_LINES:],
         "num_workers": workers.count_alive(session),
     }

@@ -114,7 +114,12 @@ class RunView:
     def eta_s(self) -> float | None:
         """Seconds that the remaining steps take at the newest throughput."""
         speed = self.mean("tokens_per_s")
-        if not self.is_active or not speed or not self.run.total_steps or not self.run.tokens_per_step:
+        if (
+            self.run.state not in (RunState.STARTING, RunState.RUNNING)
+            or not speed
+            or not self.run.total_steps
+            or not self.run.tokens_per_step
+        ):
             return None
         return (self.run.total_steps - self.run.step) * self.run.tokens_per_step / speed
 

@@ -39,9 +39,7 @@ def cancel_runs(session: Session, run_ids: Sequence[str] | None, *, settings: Se
     for run_id in run_ids:
         get_run(session, run_id)
     # In one order everywhere, so that two requests at once never wait for each other's rows.
-    ended = {
-        run_id: cancel_run(session, run_id, settings=settings, actor=actor) for run_id in sorted(set(run_ids))
-    }
+    ended = {run_id: cancel_run(session, run_id, settings=settings, actor=actor) for run_id in sorted(set(run_ids))}
     return [ended[run_id] for run_id in dict.fromkeys(run_ids)]
 
 
@@ -107,9 +105,7 @@ def clone_run(session: Session, run_id: str, *, settings: Settings, actor: str) 
     return create_run(session, request, settings=settings, actor=actor, detail=f"a copy of {run.id}", **values)
 
 
-def move_beside(
-    session: Session, run_id: str, other_id: str, *, ahead: bool, settings: Settings, actor: str
-) -> Run:
+def move_beside(session: Session, run_id: str, other_id: str, *, ahead: bool, settings: Settings, actor: str) -> Run:
     """Put a run directly ahead of another one in the queue, or behind it.
 
     Raises NotFoundError; ConflictError when one of them has no place there.

@@ -23,6 +23,9 @@ def paths(site: Site) -> dict[str, str]:
     return {
         "runs": "/runs",
         "runs-none": "/runs?q=nothing-has-this-name",
+        "queue": "/queue",
+        "run-paused": f"/runs/{ids[RunState.PAUSED]}",
+        "run-retry": f"/runs/{ids[RunState.RETRY_WAIT]}",
         "new": "/runs/new",
         "new-blank": "/runs/new?preset=blank",
         "run-running": f"/runs/{ids[RunState.RUNNING]}",
