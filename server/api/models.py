@@ -81,11 +81,16 @@ class RunList(BaseModel):
     next_cursor: str | None
 
 
-class StopOut(BaseModel):
-    """What became of a stop request: `stopping` when a worker must end the run, else the state that it is in."""
+class StateOut(Model):
+    """Where a run is after a request: `stopping` while a worker saves and ends it, else the state that it came to."""
 
     id: str
     state: RunState
+    intent: Intent
+
+
+class StateList(BaseModel):
+    items: list[StateOut]
 
 
 class SeriesOut(BaseModel):

@@ -16,7 +16,6 @@ from server.api.models import (
     RunList,
     RunOut,
     SeriesOut,
-    StopOut,
     TimingList,
     TimingOut,
 )
@@ -79,14 +78,6 @@ def _create(database: Database, settings: Settings, body: Body[RunRequest], acto
 def get_run(session: ReadSession, run_id: str) -> RunOut:
     """One run."""
     return RunOut.model_validate(runs.get_run(session, run_id))
-
-
-@router.post("/{run_id}/stop")
-def stop_run(run_id: str, user: CurrentUser, database: DatabaseDep, settings: SettingsDep) -> StopOut:
-    """Ask for the end of a run. Idempotent: the answer is the state that it is in."""
-    with database.write() as session:
-        state = runs.stop_run(session, run_id, settings=settings, actor=user.name)
-    return StopOut(id=run_id, state=state)
 
 
 @router.get("/{run_id}/metrics")

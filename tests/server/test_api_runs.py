@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
-from rows import add_attempt, add_point, add_run, claim_by
+from rows import add_attempt, add_point, add_run
 from server.db.tables import Run, RunState, Worker
 from server.settings import Settings
 
@@ -68,19 +68,6 @@ def test_the_list_filters_by_state_and_text(api: TestClient, app: FastAPI) -> No
     assert names(q="%") == ["Alpha 100%"]
     assert names(q="owner/mod") == ["beta", "Alpha 100%"]
     assert names(q="_") == []
-
-
-def test_stopping_is_idempotent_and_says_what_became_of_the_run(api: TestClient, app: FastAPI) -> None:
-    with app.state.db.write() as session:
-        queued, held, done = add_run(session), add_run(session), add_run(session, state=RunState.COMPLETED)
-        claim_by(session, held.id)
-    stop = lambda run: api.post(f"/api/v1/runs/{run.id}/stop")  # noqa: E731
-    for _ in range(2):
-        assert stop(queued).json() == {"id": queued.id, "state": "cancelled"}
-        assert stop(held).json() == {"id": held.id, "state": "stopping"}
-        assert stop(done).json() == {"id": done.id, "state": "completed"}
-    kinds = [e["kind"] for e in api.get(f"/api/v1/runs/{queued.id}/events").json()["items"]]
-    assert kinds == ["queued", "cancelled"]
 
 
 def test_a_repeated_request_makes_one_run(api: TestClient, app: FastAPI, valid: dict[str, Any]) -> None:

@@ -302,7 +302,7 @@ def test_what_sparseboard_decides_is_refused_not_ignored(
 )
 def test_ids_that_are_none_are_not_found(sqlite_api: TestClient, path: str, wrong: str) -> None:
     assert sqlite_api.get(path.format(wrong)).status_code == 404
-    assert sqlite_api.post(f"/api/v1/runs/{wrong}/stop").status_code == 404
+    assert sqlite_api.post(f"/api/v1/runs/{wrong}/cancel").status_code == 404
 
 
 @pytest.mark.parametrize(

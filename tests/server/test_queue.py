@@ -31,7 +31,7 @@ def test_queueing_a_run_wakes_the_workers_once(
         wait_until(lambda: client.llen(queue.QUEUE) == 1, timeout_s=20, what="the wake-up")
         hint = wait_until(lambda: _message(channel), timeout_s=5, what="the hint")
         assert hint == run_id.encode()
-        api.post(f"/api/v1/runs/{run_id}/stop")
+        api.post(f"/api/v1/runs/{run_id}/cancel")
         assert wait_until(lambda: _message(channel), timeout_s=5, what="the hint") == run_id.encode()
         assert client.llen(queue.QUEUE) == 1
 

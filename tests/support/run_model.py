@@ -170,9 +170,8 @@ def _claim(world: World, rules: Rules, number: int) -> World:
         return world
     after = rules.claim.after(run)
     leases = (after.attempt, world.leases[1]) if number == 0 else (world.leases[0], after.attempt)
-    world = world._replace(
-        run=after, leases=leases, outcome="", losses=min(BUDGET + 1, world.losses + rules.claim_costs)
-    )
+    losses = min(BUDGET + 1, world.losses + rules.claim_costs)
+    world = world._replace(run=after, leases=leases, outcome="", losses=losses)
     return _with(world, number, supervisor=after.attempt, is_asked=False, has_started=False)
 
 
@@ -181,10 +180,10 @@ def _supervisor(world: World, rules: Rules, number: int) -> Iterator[Step]:
     fence = worker.supervisor
     if not fence or worker.is_frozen:
         return
-    if world.run.fence != fence or world.run.state not in ACTIVE:
-        if all(move.is_fenced for _, move in rules.releases):
-            yield Step("give up", _with(world, number, supervisor=0, trainer=0), True)
-            return
+    is_fenced_out = world.run.fence != fence or world.run.state not in ACTIVE
+    if is_fenced_out and all(move.is_fenced for _, move in rules.releases):
+        yield Step("give up", _with(world, number, supervisor=0, trainer=0), True)
+        return
     if not worker.has_started:
         world = _kill(world, fence) if rules.kills_lower_fences else world
         yield Step("start", _with(world, number, trainer=fence, has_started=True), True)
