@@ -46,7 +46,7 @@ def move(
 
 @router.post("/priority")
 def priority(
-    request: Request, user: CurrentUser, run: Annotated[str, Form()], priority: Annotated[int, Form()]
+    request: Request, user: CurrentUser, run: Annotated[str, Form()], priority: Annotated[int, Form(ge=-1000, le=1000)]
 ) -> Response:
     """Change a run's priority."""
     with request.app.state.db.write() as session:
