@@ -54,13 +54,13 @@ async def create(request: Request, user: CurrentUser) -> Response:
 
 def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
     source = dict(pairs).get("cloned_from")
-    typed, body = forms.parse([pair for pair in pairs if pair[0] != "cloned_from"])
-    cloned: Run | None = None
+    typed, body = forms.parse(pairs)
+    with request.app.state.db.read() as session:
+        cloned = runs.get_run(session, source) if source else None
+    origin = {"cloned_from": cloned.id, "detail": f"a copy of {cloned.id}"} if cloned else {}
     try:
+        wanted = RunRequest.model_validate(body)
         with request.app.state.db.write() as session:
-            cloned = runs.get_run(session, source) if source else None
-            wanted = RunRequest.model_validate(body)
-            origin = {"cloned_from": cloned.id, "detail": f"a copy of {cloned.id}"} if cloned else {}
             run = runs.create_run(session, wanted, settings=request.app.state.settings, actor=user.name, **origin)
     except ValidationError as error:
         return _refused(request, user, typed, cloned, [(e["loc"], e["msg"]) for e in error.errors()])

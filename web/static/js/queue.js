@@ -76,5 +76,10 @@ document.addEventListener("keydown", (event) => {
   focused.focus();
 });
 
+document.addEventListener("htmx:after:swap", () => {
+  const { activeElement } = document;
+  if (activeElement?.disabled) rowOf(activeElement)?.focus(); // the button that moved a run to the very top
+});
+
 for (const name of ["sb-run", "sb-runs", "sb-resync"]) document.body.addEventListener(name, refresh);
 connect("runs", document.getElementById("queue").dataset.after);
