@@ -6,13 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from server import runs_command
+
 if TYPE_CHECKING:
     from server.settings import Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. What the user can put right is one sentence on stderr."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, flags = parser.parse_known_args(argv)
+    arguments.flags = flags
+    if flags and not getattr(arguments, "takes_flags", False):
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
     command: Callable[[argparse.Namespace], int] = arguments.command
     if command is _version:
         return _version(arguments)
@@ -55,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(command=_doctor)
     for command in (up, worker, migrate, login, doctor):
         command.add_argument("--data-dir", type=Path, help="folder of everything that Sparseboard keeps")
+    runs = commands.add_parser("runs", help="list, launch and control runs")
+    for command in runs_command.add_parsers(runs):
+        command.add_argument("--data-dir", type=Path, help="folder of everything that Sparseboard keeps")
+        command.set_defaults(command=_runs)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=_version)
     return parser
@@ -134,6 +144,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from server.doctor.run import doctor
 
     return doctor(_settings(arguments), with_training=arguments.train)
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    for line in runs_command.run(arguments, _settings(arguments)):
+        print(line)
+    return 0
 
 
 def _version(_arguments: argparse.Namespace) -> int:

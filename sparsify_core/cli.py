@@ -4,7 +4,6 @@ Exit codes: 0 completed, or stopped by SIGTERM with a checkpoint saved; 1 failed
 """
 
 import importlib
-import json
 import logging
 import os
 import sys
@@ -12,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from sparsify_core.config import RunConfig, iter_fields, nest
 from sparsify_core.errors import ConfigError, SparsifyError
-from sparsify_core.flags import TOKEN_REFUSED, FlagParser, explain
+from sparsify_core.flags import FlagParser, explain, load_file, merge
 from sparsify_core.rundir import RunDir
 
 _COMMANDS = {
@@ -72,7 +70,7 @@ def parse(argv: Sequence[str], base: Mapping[str, Any] | None = None) -> tuple[R
         )
     given = _build_parser().read(argv)
     file, run_dir, attempt = given.pop("config"), given.pop("run_dir"), given.pop("attempt")
-    values = _merge(_merge(dict(base or {}), _load_file(Path(file)) if file else {}), nest(given))
+    values = merge(merge(dict(base or {}), load_file(Path(file)) if file else {}), nest(given))
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
@@ -101,26 +99,3 @@ def _build_parser() -> FlagParser:
         "--attempt", default=None, type=int, metavar="N", help="number of the attempt (default: next free)"
     )
     return parser
-
-
-def _load_file(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"--config {path} cannot be read: {error.strerror}") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {path} is not valid JSON or YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"--config {path} must hold names and values, got {type(values).__name__}")
-    if values.pop("hf_token", None) is not None:  # upstream's files carry it, empty
-        raise ConfigError(TOKEN_REFUSED)
-    return values
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for name, value in over.items():
-        below = merged.get(name)
-        merged[name] = _merge(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
-    return merged

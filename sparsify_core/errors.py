@@ -50,3 +50,33 @@ class DiskFullError(SparsifyError):
     """There is not enough disk space to write what must be written."""
 
     code = "disk_full"
+
+
+class GpuMemoryError(SparsifyError):
+    """The GPU has not enough memory."""
+
+    code = "gpu_out_of_memory"
+
+
+class DeviceError(SparsifyError):
+    """The GPU or its driver reported an error: what was computed since is lost."""
+
+    code = "cuda_error"
+
+
+class CommunicationError(SparsifyError):
+    """The training processes lost touch with each other: most often because one of them died."""
+
+    code = "communication_error"
+
+
+class HubUnavailableError(SparsifyError):
+    """The Hugging Face Hub is overloaded or down."""
+
+    code = "hub_unavailable"
+
+
+class HubDeniedError(SparsifyError):
+    """The Hugging Face Hub denied access to a model or dataset."""
+
+    code = "hub_denied"

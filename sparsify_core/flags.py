@@ -1,9 +1,12 @@
 """The grammar of flags, derived from the configuration's fields; what every command shares. Torch-free."""
 
 import argparse
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
+import yaml
 from pydantic import ValidationError
 
 from sparsify_core.config import FieldSpec
@@ -123,3 +126,28 @@ def explain(error: ValidationError) -> str:
         else:
             lines.append(f"{name}: {message[:1].lower()}{message[1:]}, got {item['input']!r}")
     return "\n       ".join(lines)
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """A configuration in JSON or YAML. Raises ConfigError when it is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"--config {path} cannot be read: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path} is not valid JSON or YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {path} must hold names and values, got {type(values).__name__}")
+    if values.pop("hf_token", None) is not None:  # upstream's files carry it, empty
+        raise ConfigError(TOKEN_REFUSED)
+    return values
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, level by level."""
+    merged = dict(base)
+    for name, value in over.items():
+        below = merged.get(name)
+        merged[name] = merge(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged

@@ -17,7 +17,7 @@ from server.settings import Settings
 from worker.claims import Claimer
 from worker.devices import inventory, num_cores
 from worker.hints import Hints
-from worker.orphans import kill_orphans
+from worker.orphans import kill_orphans, lift_quarantines
 from worker.processes import boot_id
 from worker.reaper import Reaper
 
@@ -68,6 +68,7 @@ class HostWorker:
         self._probe()
         with self._lock:
             self._report()
+            lift_quarantines(self._database, self._worker_id)
             reaped = self._reaper.reap()
         for run_id, state in reaped:
             logger.warning("run %s: %s", run_id, "waits to be tried again" if state == RunState.RETRY_WAIT else state)

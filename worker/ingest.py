@@ -102,6 +102,9 @@ class _Batch:
         return self.session.exec(newer).one()
 
     def _start(self, event: events.AttemptStarted) -> None:
+        if event.resumed_step:
+            detail = f"from the checkpoint of step {event.resumed_step}"
+            record(self.session, self.run_id, actor="trainer", kind="resumed", detail=detail)
         mine = update(Attempt).where(col(Attempt.run_id) == self.run_id, col(Attempt.attempt) == self.attempt)
         self.session.execute(mine.values(resumed_step=event.resumed_step))
         for table in (MetricPoint, StepTiming):

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.db.runs import active
+from server.db.runs import active, quarantine
 from server.db.session import Database
 from server.db.tables import AttemptNode, RunState
 from server.settings import Settings
 from worker import processes
 from worker.ending import conclude
+from worker.orphans import UNKILLABLE
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,13 @@ class Reaper:
     def _take_away(self, run_id: str, node: AttemptNode) -> RunState | None:
         logger.warning("the supervisor of run %s, attempt %d, node %d, is gone", run_id, node.attempt, node.node)
         if node.host == self._host:
-            processes.kill_run(run_id, up_to_fence=node.attempt)
+            self._kill(run_id, node)
         return conclude(
             self._database, self._settings, run_id, node.attempt, actor="reaper", returncode=None, takes_away=True
         )
+
+    def _kill(self, run_id: str, node: AttemptNode) -> None:
+        processes.kill_run(run_id, up_to_fence=node.attempt)
+        if any(entry.fence <= node.attempt for entry in processes.run_processes(run_id)):
+            with self._database.write() as session:
+                quarantine(session, run_id, node.attempt, node=node.node, actor="reaper", reason=UNKILLABLE)

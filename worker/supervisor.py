@@ -18,7 +18,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from server.db.runs import Orders, drain, heartbeat, orders, set_supervisor
+from server.db.runs import Orders, drain, heartbeat, orders, quarantine, set_supervisor
 from server.db.session import Database
 from server.db.tables import AttemptNode, Intent, Run, RunState
 from server.settings import Settings, get_settings
@@ -27,6 +27,8 @@ from worker import processes
 from worker.ending import conclude, start_failure
 from worker.hints import Hints
 from worker.ingest import ingest, prune_checkpoints
+from worker.inherit import inherit_checkpoints
+from worker.orphans import UNKILLABLE
 from worker.trainer import Trainer, trainer_config
 from worker.watchdog import Watchdog
 
@@ -43,6 +45,8 @@ CANCEL_GRACE_S = 6.0
 """The same for a cancelled one: cancelling takes at most ten seconds."""
 DRAIN_GRACE_S = 20.0
 """The same when the host stops."""
+KILL_GRACE_S = 30.0
+"""How long a killed process may hang in the kernel before its devices are quarantined."""
 _CONCLUDE_FOR_S = 600.0
 
 T = TypeVar("T")
@@ -84,7 +88,9 @@ class Supervisor:
             try:
                 self._watch(trainer)
             finally:
-                trainer.kill()  # also strays of a torchrun that ended by itself
+                is_gone = trainer.kill()  # also strays of a torchrun that ended by itself
+            if not (is_gone or self._insist(trainer)):
+                self._persistently(self._quarantine)
             return self._conclude(trainer.returncode)
         except LostLeaseError as error:
             logger.error("gave up attempt %d of run %s: %s", self._fence, self._run_id, error)
@@ -96,6 +102,7 @@ class Supervisor:
         processes.kill_run(self._run_id, up_to_fence=self._fence - 1)
         try:
             self._write_config(run)
+            inherit_checkpoints(self._database, self._settings, run)
             return Trainer(
                 self._run_dir,
                 fence=self._fence,
@@ -152,6 +159,20 @@ class Supervisor:
             logger.error("%s", complaint)
             self._cause = AttemptFinished(outcome="failed", reason_code="stalled", message=complaint)
             trainer.kill()
+
+    def _insist(self, trainer: Trainer) -> bool:
+        """Kill again what has survived, as long as `KILL_GRACE_S`. Returns whether all are gone."""
+        deadline = time.monotonic() + KILL_GRACE_S
+        while time.monotonic() < deadline:
+            self._look()  # the lease lasts no longer than the wait would
+            if trainer.kill():
+                return True
+            time.sleep(POLL_S)
+        return False
+
+    def _quarantine(self) -> None:
+        with self._database.write() as session:
+            quarantine(session, self._run_id, self._fence, actor="supervisor", reason=UNKILLABLE)
 
     def _grace_s(self) -> float:
         if self._orders.intent == Intent.CANCEL:

@@ -1,5 +1,6 @@
 """The training processes of one attempt: torchrun and its ranks, started and stopped as one tree."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -126,11 +127,21 @@ class Trainer:
             self._asked_at is not None and self._process.poll() is None and time.monotonic() - self._asked_at > grace_s
         )
 
-    def kill(self) -> None:
-        """End every process of the tree now, also ranks whose torchrun is gone already."""
+    def kill(self) -> bool:
+        """End every process of the tree now, also ranks whose torchrun is gone already.
+
+        Returns whether all are gone; one that hangs in the kernel is not, and may be killed again.
+        """
         family = processes.descendants(self._process.pid) if self._process.poll() is None else []
         self._process.kill()
-        self._process.wait()  # before psutil waits for it and takes the exit status
-        processes.kill(process for process in family if process.pid != self._process.pid)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=3)  # before psutil waits for it and takes the exit status
+        survivors = processes.kill(process for process in family if process.pid != self._process.pid)
         processes.kill_run(self._run_id, up_to_fence=self._fence)
+        if survivors or self._process.poll() is None or self._has_strays():
+            return False
         self._log.finish()
+        return True
+
+    def _has_strays(self) -> bool:
+        return any(entry.fence <= self._fence for entry in processes.run_processes(self._run_id))

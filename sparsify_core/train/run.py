@@ -1,6 +1,5 @@
 """One attempt at a run: set the process up, load, train, and account for how it ended."""
 
-import errno
 import importlib.metadata
 import logging
 from collections.abc import Callable
@@ -21,11 +20,12 @@ from sparsify_core.data.exclude import excluded_tokens
 from sparsify_core.data.rows import check_vocabulary
 from sparsify_core.data.sequences import Sequences, load_sequences
 from sparsify_core.data.tokenize import load_tokenizer
-from sparsify_core.errors import ConfigError, DataError, DiskFullError, ModelError, SparsifyError
+from sparsify_core.errors import ConfigError, DataError, ModelError, SparsifyError
 from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, TrainingPlanned
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.adam import resolve_bits
 from sparsify_core.train.cached import Caching
+from sparsify_core.train.causes import as_failure
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.finetune import start_from
@@ -57,7 +57,7 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int, sources: So
     Args:
         sources: of model and data; None: those that the configuration names.
 
-    Raises whatever ended it, after `AttemptFinished(outcome="failed")` was written; a full disk as DiskFullError.
+    Raises what ended it (`causes.as_failure`), after `AttemptFinished(outcome="failed")` was written.
     """
     group = Group(config)
     if group.is_launched:
@@ -70,7 +70,7 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int, sources: So
         failed = False
         reporter.event(AttemptFinished(step=reporter.step, outcome="completed" if completed else "stopped"))
     except BaseException as error:
-        failure = _as_failure(error)
+        failure = as_failure(error)
         reporter.event(_failed_event(failure).model_copy(update={"step": reporter.step}))
         if failure is error:
             raise
@@ -202,20 +202,6 @@ def _open_events(run_dir: RunDir, attempt: int) -> EventWriter:
         raise ConfigError(f"attempt {attempt} of {run_dir.root} was already made: give the next number") from error
     except OSError as error:
         raise ConfigError(f"the run folder {run_dir.root} cannot be written: {error.strerror}") from error
-
-
-def _as_failure(error: BaseException) -> BaseException:
-    """The error to report: a full disk gets its own class wherever it was noticed."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError("the disk is full: make room and start the run again")
-    if isinstance(error, torch.OutOfMemoryError):
-        return ModelError(
-            "the GPU has not enough memory: lower batch_size, expansion_factor or the number of hookpoints"
-        )
-    if type(error).__name__ in ("BackendCompilerFailed", "InductorError"):  # torch._dynamo.exc moves them about
-        first_line = str(error).strip().splitlines()[0]
-        return ModelError(f"the model's layers cannot be compiled ({first_line}): set compile_model off")
-    return error
 
 
 def _failed_event(error: BaseException) -> AttemptFinished:

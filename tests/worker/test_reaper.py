@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from rows import claimed_run
-from server.db.runs import heartbeat, request_cancel, set_supervisor
+from rows import add_run, claim_by, claimed_run
+from server.db.runs import heartbeat, quarantine, request_cancel, set_supervisor, taken
 from server.db.session import Database
 from server.db.tables import Run, RunState
 from server.settings import Settings
@@ -14,7 +14,7 @@ from services import python
 from sparsify_core import events
 from worker import processes
 from worker.claims import Claimer
-from worker.orphans import kill_orphans
+from worker.orphans import kill_orphans, lift_quarantines
 from worker.reaper import LEASE_S, Reaper
 
 
@@ -89,6 +89,30 @@ def test_a_dead_supervisor_of_this_host_is_noticed_at_once(
     assert rank.wait(timeout=5) is not None
     with database.read() as session:
         assert session.get_one(Run, run_id).step == 7  # what the dead one had not read any more
+
+
+def test_a_run_of_an_earlier_boot_is_lost_at_once(database: Database, settings: Settings, clock: Clock) -> None:
+    with database.write() as session:
+        rebooted, elsewhere = add_run(session).id, add_run(session).id
+        assert claim_by(session, rebooted, boot_id="before") == 1
+        assert claim_by(session, elsewhere, "other", host="elsewhere", boot_id="before") == 1
+    assert Reaper(database, settings, host="host", clock=clock).reap() == [(rebooted, RunState.RETRY_WAIT)]
+
+
+def test_a_device_is_given_back_when_its_last_process_is_gone(database: Database) -> None:
+    run_id, fence = claimed_run(database)
+    with database.write() as session:
+        quarantine(session, run_id, fence, actor="supervisor", reason="hangs")
+    process = sleeper(run_id, fence)
+    try:
+        assert lift_quarantines(database, "w") == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert lift_quarantines(database, "another") == 0
+    assert lift_quarantines(database, "w") == 1
+    with database.read() as session:
+        assert taken(session, "w") == set()
 
 
 def test_only_outdated_processes_of_known_runs_are_orphans(database: Database) -> None:

@@ -56,7 +56,7 @@ def make_move(
     if after.state in TERMINAL:
         values.setdefault("finished_at", time.time())
     if after.state == RunState.QUEUED:
-        values |= {"queued_at": time.time(), "not_before": None, "started_at": None}
+        values |= {"queued_at": time.time(), "not_before": None, "started_at": None, "message": "", "log_tail": ""}
     guarded = update(Run).where(
         col(Run.id) == run_id,
         col(Run.state) == before.state,
