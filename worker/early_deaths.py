@@ -31,6 +31,7 @@ def pause_if_runs_die_early(session: Session) -> bool:
         .where(col(AttemptNode.node) == 0, col(Attempt.ended_at).is_not(None), Attempt.started_at > queue.since)
         .order_by(col(Attempt.ended_at).desc())
         .limit(MAX_EARLY_DEATHS)
+        .execution_options(populate_existing=True)  # the caller may have read these rows before it ended the attempt
     )
     last = list(session.exec(ended))
     runs = {run.id for _, run, _ in last}

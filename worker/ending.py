@@ -148,7 +148,7 @@ def conclude(
         returncode=returncode,
         error=error_message(run_dir, fence),
         killed_by=killed_by(log),
-        is_disk_full=shutil.disk_usage(settings.data_dir).free < _FULL_BYTES,
+        is_disk_full=_is_disk_full(run_dir.root if run_dir.root.is_dir() else settings.data_dir),
     )
     with database.write() as session:
         run = session.get(Run, run_id, with_for_update=True)
@@ -183,6 +183,10 @@ def conclude(
         if released:
             pause_if_runs_die_early(session)
     return ending.to if released else None
+
+
+def _is_disk_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < _FULL_BYTES
 
 
 def start_failure(error: OSError) -> AttemptFinished:

@@ -138,10 +138,10 @@ class Trainer:
             self._process.wait(timeout=3)  # before psutil waits for it and takes the exit status
         survivors = processes.kill(process for process in family if process.pid != self._process.pid)
         processes.kill_run(self._run_id, up_to_fence=self._fence)
-        if survivors or self._process.poll() is None or self._has_strays():
-            return False
-        self._log.finish()
-        return True
+        is_gone = not survivors and self._process.poll() is not None and not self._has_strays()
+        if is_gone:
+            self._log.finish()
+        return is_gone
 
     def _has_strays(self) -> bool:
         return any(entry.fence <= self._fence for entry in processes.run_processes(self._run_id))

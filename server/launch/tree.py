@@ -17,6 +17,7 @@ from server.launch.broker import EmbeddedBroker
 from server.launch.child import Child
 from server.launch.drain import drain
 from server.launch.errors import LaunchError
+from server.launch.pushes import end_pushes
 from server.launch.stop import StopRequest
 from server.settings import Settings
 
@@ -70,7 +71,7 @@ class Tree:
         return [child.name for child in self.children if child.look_after()]
 
     def stop(self, stop: StopRequest, say: Callable[[str], None]) -> None:
-        """The worker first, so that nothing is claimed any more; then training; then the rest."""
+        """The worker first, so that nothing is claimed any more; then training; then the rest, uploads at last."""
         if self._worker:
             self._worker.stop()
             drain(self._settings, say, stop.is_impatient)
@@ -78,6 +79,7 @@ class Tree:
             child.ask_to_stop()
         for child in reversed(self.children):
             child.stop()
+        end_pushes(self._settings)
         if self._broker:
             self._broker.clean_up()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from safetensors.numpy import load, load_file
+from sqlmodel import select
 
 from clients import listening, serve
 from hub_stand_in import TOKEN, StandIn
@@ -20,6 +22,7 @@ from rows import CODER, add_checkpoint, add_run
 from server.app import create_app
 from server.db.session import Database
 from server.db.tables import Checkpoint, HubPush
+from server.launch.pushes import end_pushes
 from server.services import hub
 from server.services.card import model_card
 from server.settings import Settings
@@ -229,3 +232,36 @@ def test_the_card_has_a_row_per_coder_and_explains_each_metric() -> None:
     assert "| `h.0` | 0.25 | 0.5 |\n| `h.1` |  | 1.5 |\n" in card
     assert card.count("Excluded positions keep") == 1
     assert "`kl.v1`" in card
+
+
+def test_an_upload_that_hangs_ends_with_sparseboard(
+    sqlite_settings: Settings,
+    sqlite_app: FastAPI,
+    sqlite_api: TestClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with sqlite_app.state.db.write() as session:
+            checkpoint = add_checkpoint(session, sqlite_settings, add_run(session))
+            hub.start_push(
+                session,
+                checkpoint.id,
+                settings=sqlite_settings.model_copy(update={"hf_endpoint": endpoint}),
+                repo_id="tester/sae",
+                token=SecretStr(TOKEN),
+                actor="user",
+            )
+
+        def pid() -> int:
+            with sqlite_app.state.db.read() as session:
+                return session.exec(select(HubPush.pid)).one()
+
+        process = psutil.Process(wait_until(pid, timeout_s=60, what="the upload to begin"))
+        end_pushes(sqlite_settings)
+        wait_until(lambda: not process.is_running(), timeout_s=10, what="the upload to be gone")
+        with sqlite_app.state.db.read() as session:
+            push = session.exec(select(HubPush)).one()
+    assert (push.state, push.message) == ("failed", "The upload was interrupted: push again.")

@@ -1,4 +1,4 @@
-"""The Hub's calls that a push makes, over HTTP, with the Hub's own rules: tokens, privacy, sha256 of large files."""
+"""The Hub's calls that we make, over HTTP, with the Hub's own rules: tokens, privacy, sha256 of large files."""
 
 import base64
 import hashlib
@@ -25,6 +25,7 @@ class StandIn:
     def app(self) -> FastAPI:
         app = FastAPI()
         app.middleware("http")(self._check)
+        app.get("/api/whoami-v2")(lambda: {"type": "user", "name": "tester"})
         app.post("/api/repos/create")(self._create)
         app.get("/api/models/{owner}/{name}")(self._info)
         app.post("/api/validate-yaml")(lambda: {"errors": [], "warnings": []})

@@ -49,7 +49,8 @@ def end_attempt(database: Database, run_id: str, reason_code: str = "trainer_cra
     with database.write() as session:
         fence = claim_by(session, run_id)
         assert fence is not None
-        session.get_one(Attempt, (run_id, fence)).started_at = time.time() - lived_s
+        attempt = session.get_one(Attempt, (run_id, fence))
+        attempt.started_at = time.time() - lived_s
         session.flush()
         assert release(
             session, run_id, fence, to, actor="supervisor", outcome="failed", reason_code=reason_code, message="why"
