@@ -17,6 +17,7 @@ from benchmarks.tables import Table, table
 from benchmarks.timing import time_calls
 
 OPERATIONS = [
+    "activated_gemm",
     "moments",
     "encode_gemm",
     "maxima",
@@ -24,9 +25,11 @@ OPERATIONS = [
     "groupmax",
     "batchtopk",
     "decode",
+    "decode_nested",
     "by_latent",
     "sparse_grads",
     "keep",
+    "masked_gemm",
     "dead_error",
     "token_loss",
     "update",

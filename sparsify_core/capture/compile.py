@@ -1,7 +1,8 @@
 """Compile the language model's layers, piece by piece: as large as hookpoints allow.
 
 What is compiled is a module's forward; hooks run around it, outside. So a layer is compiled whole unless a hookpoint
-lies inside it; then its parts are. Layers of one kind share their compiled code, which keeps the wait short.
+lies inside it; then its parts are. Layers of one kind share their compiled code, which keeps the wait short. Within
+them, MLPs are exchanged for a kernel where there is one.
 """
 
 from collections.abc import Collection, Iterator
@@ -12,6 +13,7 @@ from torch import nn
 
 from sparsify_core.capture.forwards import exchanged_forwards
 from sparsify_core.capture.hookpoints import layer_list
+from sparsify_core.capture.mlp import fused_mlps
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import HookpointError
 
@@ -30,7 +32,10 @@ def compiled_layers(
             prefix, num_layers = layer_list(model)
             for layer in range(num_layers):
                 compiled += _largest_pieces(model, f"{prefix}.{layer}", hookpoints)
-    with exchanged_forwards({module: torch.compile(module.forward, dynamic=False) for module in compiled}):
+    with (
+        exchanged_forwards(fused_mlps(compiled)),
+        exchanged_forwards({module: torch.compile(module.forward, dynamic=False) for module in compiled}),
+    ):
         yield
 
 

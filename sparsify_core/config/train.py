@@ -118,7 +118,8 @@ class TrainConfig(Config):
     on a CPU. Weights, sums and evaluation are float32."""
 
     compile_model: Literal["auto", "on", "off"] = option("auto", "Compute")
-    """Compile the language model's layers (torch.compile), which takes a while at the start; auto does it on CUDA."""
+    """Compile the language model's layers (torch.compile) and fuse its MLPs by a kernel, where there is one. That takes
+    a while at the start; auto does it on CUDA."""
 
     cache_activations: str | None = option(None, "Compute", min_length=1, max_length=4096)
     """Folder of activations on disk: those that fit are read instead of running the language model, missing ones are

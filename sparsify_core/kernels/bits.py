@@ -38,39 +38,56 @@ def relu_bits(bits, BITS: tl.constexpr):
 
 
 @triton.jit
-def kth_largest(bits, k, BITS: tl.constexpr):
-    """The largest t of which at least k of the int32 `bits` are >= t: the k-th largest, if k of them are >= 0."""
+def count_above(pieces, bound):
+    """How many of the numbers in a tuple of equally long tensors are > `bound`."""
+    above = (pieces[0] > bound).to(tl.int32)
+    for i in tl.static_range(1, len(pieces)):
+        above += (pieces[i] > bound).to(tl.int32)
+    return tl.sum(above, axis=0)
+
+
+@triton.jit
+def kth_largest(pieces, k, BITS: tl.constexpr):
+    """The largest t of which at least k of the int32 bits are >= t: the k-th largest, if k of them are >= 0.
+
+    `pieces` is a tuple of equally long tensors of bits: together they may have a length that is no power of two.
+    """
     # It is mostly within a few octaves of the largest: a window of two, doubled until it holds the answer, saves a
     # third of the counts that halving the whole range takes.
-    high = tl.max(bits, axis=0)
+    largest = pieces[0]
+    for i in tl.static_range(1, len(pieces)):
+        largest = tl.maximum(largest, pieces[i])
+    high = tl.max(largest, axis=0)
     window = 1 << (BITS - 7)
     low = tl.maximum(high - window, 0)
-    while (low > 0) & (tl.sum((bits >= low).to(tl.int32), axis=0) < k):
+    while (low > 0) & (count_above(pieces, low - 1) < k):
         high = low - 1
         window = tl.minimum(window, 1 << (BITS - 2)) * 2
         low = tl.maximum(high - window, 0)
     while low < high:
         middle = high - (high - low) // 2
-        reached = tl.sum((bits >= middle).to(tl.int32), axis=0) >= k
+        reached = count_above(pieces, middle - 1) >= k
         low = tl.where(reached, middle, low)
         high = tl.where(reached, high, middle - 1)
     return low
 
 
 @triton.jit
-def take_largest(bits, k, BITS: tl.constexpr):
-    """Which k of `bits` are the largest, ties by lowest position."""
-    threshold = kth_largest(bits, k, BITS)
-    taken = bits >= threshold
-    if tl.sum(taken.to(tl.int32), axis=0) > k:  # not all of the smallest ones that are equal
-        above = bits > threshold
-        tied = bits == threshold
-        tie_rank = tl.cumsum(tied.to(tl.int32), axis=0)
-        taken = above | (tied & (tie_rank <= k - tl.sum(above.to(tl.int32), axis=0)))
-    return taken
-
-
-@triton.jit
-def rank_of(taken):
-    """The number of taken ones before each position."""
-    return tl.cumsum(taken.to(tl.int32), axis=0) - 1
+def place_largest(pieces, threshold, k):
+    """Which k of the bits in `pieces` are the largest, ties by lowest position, `threshold` being the k-th largest; and
+    how many of them stand before each, as tuples like `pieces`, of fewer than 65,536 numbers together.
+    """
+    missing = k - count_above(pieces, threshold)
+    taken = ()
+    ranks = ()
+    before = 0
+    for i in tl.static_range(len(pieces)):
+        above = pieces[i] > threshold
+        tied = pieces[i] == threshold
+        both = above.to(tl.int32) | (tied.to(tl.int32) << 16)  # one scan for two counts
+        counts = before + tl.cumsum(both, axis=0)
+        tie_rank = (counts >> 16) & 0xFFFF
+        taken += (above | (tied & (tie_rank <= missing)),)
+        ranks += ((counts & 0xFFFF) + tl.minimum(tie_rank, missing) - 1,)
+        before += tl.sum(both, axis=0)
+    return taken, ranks

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from sparsify_core.kernels import dispatch
 from sparsify_core.kernels.keep import keep_largest
+from sparsify_core.kernels.masked_gemm import multiply_masked
 
 _MULTIPLE = 256
 """Products run several times as fast when the width is a multiple of 64. Of this one there are fewer shapes, for each
@@ -30,7 +32,7 @@ class _DeadError(torch.autograd.Function):
         acts_NC = keep_largest(pre_NC, k, columns, out=pre_NC)
         error_NE = (acts_NC @ W_dec_CE).sub_(residual_NE)
         ctx.save_for_backward(x_ND, W_enc_MD, W_enc_CD, W_dec_CE, acts_NC, error_NE, dead_C)
-        return error_NE.square().sum(dtype=torch.float32)
+        return torch.linalg.vector_norm(error_NE, dtype=torch.float32).square()
 
     @staticmethod
     @once_differentiable
@@ -41,8 +43,7 @@ class _DeadError(torch.autograd.Function):
         to_W_dec = _spread(_multiply(acts_NC.T, error_NE), dead_C, num_latents, factor)
         if not needs_W_enc:
             return (*[None] * 4, to_W_dec, *[None] * 5)
-        to_acts_NC = torch.ops.aten.threshold_backward(error_NE @ W_dec_CE.T, acts_NC, 0)
-        to_bias_C = to_acts_NC.sum(0, dtype=torch.float32)
+        to_acts_NC, to_bias_C = _multiply_masked(error_NE, W_dec_CE, acts_NC)
         return (
             None,
             -factor * (to_bias_C @ W_enc_CD.float()) if needs_centre else None,
@@ -82,6 +83,15 @@ def _multiply(left: Tensor, right: Tensor) -> Tensor:
     if left.is_cuda:
         return torch.mm(left, right, out_dtype=torch.float32)
     return left.float() @ right.float()
+
+
+def _multiply_masked(error_NE: Tensor, W_dec_CE: Tensor, acts_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of the activations, 0 where the latent is not kept, and its sums over the tokens, float32."""
+    tokens, width = error_NE.shape
+    if dispatch.choose_dead_gradient(error_NE.device, tokens=tokens, width=width).is_kernel:
+        return multiply_masked(error_NE, W_dec_CE, acts_NC)
+    to_acts_NC = torch.ops.aten.threshold_backward(error_NE @ W_dec_CE.T, acts_NC, 0)
+    return to_acts_NC, to_acts_NC.sum(0, dtype=torch.float32)
 
 
 def _spread(rows: Tensor, dead_C: Tensor, num_latents: int, factor: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ from torch import Tensor
 from sparsify_core.kernels import tuning
 
 _FLOATS = (torch.bfloat16, torch.float32)
-_UNROLL = 8
+UNROLL = 8
 """Rows under way at once. They are independent, and one row's latency is long against its sum."""
 
 
 @triton.jit
-def _add_row(
+def add_row(
     head, tail, entry, acts_ptr, indices_ptr, table_ptr, E: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr
 ):
     row_ptr = table_ptr + tl.load(indices_ptr + entry).to(tl.int64) * E
@@ -63,9 +63,9 @@ def _decode(
     unrolled = stop - (stop - start) % UNROLL
     for first in range(start, unrolled, UNROLL):
         for offset in tl.static_range(UNROLL):
-            head, tail = _add_row(head, tail, first + offset, acts_ptr, indices_ptr, table_ptr, E, HEAD, TAIL)
+            head, tail = add_row(head, tail, first + offset, acts_ptr, indices_ptr, table_ptr, E, HEAD, TAIL)
     for entry in range(unrolled, stop):
-        head, tail = _add_row(head, tail, entry, acts_ptr, indices_ptr, table_ptr, E, HEAD, TAIL)
+        head, tail = add_row(head, tail, entry, acts_ptr, indices_ptr, table_ptr, E, HEAD, TAIL)
     if RESIDUAL:
         head = tl.load(target_ptr + token * E + head_lanes).to(tl.float32) - head
         tail = tl.load(target_ptr + token * E + tail_lanes, mask=tail_lanes < E, other=0).to(tl.float32) - tail
@@ -138,15 +138,9 @@ def _launch(
     dtype: torch.dtype,
     offsets: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
+    check_decoder(acts, indices, W_dec_ME, b_dec_E, target_NE, offsets)
     tokens = len(acts) if offsets is None else len(offsets) - 1
     width = W_dec_ME.shape[1]
-    _check(acts, indices, offsets)
-    expected = [("W_dec", W_dec_ME, (W_dec_ME.shape[0], width)), ("b_dec", b_dec_E, (width,))]
-    if target_NE is not None:
-        expected.append(("target", target_NE, (tokens, width)))
-    for name, tensor, shape in expected:
-        if tensor.shape != shape or tensor.dtype not in _FLOATS or not tensor.is_contiguous():
-            raise ValueError(f"need a contiguous bf16 or fp32 {name} {shape}, got {tensor.dtype} {tuple(tensor.shape)}")
     out = torch.empty(tokens, width, dtype=dtype, device=acts.device)
     square = torch.empty(tokens, dtype=torch.float32, device=acts.device)
     head = 1 << (width.bit_length() - 1)
@@ -165,7 +159,7 @@ def _launch(
             E=width,
             HEAD=head,
             TAIL=triton.next_power_of_2(max(1, width - head)),
-            UNROLL=_UNROLL,
+            UNROLL=UNROLL,
             LIST=offsets is not None,
             RESIDUAL=target_NE is not None,
             **launch,
@@ -182,8 +176,31 @@ def launches(tokens: int, entries: int, shape: Sequence[int], dtype: torch.dtype
     latents, width = shape
     per_token = tuning.round_up(triton.cdiv(entries, max(tokens, 1)))
     key = f"decode N {tuning.round_up(tokens)} K {per_token} M {latents} E {width} {dtype}"
-    default = min(8, max(1, (1 << (width.bit_length() - 1)) // 1024))
-    return tuning.Space(key, [{"num_warps": number} for number in dict.fromkeys([default, 1, 2, 4, 8])])
+    return tuning.Space(key, [{"num_warps": number} for number in dict.fromkeys([num_warps(width), 1, 2, 4, 8])])
+
+
+def num_warps(width: int) -> int:
+    """Of a program that holds one row: as few as hold it, for sums across warps cost barriers."""
+    return min(8, max(1, (1 << (width.bit_length() - 1)) // 1024))
+
+
+def check_decoder(
+    acts: Tensor,
+    indices: Tensor,
+    W_dec_ME: Tensor,
+    b_dec_E: Tensor,
+    target_NE: Tensor | None,
+    offsets: Tensor | None,
+) -> None:
+    """Raise ValueError for what `decode` and its relatives cannot read."""
+    _check(acts, indices, offsets)
+    tokens, width = len(acts) if offsets is None else len(offsets) - 1, W_dec_ME.shape[1]
+    expected = [("W_dec", W_dec_ME, (W_dec_ME.shape[0], width)), ("b_dec", b_dec_E, (width,))]
+    if target_NE is not None:
+        expected.append(("target", target_NE, (tokens, width)))
+    for name, tensor, shape in expected:
+        if tensor.shape != shape or tensor.dtype not in _FLOATS or not tensor.is_contiguous():
+            raise ValueError(f"need a contiguous bf16 or fp32 {name} {shape}, got {tensor.dtype} {tuple(tensor.shape)}")
 
 
 def _check(acts: Tensor, indices: Tensor, offsets: Tensor | None) -> None:

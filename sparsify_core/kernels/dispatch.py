@@ -26,8 +26,9 @@ MAX_DEAD = 16384
 """What one program of keep holds: the dead latents of a token."""
 
 _FUSED_ON = (9, 10)
-"""Major versions of devices that move tensors by themselves and have the shared memory for encode_gemm's tiles."""
-_FUSED_MULTIPLE = 8
+"""Major versions of devices that move tensors by themselves and have the shared memory for the tiles of encode_gemm,
+activated_gemm and masked_gemm."""
+FUSED_MULTIPLE = 8
 """A row must be a multiple of 16 bytes for that, 8 bfloat16 numbers."""
 
 
@@ -78,18 +79,51 @@ def _choose_by_device(device: torch.device, kernels: str) -> Choice:
 
 def choose_encoder(device: torch.device, *, tokens: int, latents: int, width: int) -> Choice:
     """What computes the pre-activations and the maxima of their groups."""
-    library = "library product, maxima"
-    for size, name in ((width, "inputs"), (latents, "latents")):
-        if size % _FUSED_MULTIPLE:
-            return Choice(False, library, f"{size:,} {name} are no multiple of {_FUSED_MULTIPLE}")
+    sizes = {"inputs": width, "latents": latents}
+    return _choose_product(device, "encode_gemm", "library product, maxima", tokens, sizes)
+
+
+def choose_dead_gradient(device: torch.device, *, tokens: int, width: int) -> Choice:
+    """What computes the gradient of the activations of dead latents, whose number is padded to a multiple that fits."""
+    return _choose_product(device, "masked_gemm", "library product, mask", tokens, {"outputs": width})
+
+
+def _choose_product(device: torch.device, kernel: str, library: str, tokens: int, sizes: dict[str, int]) -> Choice:
+    """`sizes`: the lengths of the rows that are moved."""
+    for name, size in sizes.items():
+        if size % FUSED_MULTIPLE:
+            return Choice(False, library, f"{size:,} {name} are no multiple of {FUSED_MULTIPLE}")
     if not tokens:
         return Choice(False, library, "there are no tokens")
     if device.type != "cuda":
         return Choice(False, library, f"the device is {device.type}, not cuda")
+    return _choose_by_capability(device, kernel, library)
+
+
+def choose_mlp(device: torch.device, dtype: torch.dtype, *, width: int, features: int) -> Choice:
+    """What computes the first half of a language model's MLP, where its layers are compiled.
+
+    Args:
+        width: of the activations that the MLP reads.
+        features: activations between its two halves.
+    """
+    compiled = "compiled layer"
+    for size, name in ((width, "inputs"), (features, "features")):
+        if size % FUSED_MULTIPLE:
+            return Choice(False, compiled, f"{size:,} {name} are no multiple of {FUSED_MULTIPLE}")
+    if dtype not in (torch.bfloat16, torch.float16):
+        return Choice(False, compiled, f"the language model is in {str(dtype).removeprefix('torch.')}")
+    by_device = _choose_by_device(device, "activated_gemm")
+    if not by_device.is_kernel:
+        return Choice(False, compiled, by_device.why)
+    return _choose_by_capability(device, "activated_gemm", compiled)
+
+
+def _choose_by_capability(device: torch.device, kernel: str, otherwise: str) -> Choice:
     major, minor = torch.cuda.get_device_capability(device)
     if major not in _FUSED_ON:
-        return Choice(False, library, f"compute capability {major}.{minor} is none of {_FUSED_ON}")
-    return Choice(True, "encode_gemm", f"compute capability {major}.{minor}, multiples of {_FUSED_MULTIPLE}")
+        return Choice(False, otherwise, f"compute capability {major}.{minor} is none of {_FUSED_ON}")
+    return Choice(True, kernel, f"compute capability {major}.{minor}, multiples of {FUSED_MULTIPLE}")
 
 
 def choose_selection(activation: str, *, tokens: int, latents: int, k: int) -> Choice:
@@ -107,6 +141,16 @@ def choose_selection(activation: str, *, tokens: int, latents: int, k: int) -> C
     if groups > MAX_GROUPS:
         return Choice(False, "library topk", f"{latents:,} latents are more than {MAX_GROUPS * GROUP:,}")
     return Choice(True, "topk", f"k <= {MAX_K:,} and at most {MAX_GROUPS * GROUP:,} latents")
+
+
+def choose_nested(activation: str, *, tokens: int, latents: int, k: int) -> Choice:
+    """What reconstructs from the k largest latents beside the coder's own selection of fewer of them (Multi-TopK)."""
+    if activation != "topk":
+        return Choice(False, "as a second selection", f"the latents of {activation} need not be among the largest")
+    selection = choose_selection(activation, tokens=tokens, latents=latents, k=k)
+    if not selection.is_kernel:
+        return Choice(False, "as a second selection", selection.why)
+    return Choice(True, "decode_nested", "the k largest are among the 4k largest")
 
 
 def choose_dead(number: int) -> Choice:

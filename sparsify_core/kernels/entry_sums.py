@@ -19,16 +19,19 @@ def _load_positions(order_P, i, end, UNROLL: tl.constexpr):
 
 @triton.jit
 def _load_entry(
-    position, ok, tokens_P, acts_P, grad_NE, x_ND, active,
+    position, ok, tokens_P, acts_P, grad_NE, x_ND, active, first,
     E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
-    HAS_TOKENS: tl.constexpr,
+    HAS_TOKENS: tl.constexpr, NESTED: tl.constexpr,
 ):  # fmt: skip
     if HAS_TOKENS:
         token = tl.load(tokens_P + position, mask=ok, other=0).to(tl.int64)
     else:
         token = (position.to(tl.int32) // active).to(tl.int64)
     act = tl.load(acts_P + position, mask=ok, other=0.0).to(tl.float32)
-    g1, g2 = load_row(grad_NE, token, ok, E, E1, E2)
+    grad_row = token
+    if NESTED:
+        grad_row = 2 * token + (position - token * active >= first).to(tl.int64)
+    g1, g2 = load_row(grad_NE, grad_row, ok, E, E1, E2)
     x1, x2 = load_row(x_ND, token, ok, D, D1, D2)
     return act, g1, g2, x1, x2
 
@@ -38,8 +41,12 @@ def sum_entries(
     begin, end, row, order_P, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME, to_acts_P, active,
     E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
     UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr, WITH_ACTS: tl.constexpr,
+    NESTED: tl.constexpr = False, first=0,
 ):  # fmt: skip
-    """Sums over the sorted entries [begin, end) of the latent `row`: decoder and encoder in pieces, bias, count."""
+    """Sums over the sorted entries [begin, end) of the latent `row`: decoder and encoder in pieces, bias, count.
+
+    NESTED: a token has two gradients, one for the `first` of its entries and one for the others, in `grad_NE` (2N, E).
+    """
     w1, w2 = load_row(W_dec_ME, row, begin < end, E, E1, E2)
     w1 = w1.to(tl.float32)
     w2 = w2.to(tl.float32)
@@ -57,8 +64,8 @@ def sum_entries(
         for u in tl.static_range(UNROLL):
             entries += (
                 _load_entry(
-                    positions[u], i + u < end, tokens_P, acts_P, grad_NE, x_ND, active,
-                    E, E1, E2, D, D1, D2, HAS_TOKENS,
+                    positions[u], i + u < end, tokens_P, acts_P, grad_NE, x_ND, active, first,
+                    E, E1, E2, D, D1, D2, HAS_TOKENS, NESTED,
                 ),
             )  # fmt: skip
         ahead = _load_positions(order_P, i + UNROLL, end, UNROLL)

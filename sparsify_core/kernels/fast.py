@@ -10,14 +10,13 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from sparsify_core.kernels import batchtopk, dispatch, groupmax, topk
-from sparsify_core.kernels.decode import decode, decode_residual
+from sparsify_core.kernels.decode import decode
 from sparsify_core.kernels.encode_gemm import encode_gemm
 from sparsify_core.kernels.maxima import group_maxima
-from sparsify_core.kernels.reference import SparseGradients, starts
+from sparsify_core.kernels.reference import SparseGradients
 from sparsify_core.kernels.sparse_code import sparse_code
 from sparsify_core.kernels.sparse_grads import sparse_gradients
 
@@ -49,6 +48,12 @@ def select(pre_NM: Tensor, max_NJ: Tensor, activation: str, k: int) -> tuple[Ten
         acts = acts.relu_()
     else:
         acts, indices = topk.select_topk(pre_NM, max_NJ, k)
+    return indices, None, acts
+
+
+def select_nested(pre_NM: Tensor, max_NJ: Tensor, first: int, k: int) -> tuple[Tensor, None, Tensor]:
+    """The k largest latents of each token, the `first` largest before the others: as `select`."""
+    acts, indices = topk.select_topk(pre_NM, max_NJ, k, first=first)
     return indices, None, acts
 
 
@@ -89,100 +94,6 @@ def code(
         straight_through=straight_through,
         decode=partial(_decode, low_W_dec),
         gradients=partial(_gradients, low_W_dec),
-    )
-
-
-class _SquaredError(torch.autograd.Function):
-    """See `squared_error`."""
-
-    @staticmethod
-    def forward(
-        ctx,
-        x_ND,
-        centre_D,
-        W_enc_MD,
-        b_enc_M,
-        W_dec_ME,
-        b_dec_E,
-        target_NE,
-        low_W_dec,
-        acts,
-        indices,
-        tokens_P,
-        through,
-    ):
-        offsets = None
-        if tokens_P is not None:
-            offsets = functional.pad(starts(tokens_P, len(x_ND)), (0, 1), value=len(acts))
-        residual_NE, square_N = decode_residual(
-            acts, indices, low_W_dec, b_dec_E, target_NE, dtype=torch.bfloat16, offsets=offsets
-        )
-        ctx.straight_through = through
-        ctx.save_for_backward(x_ND, W_enc_MD, low_W_dec, acts, indices, tokens_P, residual_NE)
-        ctx.mark_non_differentiable(residual_NE)
-        return square_N.sum(), residual_NE
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_error, _):
-        x_ND, W_enc_MD, low_W_dec, acts, indices, tokens_P, residual_NE = ctx.saved_tensors
-        _, needs_centre, needs_W_enc, needs_b_enc, needs_W_dec, needs_b_dec, needs_target, *_ = ctx.needs_input_grad
-        # Linear in the residual: the factor is applied to the sums, of which there are fewer.
-        factor = (-2 * grad_error).float()
-        grads = sparse_gradients(
-            x_ND,
-            residual_NE,
-            acts,
-            indices,
-            low_W_dec,
-            tokens_P=tokens_P,
-            straight_through=ctx.straight_through,
-            scale=factor,
-        )
-        return (
-            None,
-            -(grads.b_enc_M @ W_enc_MD) if needs_centre else None,
-            grads.W_enc_MD if needs_W_enc else None,
-            grads.b_enc_M if needs_b_enc else None,
-            grads.W_dec_ME if needs_W_dec else None,
-            residual_NE.sum(0, dtype=torch.float32) * factor if needs_b_dec else None,
-            residual_NE.float() * -factor if needs_target else None,
-            *[None] * 5,
-        )
-
-
-def squared_error(
-    x_ND: Tensor,
-    centre_D: Tensor | None,
-    W_enc_MD: Tensor,
-    b_enc_M: Tensor,
-    W_dec_ME: Tensor,
-    b_dec_E: Tensor,
-    target_NE: Tensor,
-    low_W_dec: Tensor,
-    acts: Tensor,
-    indices: Tensor,
-    tokens_P: Tensor | None,
-    *,
-    straight_through: bool,
-) -> tuple[Tensor, Tensor]:
-    """sum |target - decoded - b_dec|^2, a float32 scalar with its graph, and the residual (N, E) bfloat16 without one.
-
-    Decoder, subtraction and squares are one pass; arguments as in `code`, and `target_NE`, bfloat16 or float32.
-    """
-    return _SquaredError.apply(
-        x_ND,
-        centre_D,
-        W_enc_MD,
-        b_enc_M,
-        W_dec_ME,
-        b_dec_E,
-        target_NE,
-        low_W_dec,
-        acts,
-        indices,
-        tokens_P,
-        straight_through,
     )
 
 

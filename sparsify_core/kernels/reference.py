@@ -172,10 +172,14 @@ def group_maxima(pre_NM: Tensor, group: int) -> Tensor:
     return padded.view(len(pre_NM), -1, group).amax(-1)
 
 
-def select_topk(pre_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """acts (N, K) and latents (N, K) int32: the k largest of relu(pre), equal ones by lowest latent, ascending."""
+def select_topk(pre_NM: Tensor, k: int, *, first: int | None = None) -> tuple[Tensor, Tensor]:
+    """acts (N, K) and latents (N, K) int32: the k largest of relu(pre), equal ones by lowest latent, ascending; with
+    `first`, so many of the largest ascending, and then the others.
+    """
     acts_NM = pre_NM.relu()
-    latents = acts_NM.sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
+    order = acts_NM.sort(dim=1, descending=True, stable=True).indices
+    first = k if first is None else first
+    latents = torch.cat([part.sort(dim=1).values for part in (order[:, :first], order[:, first:k])], 1)
     return acts_NM.gather(1, latents), latents.int()
 
 

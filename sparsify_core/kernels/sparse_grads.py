@@ -17,6 +17,8 @@ from sparsify_core.kernels.rows import load_row, split_width, store_row
 
 _BLOCK_BYTES = 64 * 2**20
 """Of token rows (x and gradient) that stay in the L2 cache while latent after latent asks for them."""
+_NESTED_BLOCK_BYTES = 32 * 2**20
+"""The same with two gradients: these latents are so many that further visits of the gradients cost less than misses."""
 _MAX_BLOCKED_WIDTH = 1024
 """Wider rows are read too few times each: measured, further visits of the gradients then cost more than they save."""
 COMBINED_ROWS = 8
@@ -38,10 +40,10 @@ def _put_row(
 def _segment_kernel(
     order_P, starts_M, first_segment_M, latent_S, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME,
     to_dec_ME, to_enc_MD, to_bias_M, to_counts_M, part_dec_TE, part_enc_TD, part_bias_T, part_counts_T, to_acts_P,
-    scale, num_latents, active,
+    scale, num_latents, active, first,
     E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
     LENGTH: tl.constexpr, UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr,
-    ACCUMULATE: tl.constexpr, WITH_ACTS: tl.constexpr,
+    ACCUMULATE: tl.constexpr, WITH_ACTS: tl.constexpr, NESTED: tl.constexpr,
 ):  # fmt: skip
     segment = tl.program_id(0)
     latent = tl.load(latent_S + segment)
@@ -52,7 +54,7 @@ def _segment_kernel(
         end = tl.minimum(begin + LENGTH, tl.load(starts_M + latent + 1))
         dec1, dec2, enc1, enc2, bias, count = sum_entries(
             begin, end, row, order_P, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME, to_acts_P, active,
-            E, E1, E2, D, D1, D2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, WITH_ACTS,
+            E, E1, E2, D, D1, D2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, WITH_ACTS, NESTED, first,
         )  # fmt: skip
         factor = tl.load(scale)
         dec1 *= factor
@@ -123,10 +125,13 @@ def sparse_gradients(
     straight_through: bool = False,
     with_acts: bool = False,
     scale: Tensor | None = None,
+    first: int | None = None,
 ) -> SparseGradients:
     """The same as reference.sparse_gradients, bit for bit equal in every run.
 
     Args:
+        first: of the K latents of a token so many see the gradient grad[n, 0] and the others grad[n, 1] of a `grad_NE`
+            of shape (N, 2, E); None: all see grad[n].
         scale: float32 scalar on the device that multiplies the gradients of the weights; None is 1.
         x_ND, grad_NE, acts, W_dec_ME: bfloat16 or float32, contiguous, on one device.
         indices: int32 or int64 in [0, M).
@@ -135,11 +140,15 @@ def sparse_gradients(
         ValueError: shapes, types or devices that do not fit, or a table that is not contiguous.
     """
     check_entries(x_ND, grad_NE, acts, indices, W_dec_ME, tokens_P)
+    if grad_NE.dim() != (2 if first is None else 3) or (first is not None and tokens_P is not None):
+        raise ValueError(
+            f"got a gradient {tuple(grad_NE.shape)} with first = {first}: pass (N, E), or (N, 2, E) with it"
+        )
     num_latents = len(W_dec_ME)
     to = _empty_gradients(x_ND, W_dec_ME)
     to = to._replace(acts=torch.empty_like(acts, dtype=torch.float32) if with_acts else None)
     scale = torch.ones((), device=x_ND.device) if scale is None else scale
-    block = len(x_ND) if tokens_P is not None else _tokens_per_block(x_ND, grad_NE)
+    block = len(x_ND) if tokens_P is not None else _tokens_per_block(x_ND, grad_NE, first)
     for begin in range(0, max(len(x_ND), 1), max(block, 1)):
         own = slice(begin, begin + block) if tokens_P is None else slice(None)
         _add_block(
@@ -152,6 +161,7 @@ def sparse_gradients(
             tokens_P=tokens_P,
             straight_through=straight_through,
             scale=scale,
+            first=first,
             accumulate=begin > 0,
         )
     return to
@@ -168,6 +178,7 @@ def _add_block(
     tokens_P: Tensor | None,
     straight_through: bool,
     scale: Tensor,
+    first: int | None,
     accumulate: bool,
 ) -> None:
     num_latents, E = W_dec_ME.shape
@@ -181,8 +192,9 @@ def _add_block(
         entries.order_P if tokens_P is None else tokens_P, acts, grad_NE, x_ND, W_dec_ME,
         to.W_dec_ME, to.W_enc_MD, to.b_enc_M, to.counts_M, part_dec_TE, part_enc_TD, part_bias_T, part_counts_T,
         to.b_enc_M if to.acts is None else to.acts, scale, num_latents, 1 if tokens_P is not None else acts.shape[1],
-        E, *split_width(E), D, *split_width(D), LENGTH=SEGMENT, UNROLL=unroll, HAS_TOKENS=tokens_P is not None,
-        STRAIGHT_THROUGH=straight_through, ACCUMULATE=accumulate, WITH_ACTS=to.acts is not None, num_warps=num_warps,
+        0 if first is None else first, E, *split_width(E), D, *split_width(D), LENGTH=SEGMENT, UNROLL=unroll,
+        HAS_TOKENS=tokens_P is not None, STRAIGHT_THROUGH=straight_through, ACCUMULATE=accumulate,
+        WITH_ACTS=to.acts is not None, NESTED=first is not None, num_warps=num_warps,
     )  # fmt: skip
     if num_parts:
         columns = min(MAX_COMBINED_COLUMNS, triton.next_power_of_2(max(D, E)))
@@ -195,19 +207,16 @@ def _add_block(
 
 def launch_shape(width: int) -> tuple[int, int]:
     """(warps, entries read at a time) of a program: one warp while its rows fit; sums across warps cost barriers."""
-    if width <= 640:
-        return 1, 4
     if width <= 1024:
         return 1, 2
     return (4, 1) if width <= 2048 else (8, 1)
 
 
-def _tokens_per_block(x_ND: Tensor, grad_NE: Tensor) -> int:
-    D, E = x_ND.shape[1], grad_NE.shape[1]
-    if max(D, E) > _MAX_BLOCKED_WIDTH:
+def _tokens_per_block(x_ND: Tensor, grad_NE: Tensor, first: int | None) -> int:
+    if max(x_ND.shape[1], grad_NE.shape[-1]) > _MAX_BLOCKED_WIDTH:
         return len(x_ND)
-    row_bytes = D * x_ND.element_size() + E * grad_NE.element_size()
-    num_blocks = triton.cdiv(len(x_ND) * row_bytes, _BLOCK_BYTES)
+    row_bytes = sum(t[:1].numel() * t.element_size() for t in (x_ND, grad_NE))
+    num_blocks = triton.cdiv(len(x_ND) * row_bytes, _BLOCK_BYTES if first is None else _NESTED_BLOCK_BYTES)
     return triton.cdiv(len(x_ND), max(num_blocks, 1))
 
 
@@ -225,7 +234,7 @@ def _empty_gradients(x_ND: Tensor, W_dec_ME: Tensor) -> SparseGradients:
 def check_entries(
     x_ND: Tensor, grad_NE: Tensor, acts: Tensor, indices: Tensor, W_dec_ME: Tensor, tokens_P: Tensor | None
 ) -> None:
-    if len(x_ND) != len(grad_NE) or grad_NE.shape[1] != W_dec_ME.shape[1]:
+    if len(x_ND) != len(grad_NE) or grad_NE.shape[-1] != W_dec_ME.shape[1]:
         shapes = [tuple(t.shape) for t in (x_ND, grad_NE, W_dec_ME)]
         raise ValueError(f"x, gradient and W_dec have the shapes {shapes}: pass (N, D), (N, E) and (M, E)")
     entries = (len(x_ND), *acts.shape[1:]) if tokens_P is None else tokens_P.shape

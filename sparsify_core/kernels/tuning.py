@@ -96,10 +96,10 @@ def _measure(launches: Sequence[Launch], run: Callable[[Launch], object]) -> Tun
 
 
 def _fits(launch: Launch, run: Callable[[Launch], object]) -> bool:
-    """Whether the device has the registers and the shared memory; this compiles it, too."""
+    """Whether Triton can compile it for the device, which has the registers and the shared memory."""
     try:
         run(launch)
-    except (OutOfResources, PTXASError):
+    except (OutOfResources, PTXASError, RuntimeError):  # the last is what a failed pass of Triton's compiler raises
         return False
     return True
 

@@ -5,7 +5,7 @@ Legend: N tokens, M latents, D input width, E output width.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from sparsify_core.kernels import dispatch
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.selection import select_batchtopk, select_topk, select_topk_among
 from sparsify_core.timing import Span
+
+if TYPE_CHECKING:
+    from sparsify_core.kernels.squared_error import Weights
 
 
 class Encoding(NamedTuple):
@@ -114,20 +117,70 @@ def squared_error(
         decoded_NE, latents = decode(coder, encoding, selection, trains_encoder=trains_encoder)
         residual_NE = y_NE - coder.complete(encoding.x_ND, decoded_NE)
         return residual_NE.square().sum(), residual_NE.detach(), latents
-    from sparsify_core.kernels import fast  # see encode
+    from sparsify_core.kernels import squared_error as kernels  # see encode
 
     latents = _activations(encoding, selection)
-    error, residual_NE = fast.squared_error(
+    error, residual_NE = kernels.squared_error(
+        _weights_of(coder, trains_encoder=trains_encoder),
+        _target_of_decoder(coder, encoding, y_NE),
         encoding.low_ND,
-        *_encoder_of(coder, is_trained=trains_encoder),
-        coder.W_dec,
-        coder.b_dec,
-        (y_NE if coder.W_skip is None else y_NE - coder.skipped(encoding.x_ND)).contiguous(),
         coder.in_bfloat16(coder.W_dec),
         *latents,
         straight_through=coder.straight_through,
     )
     return error, residual_NE, latents
+
+
+class NestedErrors(NamedTuple):
+    """Of two reconstructions, from the k largest latents and from more of them.
+
+    `loss` is the sum of both squared errors, the second weighted, with its graph; the others have none: the errors,
+    the residual (N, E) and the latents of the first.
+    """
+
+    loss: Tensor
+    error: Tensor
+    wider_error: Tensor
+    residual_NE: Tensor
+    latents: Latents
+
+
+def nested_errors(
+    coder: SparseCoder, encoding: Encoding, y_NE: Tensor, number: int, weight: float
+) -> NestedErrors | None:
+    """The squared errors with k and with `number` latents; None where they cannot be had in one pass."""
+    if encoding.low_ND is None or encoding.max_NJ is None or coder.straight_through:
+        return None
+    tokens, latents = encoding.pre_NM.shape
+    if not dispatch.choose_nested(coder.activation, tokens=tokens, latents=latents, k=number).is_kernel:
+        return None
+    from sparsify_core.kernels import fast, squared_error  # see encode
+
+    with Span("select"):
+        indices, _, acts = fast.select_nested(encoding.pre_NM, encoding.max_NJ, coder.k, number)
+    with Span("decode"):
+        loss, errors_2, residual_NE = squared_error.nested_error(
+            _weights_of(coder, trains_encoder=True),
+            _target_of_decoder(coder, encoding, y_NE),
+            encoding.low_ND,
+            coder.in_bfloat16(coder.W_dec),
+            acts,
+            indices,
+            first=coder.k,
+            weight=weight,
+        )
+    return NestedErrors(loss, errors_2[0], errors_2[1], residual_NE, Latents(acts[:, : coder.k], indices[:, : coder.k]))
+
+
+def _target_of_decoder(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Tensor:
+    """(N, E) what the latents and b_dec alone are to reconstruct."""
+    return (y_NE if coder.W_skip is None else y_NE - coder.skipped(encoding.x_ND)).contiguous()
+
+
+def _weights_of(coder: SparseCoder, *, trains_encoder: bool) -> "Weights":
+    from sparsify_core.kernels.squared_error import Weights  # see encode
+
+    return Weights(*_encoder_of(coder, is_trained=trains_encoder), coder.W_dec, coder.b_dec)
 
 
 def _encoder_of(coder: SparseCoder, *, is_trained: bool) -> tuple[Tensor | None, Tensor, Tensor]:

@@ -17,11 +17,14 @@ from sparsify_core.model.encoding import (
     Encoding,
     dead_error,
     encode,
+    nested_errors,
     select,
     select_largest,
     squared_error,
     target_sums,
 )
+
+_MULTI_TOPK_WEIGHT = 1 / 8
 
 
 class LossSums(NamedTuple):
@@ -67,16 +70,22 @@ def loss_sums(
         selection: pre-activations (N, M) -> the active latents; None: as the coder selects while training.
     """
     encoding = encode(coder, x_ND)
-    selected = select(coder, encoding) if selection is None else selection(encoding.pre_NM)
-    error, residual_NE, latents = squared_error(coder, encoding, selected, y_NE)
-    loss, zero = error, torch.zeros_like(error)
-    auxk = multi = zero
+    nested = None
+    if multi_topk:
+        nested = nested_errors(coder, encoding, y_NE, _wider_k(coder), _MULTI_TOPK_WEIGHT)
+    if nested is not None:
+        loss, error, multi, residual_NE, latents = nested
+    else:
+        selected = select(coder, encoding) if selection is None else selection(encoding.pre_NM)
+        error, residual_NE, latents = squared_error(coder, encoding, selected, y_NE)
+        loss, multi = error, torch.zeros_like(error)
+        if multi_topk:
+            multi = multi_topk_sum(coder, encoding, y_NE)
+            loss = loss + _MULTI_TOPK_WEIGHT * multi
+    auxk = torch.zeros_like(error)
     if dead_C is not None and len(dead_C):
         auxk = auxk_sum(coder, encoding, residual_NE, dead_C)
         loss = loss + auxk_alpha * auxk
-    if multi_topk:
-        multi = multi_topk_sum(coder, encoding, y_NE)
-        loss = loss + multi / 8
     latents = latents._replace(acts=latents.acts.detach())
     return LossSums(loss, error.detach(), auxk.detach(), multi.detach(), latents, target_sums(coder, encoding, y_NE))
 
@@ -97,8 +106,12 @@ def multi_topk_sum(coder: SparseCoder, encoding: Encoding, y_NE: Tensor) -> Tens
     """Squared error of the reconstruction from the 4k strongest latents, also under groupmax; with gradient to the
     encoder and with the skip connection, both of which upstream leaves out.
     """
-    selection = select_largest(encoding, min(4 * coder.k, coder.num_latents))
+    selection = select_largest(encoding, _wider_k(coder))
     return squared_error(coder, encoding, selection, y_NE, trains_encoder=not coder.straight_through)[0]
+
+
+def _wider_k(coder: SparseCoder) -> int:
+    return min(4 * coder.k, coder.num_latents)
 
 
 class Moments:

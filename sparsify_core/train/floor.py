@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparsify_core.capture.forward import ActivationTap
-from sparsify_core.config import RunConfig
+from sparsify_core.config import RunConfig, SparseCoderConfig
 from sparsify_core.parts import Part
 from sparsify_core.train.adam import resolve_bits
 from sparsify_core.train.distributed import Group
@@ -122,9 +122,15 @@ def build_floor(
         lm_operations=0.0 if config.cache_activations else sequences * lm_operations(tap, device, length),
         num_tokens=sequences * (length - config.exclude_first) * (group.world_size if config.distribute_modules else 1),
         state_bytes=_ADAM_8_BIT_BYTES if uses_8_bits else _STATE_BYTES[config.optimizer],
-        widening=5 if config.sae.multi_topk else 1,
+        widening=_widening(config.sae),
     )
     return lambda: floor.milliseconds(units)
+
+
+def _widening(sae: SparseCoderConfig) -> int:
+    if not sae.multi_topk:
+        return 1
+    return 4 if sae.activation == "topk" else 5  # the k largest are among the 4k largest
 
 
 def lm_operations(tap: ActivationTap, device: torch.device, length: int) -> float:

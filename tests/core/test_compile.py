@@ -1,11 +1,12 @@
 """Compiled layers give what eager ones give, wherever the hookpoints lie."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from through_lm import config_of, units_of
-from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel
+from transformers import GPT2Config, GPT2Model, GPTNeoXConfig, GPTNeoXModel, LlamaConfig, LlamaModel
 
 import models
 from sparsify_core.capture.compile import compiled_layers
@@ -17,13 +18,13 @@ from sparsify_core.train.step import StepSums
 IDS = torch.arange(24).view(2, 12) * 5 % 50
 
 
-def llama() -> Any:
-    return LlamaModel(
-        LlamaConfig(
-            vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2,
-            num_key_value_heads=1,
-        )
-    )  # fmt: skip
+def llama(**sizes: int) -> Any:
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3}
+    return LlamaModel(LlamaConfig(vocab_size=50, num_attention_heads=2, num_key_value_heads=1, **(small | sizes)))
+
+
+def neox(**sizes: int) -> Any:
+    return GPTNeoXModel(GPTNeoXConfig(vocab_size=50, num_attention_heads=2, **sizes))
 
 
 def gpt2() -> Any:
@@ -107,3 +108,27 @@ def test_patched_forward_comes_back() -> None:
         assert model.layers[0].forward is not patched
     assert vars(model.layers[0])["forward"] is patched
     assert "forward" not in vars(model.layers[2])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA: compiled code for the CPU is not used")
+@pytest.mark.parametrize("make", [llama, neox])
+def test_compiled_bfloat16_is_as_near_to_float32_as_eager(make: Any) -> None:
+    """MLPs by the kernel included, which the launches prove."""
+    torch.manual_seed(0)
+    exact = make(hidden_size=256, intermediate_size=768, num_hidden_layers=4).eval().requires_grad_(False).cuda()
+    low = copy.deepcopy(exact).bfloat16()
+    ids = torch.randint(50, (8, 96), device="cuda")
+
+    def last_rows(model: Any) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        ActivationTap(model, ["layers.3"], needs_inputs=False).run(ids, lambda _name, _x, y: seen.append(y.clone()))
+        return seen[0].double()
+
+    expected = last_rows(exact)
+    eager = last_rows(low)
+    with compiled_layers(low, ["layers.3"], RunConfig(), torch.device("cuda")):
+        if torch.cuda.get_device_capability()[0] >= 9:
+            assert all("forward" in vars(layer.mlp) for layer in low.layers)
+        compiled = last_rows(low)
+    assert (compiled - expected).norm() <= (eager - expected).norm() * 1.02
+    assert not torch._dynamo.utils.counters["graph_break"]

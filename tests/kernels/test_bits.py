@@ -7,7 +7,7 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 import triton
 import triton.language as tl
 
-from sparsify_core.kernels.bits import as_bits, kth_largest, num_bits, rank_of, relu_bits, take_largest
+from sparsify_core.kernels.bits import as_bits, kth_largest, num_bits, place_largest, relu_bits
 
 SIZE = 64
 
@@ -16,11 +16,11 @@ SIZE = 64
 def _select(values_ptr, relu_ptr, kth_ptr, taken_ptr, rank_ptr, k, BITS: tl.constexpr, SIZE: tl.constexpr):
     lanes = tl.arange(0, SIZE)
     bits = relu_bits(tl.load(values_ptr + lanes).to(tl.int32), BITS)
-    taken = take_largest(bits, k, BITS)
+    taken, rank = place_largest((bits,), kth_largest((bits,), k, BITS), k)
     tl.store(relu_ptr + lanes, bits.to(relu_ptr.dtype.element_ty))
-    tl.store(kth_ptr, kth_largest(bits, k, BITS).to(kth_ptr.dtype.element_ty))
-    tl.store(taken_ptr + lanes, taken.to(tl.int32))
-    tl.store(rank_ptr + lanes, rank_of(taken))
+    tl.store(kth_ptr, kth_largest((bits,), k, BITS).to(kth_ptr.dtype.element_ty))
+    tl.store(taken_ptr + lanes, taken[0].to(tl.int32))
+    tl.store(rank_ptr + lanes, rank[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

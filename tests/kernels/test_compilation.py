@@ -16,10 +16,10 @@ from sparsify_core.kernels import dispatch
 PROGRAM = Path(__file__).parents[1] / "support" / "compiled.py"
 SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}
 """Shared memory of one program: CUDA C++ Programming Guide, compute capabilities."""
-ONLY = {80: {"_encode"}, 90: set()}
+ONLY = {80: {"_encode", "_activated", "_multiply_masked"}, 90: set()}
 """Kernels that this GPU has not got."""
-STACK_BYTES = {("_keep", 80): 8, ("_keep", 90): 32, ("_adam_rows_kernel", 80): 8}
-"""Of 16,384 dead latents a few words spill. Division has a slow path with a word on the stack."""
+STACK_BYTES = {("_adam_rows_kernel", 80): 8}
+"""Division has a slow path with a word on the stack."""
 
 
 def launched_kernels() -> set[str]:

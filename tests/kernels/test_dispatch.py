@@ -82,6 +82,31 @@ def test_selections_are_kernels_up_to_what_they_hold(
     assert choice.why
 
 
+@pytest.mark.parametrize(
+    ("activation", "k", "is_nested", "why"),
+    [
+        ("topk", 128, True, "among the 4k largest"),
+        ("topk", 1028, False, "k = 1,028 is more than 1,024"),
+        ("groupmax", 128, False, "the latents of groupmax need not be among the largest"),
+    ],
+)
+def test_one_pass_reconstructs_from_the_largest_and_more(activation: str, k: int, is_nested: bool, why: str) -> None:
+    choice = dispatch.choose_nested(activation, tokens=8, latents=18_432, k=k)
+    assert choice.is_kernel == is_nested
+    assert why in choice.why
+
+
+@pytest.mark.parametrize(
+    ("capability", "width", "is_kernel"), [((9, 0), 576, True), ((9, 0), 70, False), ((8, 0), 576, False)]
+)
+def test_the_gradient_of_dead_latents_is_masked_where_it_is_made(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], width: int, is_kernel: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    choice = dispatch.choose_dead_gradient(CUDA, tokens=8, width=width)
+    assert (choice.is_kernel, choice.runs) == (is_kernel, "masked_gemm" if is_kernel else "library product, mask")
+
+
 def test_dead_latents_beyond_a_program_are_decoded_sparsely() -> None:
     assert dispatch.choose_dead(dispatch.MAX_DEAD).is_kernel
     assert not dispatch.choose_dead(dispatch.MAX_DEAD + 1).is_kernel

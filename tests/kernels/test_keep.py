@@ -29,15 +29,27 @@ def test_rows_are_the_head_of_a_stable_sort(
     assert torch.equal(pre, expected)
 
 
-@pytest.mark.parametrize(("width", "padded", "num_warps"), [(1024, 1024, 2), (1025, 4096, 8), (4097, 16_384, 16)])
-def test_few_sizes_serve_all_widths(
-    launches: Launches, device: torch.device, width: int, padded: int, num_warps: int
+@pytest.mark.parametrize(
+    ("width", "tile", "tiles", "num_warps"),
+    [(1024, 1024, 1, 1), (1025, 1024, 2, 2), (4097, 1024, 5, 4), (8193, 2048, 5, 8)],
+)
+@pytest.mark.parametrize("share_positive", [1.0, 0.5, 0.01])
+def test_rows_of_several_tiles(
+    launches: Launches,
+    device: torch.device,
+    width: int,
+    tile: int,
+    tiles: int,
+    num_warps: int,
+    share_positive: float,
 ) -> None:
-    pre = torch.randn(2, width, device=device)
+    torch.manual_seed(0)
+    pre = (torch.rand(2, width, device=device) + share_positive - 1).bfloat16()  # many ties, in every tile
     kept = keep_largest(pre, 100, width)
-    assert torch.equal(kept, torch.where(pre >= pre.topk(100).values[:, -1:], pre, 0))
+    chosen = pre.relu().sort(dim=1, descending=True, stable=True).indices[:, :100]
+    assert torch.equal(kept, torch.zeros_like(pre).scatter(1, chosen, pre.relu().gather(1, chosen)))
     launch = launches.only("_keep")
-    assert (launch["PADDED"], launch["num_warps"]) == (padded, num_warps)
+    assert (launch["TILE"], launch["TILES"], launch["num_warps"]) == (tile, tiles, num_warps)
 
 
 def test_what_does_not_fit_is_refused(device: torch.device) -> None:

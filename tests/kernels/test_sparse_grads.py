@@ -111,8 +111,27 @@ def test_blocks_of_tokens_add_up(monkeypatch: pytest.MonkeyPatch, launches: Laun
     assert [options["ACCUMULATE"] for name, options in launches if name == "_segment_kernel"] == [False, True]
 
 
+@pytest.mark.usefixtures("_short_segments")
+@pytest.mark.parametrize("first", [0, 1, 2, 3])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_two_gradients_per_token(monkeypatch: pytest.MonkeyPatch, first: int, blocks: int) -> None:
+    """One for the first of its latents and another one for the rest: the sum of two calls, one of each."""
+    monkeypatch.setattr(sparse_grads, "_NESTED_BLOCK_BYTES", 20 // blocks * (6 + 2 * 10) * 4)
+    case = _hot_case()
+    further = torch.randn_like(case["grad_NE"])
+    grads = torch.stack([case["grad_NE"], further], 1)
+    actual = sparse_grads.sparse_gradients(**{**case, "grad_NE": grads}, first=first, with_acts=True)
+    acts, indices = case["acts"], case["indices"]
+    parts = [
+        _dense({**case, "grad_NE": grad, "acts": acts[:, own], "indices": indices[:, own]}, straight_through=False)
+        for grad, own in ((case["grad_NE"], slice(first)), (further, slice(first, None)))
+    ]
+    sums = [a + b for a, b in zip(parts[0][:-1], parts[1][:-1], strict=True)]
+    _assert_near(actual, reference.SparseGradients(*sums, torch.cat([part.acts for part in parts], 1)))
+
+
 @pytest.mark.parametrize(
-    ("d", "e", "num_warps", "unroll"), [(640, 8, 1, 4), (8, 641, 1, 2), (1025, 8, 4, 1), (8, 2049, 8, 1)]
+    ("d", "e", "num_warps", "unroll"), [(640, 8, 1, 2), (8, 1024, 1, 2), (1025, 8, 4, 1), (8, 2049, 8, 1)]
 )
 def test_wider_rows_get_more_warps(launches: Launches, d: int, e: int, num_warps: int, unroll: int) -> None:
     case = _inputs(3, 2, 4, d, e, torch.float32)

@@ -7,7 +7,7 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 
 from launches import Launches
 from pre_activations import expect_equal, pre_activations
-from sparsify_core.kernels import reference, topk
+from sparsify_core.kernels import reference, topk, tuning
 from sparsify_core.kernels.maxima import group_maxima
 
 
@@ -15,7 +15,7 @@ from sparsify_core.kernels.maxima import group_maxima
 @pytest.mark.parametrize("kind", ["random", "ties", "few positive", "all negative"])
 @pytest.mark.parametrize(
     ("tokens", "latents", "k", "num_warps"),
-    [(1, 1, 1, 1), (3, 31, 31, 1), (2, 100, 7, 1), (2, 1030, 100, 4), (1, 2081, 64, 2)],
+    [(1, 1, 1, 1), (3, 31, 31, 1), (2, 100, 7, 1), (2, 1030, 100, 1), (1, 2081, 64, 1)],
 )
 def test_topk_is_the_head_of_a_stable_sort(
     device: torch.device,
@@ -38,13 +38,40 @@ def test_topk_is_the_head_of_a_stable_sort(
         assert launches.only("_select_topk")["num_warps"] == num_warps
 
 
+@pytest.mark.parametrize("kind", ["random", "ties", "few positive", "all negative"])
 @pytest.mark.parametrize(
-    ("latents", "k", "warps"),
-    [(18_432, 32, [1, 2]), (131_072, 64, [4, 8, 2]), (131_072, 192, [8, 16, 4]), (1 << 20, 1024, [32, 16])],
+    ("tokens", "latents", "first", "k"), [(1, 1, 1, 1), (2, 100, 7, 28), (2, 1030, 100, 100), (1, 2081, 1, 64)]
 )
-def test_launches_are_about_one_warp_per_1024_entries(latents: int, k: int, warps: list[int]) -> None:
+def test_the_largest_come_first(device: torch.device, kind: str, tokens: int, latents: int, first: int, k: int) -> None:
+    pre = pre_activations(kind, tokens, latents).bfloat16()
+    on_device = pre.to(device)
+    acts, indices = topk.select_topk(on_device, group_maxima(on_device), k, first=first)
+    expect_equal((acts, indices), reference.select_topk(pre, k, first=first))
+    expect_equal((acts[:, :first], indices[:, :first]), reference.select_topk(pre, first))
+
+
+@pytest.mark.parametrize(
+    ("latents", "k", "tiles"),
+    [
+        (18_432, 128, [(8, 1), (4, 1), (16, 1)]),
+        (131_072, 64, [(32, 4), (32, 1)]),
+        (131_072, 192, [(32, 4), (32, 1)]),
+        (1 << 20, 1024, [(32, 32), (32, 8)]),
+    ],
+)
+def test_larger_rows_get_more_warps(latents: int, k: int, tiles: list[tuple[int, int]]) -> None:
     space = topk.launches(8192, latents, k, torch.bfloat16)
-    assert [launch["num_warps"] for launch in space.launches] == warps
+    assert [(launch["TILE"], launch["num_warps"]) for launch in space.launches] == tiles
+
+
+def test_every_launch_gives_the_same(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    pre = pre_activations("ties", 2, 700).to(device)
+    expected = reference.select_topk(pre.cpu(), 90, first=20)
+    for latents in (700, 131_072):
+        for launch in topk.launches(2, latents, 90, pre.dtype).launches:
+            with monkeypatch.context() as context:
+                context.setattr(topk, "launches", lambda *_, own=launch: tuning.Space(str(own), [own]))
+                expect_equal(topk.select_topk(pre, group_maxima(pre), 90, first=20), expected)
 
 
 def test_ties_across_groups_go_to_the_lowest_latent(device: torch.device) -> None:
@@ -72,6 +99,8 @@ def test_what_one_program_cannot_hold_is_refused(device: torch.device) -> None:
     maxima = group_maxima(pre)
     with pytest.raises(ValueError, match="k <= 64"):
         topk.select_topk(pre, maxima, 65)
+    with pytest.raises(ValueError, match="first <= k, got 4 and 3"):
+        topk.select_topk(pre, maxima, 3, first=4)
     with pytest.raises(ValueError, match="maxima of shape"):
         topk.select_topk(pre, maxima[:, :1], 3)
     with pytest.raises(ValueError, match="contiguous"):

@@ -18,12 +18,14 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from sparsify_core.kernels import encode_gemm
+from sparsify_core.kernels import activated_gemm, encode_gemm
 from sparsify_core.kernels.batchtopk import select_batchtopk
 from sparsify_core.kernels.decode import decode, decode_residual
+from sparsify_core.kernels.decode_nested import decode_nested
 from sparsify_core.kernels.dispatch import MAX_DEAD
 from sparsify_core.kernels.groupmax import select_groupmax
 from sparsify_core.kernels.keep import keep_largest
+from sparsify_core.kernels.masked_gemm import multiply_masked
 from sparsify_core.kernels.maxima import group_maxima
 from sparsify_core.kernels.moments import centred_moments, moments
 from sparsify_core.kernels.sparse_grads import sparse_gradients
@@ -68,6 +70,16 @@ def launch(capability: int, tokens: int, latents: int, width: int, k: int) -> No
         for one in encode_gemm.LAUNCHES:
             encode_gemm.LAUNCHES = (one,)
             encode_gemm.encode_gemm(x, W_dec, bias)
+        multiply_masked(x, x.new_empty(4096, width), x.new_empty(tokens, 4096))
+        features = width // 3 * 8
+        first, other, offset = x.new_empty(features, width), x.new_empty(features, width), x.new_empty(features)
+        for one in activated_gemm.GATED_LAUNCHES:
+            activated_gemm.GATED_LAUNCHES = (one,)
+            activated_gemm.activated_gemm(x, first, "silu", other_FD=other)
+        for one in activated_gemm.PLAIN_LAUNCHES:
+            activated_gemm.PLAIN_LAUNCHES = (one,)
+            for function in activated_gemm.FUNCTIONS:
+                activated_gemm.activated_gemm(x, first, function, bias_F=offset)
     moments(x, torch.empty(width))
     centred_moments(x, torch.empty(width))
     pre = x.new_empty(tokens, latents)
@@ -76,9 +88,12 @@ def launch(capability: int, tokens: int, latents: int, width: int, k: int) -> No
     select_groupmax(pre, k)
     select_groupmax(pre, k, maxima)
     acts, indices = select_topk(pre, maxima, k)
-    for size in (1024, 4096, MAX_DEAD):
+    nested, wider = select_topk(pre, maxima, 4 * k, first=k)
+    for size in (1024, 4096, 6144, MAX_DEAD):
         keep_largest(x.new_empty(tokens, size), k, size)
     b_dec, scale = torch.empty(width), torch.empty(())
+    rows = decode_nested(nested, wider, W_dec, b_dec, x, first=k, weight=0.125).rows_N2E
+    sparse_gradients(x, rows, nested, wider, W_dec, first=k)
     decode(acts, indices, W_dec, b_dec, dtype=torch.float32)
     decode_residual(acts, indices, W_dec, b_dec, x, dtype=torch.bfloat16)
     for straight_through in (False, True):
