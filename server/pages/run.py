@@ -109,7 +109,7 @@ def act(
 
 def _head(session: Session, run_id: str) -> dict[str, Any]:
     run = runs.get_run(session, run_id)
-    successor = runs.successor(session, run_id)
+    successor = runs.successor_of(session, run_id)
     return {
         "view": RunView(run),
         "actions": legal_actions(run, has_successor=successor is not None),

@@ -75,7 +75,7 @@ def get_run(session: Session, run_id: str) -> Run:
     return run
 
 
-def successor(session: Session, run_id: str) -> Run | None:
+def successor_of(session: Session, run_id: str) -> Run | None:
     """The run that goes on where a failed or cancelled one ended."""
     return session.exec(select(Run).where(Run.retry_of == run_id)).first()
 
