@@ -30,11 +30,14 @@ RETRY = Action("retry", "retry", "Retry", "Go on from the newest checkpoint, as 
 
 
 def legal_actions(run: Run, *, has_successor: bool = False) -> dict[str, Action]:
-    """The actions that change something now, by name. A run that failed or was cancelled can be retried once."""
+    """The actions that change something now, by name, the likeliest first.
+
+    A run that failed or was cancelled can be retried once: until it `has_successor`.
+    """
     here = Snapshot(RunState(run.state), Intent(run.intent), run.fence, run.attempt)
     found = {action.name: action for action, moves in _MOVES if any(move.allows(here) for move in moves)}
     if here.state == RunState.RETRY_WAIT and "requeue" in found:
-        found["requeue"] = _RETRY_NOW
+        found = {"requeue": _RETRY_NOW} | {name: action for name, action in found.items() if name != "requeue"}
     if here.state in (RunState.FAILED, RunState.CANCELLED) and not has_successor:
         found[RETRY.name] = RETRY
     return found

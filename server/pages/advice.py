@@ -6,7 +6,7 @@ from server.db.tables import Run, RunState
 
 
 class Advice(NamedTuple):
-    """`action` is the button that helps: `retry`, `clone` or `resume`."""
+    """`action` is the button that helps: `retry`, `clone`, `resume` or, between two tries, `requeue`."""
 
     action: str
     sentence: str
@@ -38,11 +38,16 @@ ADVICE = {
     "trainer_crashed": Advice("retry", "The end of the log says what broke. Retry goes on from the newest checkpoint."),
 }
 _UNKNOWN = Advice("retry", "The end of the log says more.")
-_NONE = Advice("", "")
 
 
 def advice(run: Run) -> Advice:
     """For a person who looks at the run."""
-    if run.state == RunState.PAUSED:
-        return ADVICE.get(run.reason_code, Advice("resume", ""))
-    return ADVICE.get(run.reason_code, _UNKNOWN) if run.state == RunState.FAILED else _NONE
+    match run.state:
+        case RunState.FAILED:
+            return ADVICE.get(run.reason_code, _UNKNOWN)
+        case RunState.PAUSED:
+            return ADVICE.get(run.reason_code, Advice("resume", ""))
+        case RunState.RETRY_WAIT:
+            return Advice("requeue", "")
+        case _:
+            return Advice("", "")
