@@ -3,40 +3,72 @@
 Legend as in by_latent.py; D width of the encoder's input, E of the reconstruction.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparsify_core.kernels.by_latent import ByLatent
-from sparsify_core.kernels.entry_sums import sum_entries, sum_parts
+from sparsify_core.kernels.by_latent import SEGMENT, ByLatent
+from sparsify_core.kernels.entry_launches import decoder_launch, encoder_launch
+from sparsify_core.kernels.entry_sums import entries_of, sum_decoder, sum_encoder, sum_parts
 from sparsify_core.kernels.rows import store_row
 from sparsify_core.kernels.sparse_grads import COMBINED_ROWS, MAX_COMBINED_COLUMNS
 
 
+class EntryTensors(NamedTuple):
+    """What the sums over entries are made of.
+
+    tokens: the token of each entry if `has_tokens`; else `active` entries of one token follow those of the other.
+    slopes: float32, of the shape of `acts`, to be filled in.
+    """
+
+    tokens: Tensor
+    acts: Tensor
+    grad_NE: Tensor
+    x_ND: Tensor
+    rows_ME: Tensor
+    slopes: Tensor
+    active: int
+    has_tokens: bool
+
+
 @triton.jit
-def _further_kernel(
-    order_P, starts_M, first_segment_M, latent_T, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME,
-    part_dec_TE, part_enc_TD, part_bias_T, part_counts_T, num_latents, active,
-    E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
-    LENGTH: tl.constexpr, UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr,
+def _further_decoder_kernel(
+    order_P, starts_M, first_segment_M, latent_T, tokens_P, acts_P, grad_NE, W_dec_ME, slopes_P,
+    part_dec_TE, part_bias_T, part_counts_T, num_latents, active,
+    E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, UNROLL: tl.constexpr,
+    LENGTH: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr,
 ):  # fmt: skip
-    """Sums over the segments that are not the first of their latent."""
     slot = tl.program_id(0)
     latent = tl.load(latent_T + slot)
     if latent < num_latents:
-        segment = slot + latent + 1
-        begin = tl.load(starts_M + latent) + (segment - tl.load(first_segment_M + latent)) * LENGTH
-        end = tl.minimum(begin + LENGTH, tl.load(starts_M + latent + 1))
-        dec1, dec2, enc1, enc2, bias, count = sum_entries(
-            begin, end, latent.to(tl.int64), order_P, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME, acts_P, active,
-            E, E1, E2, D, D1, D2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, False,
+        begin, end = entries_of(slot + latent + 1, latent, starts_M, first_segment_M, LENGTH)
+        dec1, dec2, bias, count = sum_decoder(
+            begin, end, latent.to(tl.int64), order_P, tokens_P, acts_P, grad_NE, W_dec_ME, slopes_P, active,
+            E, E1, E2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH,
         )  # fmt: skip
-        part = slot.to(tl.int64)
-        store_row(part_dec_TE, part, dec1, dec2, E, E1, E2)
-        store_row(part_enc_TD, part, enc1, enc2, D, D1, D2)
-        tl.store(part_bias_T + part, bias)
-        tl.store(part_counts_T + part, count)
+        store_row(part_dec_TE, slot.to(tl.int64), dec1, dec2, E, E1, E2)
+        tl.store(part_bias_T + slot, bias)
+        tl.store(part_counts_T + slot, count)
+
+
+@triton.jit
+def _further_encoder_kernel(
+    order_P, starts_M, first_segment_M, latent_T, tokens_P, slopes_P, x_ND, part_enc_TD, num_latents, active,
+    SLABS: tl.constexpr, W: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, UNROLL: tl.constexpr,
+    LENGTH: tl.constexpr, HAS_TOKENS: tl.constexpr,
+):  # fmt: skip
+    slot = tl.program_id(0)
+    slab = tl.program_id(1)
+    latent = tl.load(latent_T + slot)
+    if latent < num_latents:
+        begin, end = entries_of(slot + latent + 1, latent, starts_M, first_segment_M, LENGTH)
+        enc1, enc2 = sum_encoder(
+            begin, end, slab, order_P, tokens_P, slopes_P, x_ND, active, SLABS, W, W1, W2, UNROLL, HAS_TOKENS
+        )  # fmt: skip
+        store_row(part_enc_TD, slot.to(tl.int64) * SLABS + slab, enc1, enc2, W, W1, W2)
 
 
 @triton.jit
@@ -66,28 +98,28 @@ def _gather_kernel(
 
 
 def further_parts(
-    by_latent: ByLatent, entries: tuple[Tensor, ...], active: int, shape: dict[str, int]
-) -> tuple[Tensor, ...]:
+    by_latent: ByLatent, entries: EntryTensors, *, straight_through: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Decoder (T, E), encoder (T, D), bias (T), all float32, and counts (T) int32 of the further segments; of every
-    COMBINED_ROWS of a latent the first has the sum of all.
-
-    Args:
-        entries: tokens, activations, gradient (N, E), input (N, D) and decoder rows (M, E), as sum_entries reads them.
-        active: entries per token; 1 where tokens are listed.
-        shape: constants of `_further_kernel`, and its number of warps.
+    COMBINED_ROWS of a latent the first has the sum of all. Fills in the slopes of these segments' entries.
     """
-    E, D, num_parts, num_latents = shape["E"], shape["D"], len(by_latent.latent_T), len(entries[-1])
+    (num_latents, E), D, num_parts = entries.rows_ME.shape, entries.x_ND.shape[1], len(by_latent.latent_T)
     like = {"dtype": torch.float32, "device": by_latent.latent_T.device}
-    parts = (
-        torch.empty(num_parts, E, **like),
-        torch.empty(num_parts, D, **like),
-        torch.empty(num_parts, **like),
-        torch.empty_like(by_latent.latent_T),
-    )
+    part_dec_TE, part_enc_TD = torch.empty(num_parts, E, **like), torch.empty(num_parts, D, **like)
+    part_bias_T, part_counts_T = torch.empty(num_parts, **like), torch.empty_like(by_latent.latent_T)
+    parts = (part_dec_TE, part_enc_TD, part_bias_T, part_counts_T)
     if num_parts:
-        _further_kernel[(num_parts,)](
-            by_latent.order_P, by_latent.starts_M, by_latent.first_segment_M, by_latent.latent_T, *entries, *parts,
-            num_latents, active, **shape,
+        segments = (by_latent.order_P, by_latent.starts_M, by_latent.first_segment_M, by_latent.latent_T)
+        options = {"LENGTH": SEGMENT, "HAS_TOKENS": entries.has_tokens}
+        _further_decoder_kernel[(num_parts,)](
+            *segments, entries.tokens, entries.acts, entries.grad_NE, entries.rows_ME, entries.slopes,
+            part_dec_TE, part_bias_T, part_counts_T, num_latents, entries.active,
+            **decoder_launch(E)._asdict(), **options, STRAIGHT_THROUGH=straight_through,
+        )  # fmt: skip
+        launch = encoder_launch(entries.x_ND)
+        _further_encoder_kernel[(num_parts, launch.SLABS)](
+            *segments, entries.tokens, entries.slopes, entries.x_ND, part_enc_TD, num_latents, entries.active,
+            **launch._asdict(), **options,
         )  # fmt: skip
         columns = min(MAX_COMBINED_COLUMNS, triton.next_power_of_2(max(D, E)))
         _gather_kernel[(num_parts, triton.cdiv(max(D, E), columns))](

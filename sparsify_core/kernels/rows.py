@@ -15,25 +15,35 @@ def split_width(width: int) -> tuple[int, int]:
 
 
 @triton.jit
-def load_row(ptr, row, ok, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr):
-    """Both pieces of a row, in the stored type; zeros unless the scalar `ok`. `row` must be 64 bits wide."""
+def load_row(
+    ptr, row, ok, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, ONCE: tl.constexpr = False
+):  # fmt: skip
+    """Both pieces of a row, in the stored type; zeros unless the scalar `ok`. `row` must be 64 bits wide.
+
+    A row that is wanted `ONCE` leaves the caches before others.
+    """
+    POLICY: tl.constexpr = "evict_first" if ONCE else ""
     low = tl.arange(0, FIRST)
-    first = tl.load(ptr + row * WIDTH + low, mask=ok, other=0.0)
+    first = tl.load(ptr + row * WIDTH + low, mask=ok, other=0.0, eviction_policy=POLICY)
     if SECOND > 0:
         high = FIRST + tl.arange(0, SECOND)
-        second = tl.load(ptr + row * WIDTH + high, mask=ok & (high < WIDTH), other=0.0)
+        second = tl.load(ptr + row * WIDTH + high, mask=ok & (high < WIDTH), other=0.0, eviction_policy=POLICY)
     else:
         second = tl.zeros((1,), ptr.dtype.element_ty)
     return first, second
 
 
 @triton.jit
-def store_row(ptr, row, first, second, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr):
+def store_row(
+    ptr, row, first, second, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, ONCE: tl.constexpr = False
+):  # fmt: skip
     """Write both pieces of a row, in the type of the table."""
-    tl.store(ptr + row * WIDTH + tl.arange(0, FIRST), first.to(ptr.dtype.element_ty))
+    POLICY: tl.constexpr = "evict_first" if ONCE else ""
+    tl.store(ptr + row * WIDTH + tl.arange(0, FIRST), first.to(ptr.dtype.element_ty), eviction_policy=POLICY)
     if SECOND > 0:
         high = FIRST + tl.arange(0, SECOND)
-        tl.store(ptr + row * WIDTH + high, second.to(ptr.dtype.element_ty), mask=high < WIDTH)
+        cells = ptr + row * WIDTH + high
+        tl.store(cells, second.to(ptr.dtype.element_ty), mask=high < WIDTH, eviction_policy=POLICY)
 
 
 @triton.jit

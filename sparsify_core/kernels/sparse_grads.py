@@ -1,8 +1,8 @@
-"""All gradients of a sparse coder's weights in one pass over its active latents, in Triton.
+"""All gradients of a sparse coder's weights in two passes over its active latents, in Triton.
 
 Legend as in by_latent.py; D width of the encoder's input, E of the reconstruction.
-One program per segment reads each of its tokens' rows once and keeps four rows in registers: the decoder row, the sums
-for the decoder and the encoder, and what it has just read. Sums are in float32 and in a fixed order: no atomics.
+One program per segment, and per slab of the encoder. The first pass, over the decoder, finds the slopes that the second
+one needs. Sums are in float32 and in a fixed order: no atomics.
 """
 
 import torch
@@ -11,13 +11,14 @@ import triton.language as tl
 from torch import Tensor
 
 from sparsify_core.kernels.by_latent import SEGMENT, ByLatent, sort_by_latent
-from sparsify_core.kernels.entry_sums import sum_entries, sum_parts
+from sparsify_core.kernels.entry_launches import decoder_launch, encoder_launch
+from sparsify_core.kernels.entry_sums import entries_of, sum_decoder, sum_encoder, sum_parts
 from sparsify_core.kernels.reference import SparseGradients
-from sparsify_core.kernels.rows import load_row, split_width, store_row
+from sparsify_core.kernels.rows import load_row, store_row
 
 _BLOCK_BYTES = 64 * 2**20
-"""Of token rows (x and gradient) that stay in the L2 cache while latent after latent asks for them."""
-_NESTED_BLOCK_BYTES = 32 * 2**20
+"""Of the gradient's token rows that stay in the L2 cache while latent after latent asks for them."""
+_NESTED_BLOCK_BYTES = 24 * 2**20
 """The same with two gradients: these latents are so many that further visits of the gradients cost less than misses."""
 _MAX_BLOCKED_WIDTH = 1024
 """Wider rows are read too few times each: measured, further visits of the gradients then cost more than they save."""
@@ -37,35 +38,29 @@ def _put_row(
 
 
 @triton.jit
-def _segment_kernel(
-    order_P, starts_M, first_segment_M, latent_S, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME,
-    to_dec_ME, to_enc_MD, to_bias_M, to_counts_M, part_dec_TE, part_enc_TD, part_bias_T, part_counts_T, to_acts_P,
-    scale, num_latents, active, first,
-    E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
-    LENGTH: tl.constexpr, UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr,
-    ACCUMULATE: tl.constexpr, WITH_ACTS: tl.constexpr, NESTED: tl.constexpr,
+def _decoder_kernel(
+    order_P, starts_M, first_segment_M, latent_S, tokens_P, acts_P, grad_NE, W_dec_ME, slopes_P,
+    to_dec_ME, to_bias_M, to_counts_M, part_dec_TE, part_bias_T, part_counts_T, scale, num_latents, active, first,
+    E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, UNROLL: tl.constexpr,
+    LENGTH: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr, ACCUMULATE: tl.constexpr,
+    NESTED: tl.constexpr,
 ):  # fmt: skip
     segment = tl.program_id(0)
     latent = tl.load(latent_S + segment)
     if latent < num_latents:
         row = latent.to(tl.int64)
-        first_segment = tl.load(first_segment_M + latent)
-        begin = tl.load(starts_M + latent) + (segment - first_segment) * LENGTH
-        end = tl.minimum(begin + LENGTH, tl.load(starts_M + latent + 1))
-        dec1, dec2, enc1, enc2, bias, count = sum_entries(
-            begin, end, row, order_P, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME, to_acts_P, active,
-            E, E1, E2, D, D1, D2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, WITH_ACTS, NESTED, first,
+        begin, end = entries_of(segment, latent, starts_M, first_segment_M, LENGTH)
+        dec1, dec2, bias, count = sum_decoder(
+            begin, end, row, order_P, tokens_P, acts_P, grad_NE, W_dec_ME, slopes_P, active,
+            E, E1, E2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, NESTED, first,
         )  # fmt: skip
         factor = tl.load(scale)
         dec1 *= factor
         dec2 *= factor
-        enc1 *= factor
-        enc2 *= factor
         bias *= factor
-        if segment == first_segment:
+        if segment == tl.load(first_segment_M + latent):
             if begin < end or not ACCUMULATE:
                 _put_row(to_dec_ME, row, dec1, dec2, E, E1, E2, ACCUMULATE)
-                _put_row(to_enc_MD, row, enc1, enc2, D, D1, D2, ACCUMULATE)
                 if ACCUMULATE:
                     bias += tl.load(to_bias_M + row)
                     count += tl.load(to_counts_M + row)
@@ -73,10 +68,35 @@ def _segment_kernel(
                 tl.store(to_counts_M + row, count)
         else:
             part = (segment - latent - 1).to(tl.int64)
-            _put_row(part_dec_TE, part, dec1, dec2, E, E1, E2, False)
-            _put_row(part_enc_TD, part, enc1, enc2, D, D1, D2, False)
+            store_row(part_dec_TE, part, dec1, dec2, E, E1, E2)
             tl.store(part_bias_T + part, bias)
             tl.store(part_counts_T + part, count)
+
+
+@triton.jit
+def _encoder_kernel(
+    order_P, starts_M, first_segment_M, latent_S, tokens_P, slopes_P, x_ND, to_enc_MD, part_enc_TD,
+    scale, num_latents, active,
+    SLABS: tl.constexpr, W: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, UNROLL: tl.constexpr,
+    LENGTH: tl.constexpr, HAS_TOKENS: tl.constexpr, ACCUMULATE: tl.constexpr,
+):  # fmt: skip
+    segment = tl.program_id(0)
+    slab = tl.program_id(1)
+    latent = tl.load(latent_S + segment)
+    if latent < num_latents:
+        begin, end = entries_of(segment, latent, starts_M, first_segment_M, LENGTH)
+        enc1, enc2 = sum_encoder(
+            begin, end, slab, order_P, tokens_P, slopes_P, x_ND, active, SLABS, W, W1, W2, UNROLL, HAS_TOKENS
+        )  # fmt: skip
+        factor = tl.load(scale)
+        enc1 *= factor
+        enc2 *= factor
+        if segment == tl.load(first_segment_M + latent):
+            if begin < end or not ACCUMULATE:
+                _put_row(to_enc_MD, latent.to(tl.int64) * SLABS + slab, enc1, enc2, W, W1, W2, ACCUMULATE)
+        else:
+            part = (segment - latent - 1).to(tl.int64)
+            store_row(part_enc_TD, part * SLABS + slab, enc1, enc2, W, W1, W2)
 
 
 @triton.jit
@@ -146,9 +166,9 @@ def sparse_gradients(
         )
     num_latents = len(W_dec_ME)
     to = _empty_gradients(x_ND, W_dec_ME)
-    to = to._replace(acts=torch.empty_like(acts, dtype=torch.float32) if with_acts else None)
+    slopes = torch.empty_like(acts, dtype=torch.float32)
     scale = torch.ones((), device=x_ND.device) if scale is None else scale
-    block = len(x_ND) if tokens_P is not None else _tokens_per_block(x_ND, grad_NE, first)
+    block = len(x_ND) if tokens_P is not None else _tokens_per_block(grad_NE, first)
     for begin in range(0, max(len(x_ND), 1), max(block, 1)):
         own = slice(begin, begin + block) if tokens_P is None else slice(None)
         _add_block(
@@ -157,14 +177,15 @@ def sparse_gradients(
             acts[own],
             sort_by_latent(indices[own], num_latents),
             W_dec_ME,
-            to._replace(acts=None if to.acts is None else to.acts[own]),
+            slopes[own],
+            to,
             tokens_P=tokens_P,
             straight_through=straight_through,
             scale=scale,
             first=first,
             accumulate=begin > 0,
         )
-    return to
+    return to._replace(acts=slopes if with_acts else None)
 
 
 def _add_block(
@@ -173,6 +194,7 @@ def _add_block(
     acts: Tensor,
     entries: ByLatent,
     W_dec_ME: Tensor,
+    slopes: Tensor,
     to: SparseGradients,
     *,
     tokens_P: Tensor | None,
@@ -186,15 +208,18 @@ def _add_block(
     num_parts = len(entries.latent_T)
     part_dec_TE, part_enc_TD = to.W_dec_ME.new_empty(num_parts, E), to.W_enc_MD.new_empty(num_parts, D)
     part_bias_T, part_counts_T = to.b_enc_M.new_empty(num_parts), to.counts_M.new_empty(num_parts)
-    num_warps, unroll = launch_shape(max(D, E))
-    _segment_kernel[(len(entries.latent_S),)](
-        entries.order_P, entries.starts_M, entries.first_segment_M, entries.latent_S,
-        entries.order_P if tokens_P is None else tokens_P, acts, grad_NE, x_ND, W_dec_ME,
-        to.W_dec_ME, to.W_enc_MD, to.b_enc_M, to.counts_M, part_dec_TE, part_enc_TD, part_bias_T, part_counts_T,
-        to.b_enc_M if to.acts is None else to.acts, scale, num_latents, 1 if tokens_P is not None else acts.shape[1],
-        0 if first is None else first, E, *split_width(E), D, *split_width(D), LENGTH=SEGMENT, UNROLL=unroll,
-        HAS_TOKENS=tokens_P is not None, STRAIGHT_THROUGH=straight_through, ACCUMULATE=accumulate,
-        WITH_ACTS=to.acts is not None, NESTED=first is not None, num_warps=num_warps,
+    segments = (entries.order_P, entries.starts_M, entries.first_segment_M, entries.latent_S)
+    tokens, active = (entries.order_P, acts.shape[1]) if tokens_P is None else (tokens_P, 1)
+    options = {"LENGTH": SEGMENT, "HAS_TOKENS": tokens_P is not None, "ACCUMULATE": accumulate}
+    _decoder_kernel[(len(entries.latent_S),)](
+        *segments, tokens, acts, grad_NE, W_dec_ME, slopes, to.W_dec_ME, to.b_enc_M, to.counts_M,
+        part_dec_TE, part_bias_T, part_counts_T, scale, num_latents, active, first or 0,
+        **decoder_launch(E)._asdict(), **options, STRAIGHT_THROUGH=straight_through, NESTED=first is not None,
+    )  # fmt: skip
+    launch = encoder_launch(x_ND)
+    _encoder_kernel[(len(entries.latent_S), launch.SLABS)](
+        *segments, tokens, slopes, x_ND, to.W_enc_MD, part_enc_TD, scale, num_latents, active,
+        **launch._asdict(), **options,
     )  # fmt: skip
     if num_parts:
         columns = min(MAX_COMBINED_COLUMNS, triton.next_power_of_2(max(D, E)))
@@ -205,19 +230,13 @@ def _add_block(
         )  # fmt: skip
 
 
-def launch_shape(width: int) -> tuple[int, int]:
-    """(warps, entries read at a time) of a program: one warp while its rows fit; sums across warps cost barriers."""
-    if width <= 1024:
-        return 1, 2
-    return (4, 1) if width <= 2048 else (8, 1)
-
-
-def _tokens_per_block(x_ND: Tensor, grad_NE: Tensor, first: int | None) -> int:
-    if max(x_ND.shape[1], grad_NE.shape[-1]) > _MAX_BLOCKED_WIDTH:
-        return len(x_ND)
-    row_bytes = sum(t[:1].numel() * t.element_size() for t in (x_ND, grad_NE))
-    num_blocks = triton.cdiv(len(x_ND) * row_bytes, _BLOCK_BYTES if first is None else _NESTED_BLOCK_BYTES)
-    return triton.cdiv(len(x_ND), max(num_blocks, 1))
+def _tokens_per_block(grad_NE: Tensor, first: int | None) -> int:
+    if grad_NE.shape[-1] > _MAX_BLOCKED_WIDTH:
+        return len(grad_NE)
+    num_blocks = triton.cdiv(
+        grad_NE.numel() * grad_NE.element_size(), _BLOCK_BYTES if first is None else _NESTED_BLOCK_BYTES
+    )
+    return triton.cdiv(len(grad_NE), max(num_blocks, 1))
 
 
 def _empty_gradients(x_ND: Tensor, W_dec_ME: Tensor) -> SparseGradients:

@@ -1,9 +1,10 @@
 """Gradients and optimizer step of a sparse coder at once, without memory for the gradients, in Triton.
 
 Legend as in by_latent.py; D width of the encoder's input, E of the reconstruction, G groups of `_LATENTS` latents.
-A program owns a group. Latent by latent it sums the gradients over the first segment, adds what others have found in
-the further ones, and steps the latent's rows while the sums are in registers. Sums and steps are those of
-sparse_grads.py and update.py, in the same order: the weights that come out are theirs.
+A program owns a latent's decoder row and bias, another one a slab of a group's encoder rows. It sums a row's gradient
+over the first segment, adds what others have found in the further ones, and steps the row while the sum is in
+registers. Sums and steps are those of sparse_grads.py and update.py, in the same order: the weights that come out are
+theirs.
 """
 
 from typing import NamedTuple
@@ -14,10 +15,11 @@ import triton.language as tl
 from torch import Tensor
 
 from sparsify_core.kernels.by_latent import SEGMENT, sort_by_latent
-from sparsify_core.kernels.entry_sums import sum_entries
-from sparsify_core.kernels.further_parts import further_parts
-from sparsify_core.kernels.rows import load_row, split_width, store_row
-from sparsify_core.kernels.sparse_grads import COMBINED_ROWS, check_entries, launch_shape
+from sparsify_core.kernels.entry_launches import DecoderLaunch, EncoderLaunch, decoder_launch, encoder_launch
+from sparsify_core.kernels.entry_sums import entries_of, sum_decoder, sum_encoder
+from sparsify_core.kernels.further_parts import EntryTensors, further_parts
+from sparsify_core.kernels.rows import load_row, store_row
+from sparsify_core.kernels.sparse_grads import COMBINED_ROWS, check_entries
 from sparsify_core.kernels.update import (
     ADAM_EPS,
     BETAS,
@@ -31,7 +33,6 @@ from sparsify_core.kernels.update import (
 
 _LATENTS = 16
 """Of a program, which sums their shares of the centre's gradient: one row of memory for all of them."""
-_MAX_NARROW_WIDTH = 1024
 
 
 class Parameter(NamedTuple):
@@ -111,63 +112,87 @@ def _step_number(
 
 
 @triton.jit
-def _update_kernel(
-    order_P, starts_M, first_segment_M, tokens_P, acts_P, grad_NE, x_ND, rows_ME,
-    part_dec_TE, part_enc_TD, part_bias_T, part_counts_T,
-    dec_ME, dec_first_ME, dec_second_ME, dec_copy_ME, enc_MD, enc_first_MD, enc_second_MD, enc_copy_MD,
-    bias_M, bias_first_M, bias_second_M, counts_M, centre_GD, scale, corrections, lr, share, num_latents, active,
-    E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
-    LENGTH: tl.constexpr, UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr,
-    ROWS: tl.constexpr, LATENTS: tl.constexpr, CENTRE: tl.constexpr, NORMALIZE: tl.constexpr, NORM_EPS: tl.constexpr,
-    COPY_DEC: tl.constexpr, COPY_ENC: tl.constexpr, MOMENTUM: tl.constexpr,
+def _decoder_step_kernel(
+    order_P, starts_M, first_segment_M, tokens_P, acts_P, grad_NE, rows_ME, slopes_P,
+    part_dec_TE, part_bias_T, part_counts_T,
+    dec_ME, dec_first_ME, dec_second_ME, dec_copy_ME, bias_M, bias_first_M, bias_second_M, counts_M, bias_grad_M,
+    scale, corrections, lr, share, active,
+    E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, UNROLL: tl.constexpr,
+    LENGTH: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr, ROWS: tl.constexpr,
+    NORMALIZE: tl.constexpr, NORM_EPS: tl.constexpr, COPY: tl.constexpr, MOMENTUM: tl.constexpr,
     ADAM: tl.constexpr, B1: tl.constexpr, B2: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
+    """Steps the decoder's row and the bias of a latent, and leaves the bias's gradient and the slopes behind."""
+    latent = tl.program_id(0)
+    row = latent.to(tl.int64)
+    first_segment = tl.load(first_segment_M + latent)
+    begin, end = entries_of(first_segment, latent, starts_M, first_segment_M, LENGTH)
+    # `rows_ME` may be `dec_copy_ME`: of this row nobody reads the old values after this.
+    dec1, dec2, bias, count = sum_decoder(
+        begin, end, row, order_P, tokens_P, acts_P, grad_NE, rows_ME, slopes_P, active,
+        E, E1, E2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH,
+    )  # fmt: skip
+    for further in range(0, tl.load(first_segment_M + latent + 1) - first_segment - 1, ROWS):
+        part = (first_segment - latent + further).to(tl.int64)
+        more1, more2 = load_row(part_dec_TE, part, True, E, E1, E2)
+        dec1 += more1
+        dec2 += more2
+        bias += tl.load(part_bias_T + part)
+        count += tl.load(part_counts_T + part)
+    factor = tl.load(scale)
+    tl.store(counts_M + row, count)
+    tl.store(bias_grad_M + row, bias * factor)
+    _step_number(
+        bias_M, bias_first_M, bias_second_M, row, bias * factor, corrections, lr, share, MOMENTUM, ADAM, B1, B2, EPS
+    )  # fmt: skip
+    p1, p2 = load_row(dec_ME, row, True, E, E1, E2, ONCE=True)
+    _step_row(
+        dec_ME, dec_first_ME, dec_second_ME, dec_copy_ME, row, p1, p2, dec1 * factor, dec2 * factor,
+        corrections, lr, share, MOMENTUM, ADAM, B1, B2, EPS, E, E1, E2, NORMALIZE, NORM_EPS, COPY,
+    )  # fmt: skip
+
+
+@triton.jit
+def _encoder_step_kernel(
+    order_P, starts_M, first_segment_M, tokens_P, slopes_P, x_ND, part_enc_TD,
+    enc_MD, enc_first_MD, enc_second_MD, enc_copy_MD, bias_grad_M, centre_GD,
+    scale, corrections, lr, share, num_latents, active,
+    SLABS: tl.constexpr, W: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, UNROLL: tl.constexpr,
+    LENGTH: tl.constexpr, HAS_TOKENS: tl.constexpr, ROWS: tl.constexpr, LATENTS: tl.constexpr, CENTRE: tl.constexpr,
+    COPY: tl.constexpr, MOMENTUM: tl.constexpr,
+    ADAM: tl.constexpr, B1: tl.constexpr, B2: tl.constexpr, EPS: tl.constexpr,
+):  # fmt: skip
+    """Steps a slab of the encoder's rows of a group."""
     group = tl.program_id(0)
+    slab = tl.program_id(1)
     first_latent = group * LATENTS
     factor = tl.load(scale)
-    centre1 = tl.zeros((D1,), tl.float32)
-    centre2 = tl.zeros((D2 if D2 > 0 else 1,), tl.float32)
+    centre1 = tl.zeros((W1,), tl.float32)
+    centre2 = tl.zeros((W2 if W2 > 0 else 1,), tl.float32)
     for i in range(tl.minimum(LATENTS, num_latents - first_latent)):
         latent = first_latent + i
-        row = latent.to(tl.int64)
-        begin = tl.load(starts_M + latent)
-        # `rows_ME` may be `dec_copy_ME`: of this row nobody reads the old values after this.
-        dec1, dec2, enc1, enc2, bias, count = sum_entries(
-            begin, tl.minimum(begin + LENGTH, tl.load(starts_M + latent + 1)), row,
-            order_P, tokens_P, acts_P, grad_NE, x_ND, rows_ME, acts_P, active,
-            E, E1, E2, D, D1, D2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, False,
-        )  # fmt: skip
+        row = latent.to(tl.int64) * SLABS + slab
         first_segment = tl.load(first_segment_M + latent)
+        begin, end = entries_of(first_segment, latent, starts_M, first_segment_M, LENGTH)
+        enc1, enc2 = sum_encoder(
+            begin, end, slab, order_P, tokens_P, slopes_P, x_ND, active, SLABS, W, W1, W2, UNROLL, HAS_TOKENS
+        )  # fmt: skip
         for further in range(0, tl.load(first_segment_M + latent + 1) - first_segment - 1, ROWS):
             part = (first_segment - latent + further).to(tl.int64)
-            more1, more2 = load_row(part_dec_TE, part, True, E, E1, E2)
-            dec1 += more1
-            dec2 += more2
-            more1, more2 = load_row(part_enc_TD, part, True, D, D1, D2)
+            more1, more2 = load_row(part_enc_TD, part * SLABS + slab, True, W, W1, W2)
             enc1 += more1
             enc2 += more2
-            bias += tl.load(part_bias_T + part)
-            count += tl.load(part_counts_T + part)
-        tl.store(counts_M + row, count)
-        _step_number(
-            bias_M, bias_first_M, bias_second_M, row, bias * factor, corrections, lr, share,
-            MOMENTUM, ADAM, B1, B2, EPS,
-        )  # fmt: skip
-        p1, p2 = load_row(dec_ME, row, True, E, E1, E2)
-        _step_row(
-            dec_ME, dec_first_ME, dec_second_ME, dec_copy_ME, row, p1, p2, dec1 * factor, dec2 * factor,
-            corrections, lr, share, MOMENTUM, ADAM, B1, B2, EPS, E, E1, E2, NORMALIZE, NORM_EPS, COPY_DEC,
-        )  # fmt: skip
-        p1, p2 = load_row(enc_MD, row, True, D, D1, D2)
+        p1, p2 = load_row(enc_MD, row, True, W, W1, W2, ONCE=True)
         if CENTRE:
-            centre1 -= bias * factor * p1
-            centre2 -= bias * factor * p2
+            bias_grad = tl.load(bias_grad_M + latent)
+            centre1 -= bias_grad * p1
+            centre2 -= bias_grad * p2
         _step_row(
             enc_MD, enc_first_MD, enc_second_MD, enc_copy_MD, row, p1, p2, enc1 * factor, enc2 * factor,
-            corrections, lr, share, MOMENTUM, ADAM, B1, B2, EPS, D, D1, D2, False, NORM_EPS, COPY_ENC,
+            corrections, lr, share, MOMENTUM, ADAM, B1, B2, EPS, W, W1, W2, False, 0.0, COPY,
         )  # fmt: skip
     if CENTRE:
-        store_row(centre_GD, group.to(tl.int64), centre1, centre2, D, D1, D2)
+        store_row(centre_GD, group.to(tl.int64) * SLABS + slab, centre1, centre2, W, W1, W2)
 
 
 def sparse_update(
@@ -208,32 +233,38 @@ def sparse_update(
     _check(x_ND, grad_NE, acts, indices, tokens_P, [W_dec, W_enc, b_enc], rule, scale)
     rows_ME = W_dec.weight if W_dec.copy is None else W_dec.copy
     num_latents, E = rows_ME.shape
-    D = x_ND.shape[1]
     by_latent = sort_by_latent(indices, num_latents)
     tokens, active = (by_latent.order_P, acts.shape[1]) if tokens_P is None else (tokens_P, 1)
-    entries = (tokens, acts, grad_NE, x_ND, rows_ME)
-    num_warps, unroll = _launch_shape(max(D, E))
-    (E1, E2), (D1, D2) = split_width(E), split_width(D)
-    shape = {"E": E, "E1": E1, "E2": E2, "D": D, "D1": D1, "D2": D2, "LENGTH": SEGMENT, "UNROLL": unroll}
-    shape |= {"HAS_TOKENS": tokens_P is not None, "STRAIGHT_THROUGH": straight_through, "num_warps": num_warps}
-    parts = further_parts(by_latent, entries, active, shape)
-    num_groups = triton.cdiv(num_latents, _LATENTS)
-    counts_M = torch.empty_like(b_enc.weight, dtype=torch.int32)
-    centre_GD = torch.empty(num_groups if with_centre else 0, D, device=x_ND.device)
-    _update_kernel[(num_groups,)](
-        by_latent.order_P, by_latent.starts_M, by_latent.first_segment_M, *entries, *parts,
-        *_tensors(W_dec), *_tensors(W_enc), *_tensors(b_enc)[:3], counts_M, centre_GD, scale, *_numbers(rule, scale),
-        num_latents, active, **shape, ROWS=COMBINED_ROWS, LATENTS=_LATENTS, CENTRE=with_centre, NORMALIZE=normalize,
-        NORM_EPS=NORM_EPS, COPY_DEC=W_dec.copy is not None, COPY_ENC=W_enc.copy is not None,
-        MOMENTUM=rule.momentum if isinstance(rule, Signum) else 1.0,
-        ADAM=isinstance(rule, Adam), B1=BETAS[0], B2=BETAS[1], EPS=ADAM_EPS,
+    slopes = torch.empty_like(acts, dtype=torch.float32)
+    entries = EntryTensors(tokens, acts, grad_NE, x_ND, rows_ME, slopes, active, has_tokens=tokens_P is not None)
+    part_dec_TE, part_enc_TD, *part_numbers = further_parts(by_latent, entries, straight_through=straight_through)
+    segments = (by_latent.order_P, by_latent.starts_M, by_latent.first_segment_M)
+    counts_M, bias_grad_M = torch.empty_like(b_enc.weight, dtype=torch.int32), torch.empty_like(b_enc.weight)
+    options = {"LENGTH": SEGMENT, "HAS_TOKENS": entries.has_tokens, "ROWS": COMBINED_ROWS, **_rule_options(rule)}
+    _decoder_step_kernel[(num_latents,)](
+        *segments, tokens, acts, grad_NE, rows_ME, slopes, part_dec_TE, *part_numbers,
+        *_tensors(W_dec), *_tensors(b_enc)[:3], counts_M, bias_grad_M, scale, *_numbers(rule, scale), active,
+        **_step_launch(decoder_launch(E)), **options, STRAIGHT_THROUGH=straight_through,
+        NORMALIZE=normalize, NORM_EPS=NORM_EPS, COPY=W_dec.copy is not None,
+    )  # fmt: skip
+    launch, num_groups = encoder_launch(x_ND), triton.cdiv(num_latents, _LATENTS)
+    centre_GD = torch.empty(num_groups if with_centre else 0, x_ND.shape[1], device=x_ND.device)
+    _encoder_step_kernel[(num_groups, launch.SLABS)](
+        *segments, tokens, slopes, x_ND, part_enc_TD, *_tensors(W_enc), bias_grad_M, centre_GD,
+        scale, *_numbers(rule, scale), num_latents, active,
+        **_step_launch(launch), **options, LATENTS=_LATENTS, CENTRE=with_centre, COPY=W_enc.copy is not None,
     )  # fmt: skip
     return Updated(counts_M, centre_GD.sum(0) if with_centre else None)
 
 
-def _launch_shape(width: int) -> tuple[int, int]:
-    # The state's rows come on top of the sums: of narrow ones, one warp would spill.
-    return (2, 2) if width <= _MAX_NARROW_WIDTH else launch_shape(width)
+def _step_launch(launch: DecoderLaunch | EncoderLaunch) -> dict[str, int]:
+    # The state's rows come on top of the sums: one warp would spill.
+    return launch._asdict() | {"num_warps": max(launch.num_warps, 2)}
+
+
+def _rule_options(rule: Signum | Adam) -> dict[str, float | bool]:
+    momentum = rule.momentum if isinstance(rule, Signum) else 1.0
+    return {"MOMENTUM": momentum, "ADAM": isinstance(rule, Adam), "B1": BETAS[0], "B2": BETAS[1], "EPS": ADAM_EPS}
 
 
 def _tensors(parameter: Parameter) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -47,6 +47,7 @@ class _SquaredError(torch.autograd.Function):
         indices,
         tokens_P,
         through,
+        fired_M,
     ):
         offsets = None
         if tokens_P is not None:
@@ -54,7 +55,7 @@ class _SquaredError(torch.autograd.Function):
         residual_NE, square_N = decode_residual(
             acts, indices, low_W_dec, b_dec_E, target_NE, dtype=torch.bfloat16, offsets=offsets
         )
-        ctx.options = {"straight_through": through}
+        ctx.options, ctx.fired_M = {"straight_through": through}, fired_M
         ctx.save_for_backward(W_enc_MD, x_ND, residual_NE, acts, indices, low_W_dec, tokens_P)
         ctx.mark_non_differentiable(residual_NE)
         return square_N.sum(), residual_NE
@@ -65,7 +66,8 @@ class _SquaredError(torch.autograd.Function):
         W_enc_MD, x_ND, residual_NE, acts, indices, low_W_dec, tokens_P = ctx.saved_tensors
         entries = (x_ND, residual_NE, acts, indices, low_W_dec)
         options = {**ctx.options, "tokens_P": tokens_P}
-        return (*_gradients(ctx.needs_input_grad, grad_error, W_enc_MD, entries, options, residual_NE), *[None] * 6)
+        gradients = _gradients(ctx.needs_input_grad, grad_error, W_enc_MD, entries, options, residual_NE, ctx.fired_M)
+        return (*gradients, *[None] * 7)
 
 
 class _NestedError(torch.autograd.Function):
@@ -91,13 +93,21 @@ class _NestedError(torch.autograd.Function):
 
 
 def _gradients(
-    needs: Any, grad: Tensor, W_enc_MD: Tensor, entries: Any, options: dict[str, Any], residual_NE: Tensor
+    needs: Any,
+    grad: Tensor,
+    W_enc_MD: Tensor,
+    entries: Any,
+    options: dict[str, Any],
+    residual_NE: Tensor,
+    fired_M: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Of the weights and of the target, for squares whose derivative is -2 * residual."""
     needs_centre, needs_W_enc, needs_b_enc, needs_W_dec, needs_b_dec, needs_target, *_ = needs
     # Linear in the residual: the factor is applied to the sums, of which there are fewer.
     factor = (-2 * grad).float()
     grads = sparse_gradients(*entries, scale=factor, **options)
+    if fired_M is not None:
+        fired_M += grads.counts_M
     return (
         -(grads.b_enc_M @ W_enc_MD) if needs_centre else None,
         grads.W_enc_MD if needs_W_enc else None,
@@ -118,6 +128,7 @@ def squared_error(
     tokens_P: Tensor | None,
     *,
     straight_through: bool,
+    fired_M: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """sum |target - decoded - b_dec|^2, a float32 scalar with its graph, and the residual (N, E) bfloat16 without one.
 
@@ -127,8 +138,10 @@ def squared_error(
         low_W_dec: the decoder in bfloat16.
         acts, indices, tokens_P: the active latents, as `model.coder.Latents` has them.
         straight_through: let gradients pass latents that the ReLU cut off.
+        fired_M: int32, to which backward adds on how many tokens each latent is positive.
     """
-    return _SquaredError.apply(*weights, target_NE, x_ND, low_W_dec, acts, indices, tokens_P, straight_through)
+    entries = (x_ND, low_W_dec, acts, indices, tokens_P)
+    return _SquaredError.apply(*weights, target_NE, *entries, straight_through, fired_M)
 
 
 def nested_error(

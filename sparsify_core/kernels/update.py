@@ -21,7 +21,7 @@ NORM_EPS = torch.finfo(torch.float32).eps
 
 
 @triton.jit
-def _lerp(start, end, weight):
+def lerp(start, end, weight):
     # Of torch.lerp's two forms the one that is exact at the nearer end.
     return tl.where(weight < 0.5, start + weight * (end - start), end - (end - start) * (1.0 - weight))
 
@@ -29,11 +29,11 @@ def _lerp(start, end, weight):
 @triton.jit
 def signum(y, z, grad, lr, share, MOMENTUM: tl.constexpr):
     """SignSGD moves z; x is its average, to deploy; y = (1 - MOMENTUM) z + MOMENTUM x, where the gradient was taken."""
-    x = _lerp(y, z, 1.0 - 1.0 / MOMENTUM)
+    x = lerp(y, z, 1.0 - 1.0 / MOMENTUM)
     sign = (grad > 0).to(tl.float32) - (grad < 0).to(tl.float32)
     z -= lr * tl.where(grad == grad, sign, grad)  # NaN has no sign, and must be seen
-    x = _lerp(x, z, share)
-    return _lerp(x, z, 1.0 - MOMENTUM), z
+    x = lerp(x, z, share)
+    return lerp(x, z, 1.0 - MOMENTUM), z
 
 
 @triton.jit
@@ -83,7 +83,7 @@ def _adam_flat_kernel(
 
 
 @triton.jit
-def _tangent(p1, p2, g1, g2):
+def tangent(p1, p2, g1, g2):
     """A gradient in pieces without what points along a row of unit norm."""
     along = dot(g1, g2, p1, p2)
     return g1 - along * p1, g2 - along * p2
@@ -98,9 +98,9 @@ def _store_weights(
         norm = tl.sqrt_rn(dot(p1, p2, p1, p2)) + NORM_EPS
         p1 /= norm
         p2 /= norm
-    store_row(p_RW, row, p1, p2, WIDTH, FIRST, SECOND)
+    store_row(p_RW, row, p1, p2, WIDTH, FIRST, SECOND, ONCE=True)
     if COPY:
-        store_row(copy_RW, row, p1, p2, WIDTH, FIRST, SECOND)
+        store_row(copy_RW, row, p1, p2, WIDTH, FIRST, SECOND, ONCE=True)
 
 
 @triton.jit
@@ -111,11 +111,11 @@ def signum_row(
 ):  # fmt: skip
     """Step a row from its weights y and its scaled gradient, both in pieces."""
     if NORMALIZE:
-        g1, g2 = _tangent(y1, y2, g1, g2)
-    z1, z2 = load_row(z_RW, row, True, WIDTH, FIRST, SECOND)
+        g1, g2 = tangent(y1, y2, g1, g2)
+    z1, z2 = load_row(z_RW, row, True, WIDTH, FIRST, SECOND, ONCE=True)
     y1, z1 = signum(y1, z1, g1, lr, share, MOMENTUM)
     y2, z2 = signum(y2, z2, g2, lr, share, MOMENTUM)
-    store_row(z_RW, row, z1, z2, WIDTH, FIRST, SECOND)
+    store_row(z_RW, row, z1, z2, WIDTH, FIRST, SECOND, ONCE=True)
     _store_weights(y_RW, copy_RW, row, y1, y2, WIDTH, FIRST, SECOND, NORMALIZE, NORM_EPS, COPY)
 
 
@@ -128,20 +128,20 @@ def adam_row(
 ):  # fmt: skip
     """Step a row from its weights p and its scaled gradient, both in pieces."""
     if NORMALIZE:
-        g1, g2 = _tangent(p1, p2, g1, g2)
-    a1, a2 = load_row(average_RW, row, True, WIDTH, FIRST, SECOND)
-    s1, s2 = load_row(square_RW, row, True, WIDTH, FIRST, SECOND)
+        g1, g2 = tangent(p1, p2, g1, g2)
+    a1, a2 = load_row(average_RW, row, True, WIDTH, FIRST, SECOND, ONCE=True)
+    s1, s2 = load_row(square_RW, row, True, WIDTH, FIRST, SECOND, ONCE=True)
     correction = tl.load(corrections)
     root_correction = tl.load(corrections + 1)
     p1, a1, s1 = adam(p1, a1, s1, g1, lr, correction, root_correction, B1, B2, EPS)
     p2, a2, s2 = adam(p2, a2, s2, g2, lr, correction, root_correction, B1, B2, EPS)
-    store_row(average_RW, row, a1, a2, WIDTH, FIRST, SECOND)
-    store_row(square_RW, row, s1, s2, WIDTH, FIRST, SECOND)
+    store_row(average_RW, row, a1, a2, WIDTH, FIRST, SECOND, ONCE=True)
+    store_row(square_RW, row, s1, s2, WIDTH, FIRST, SECOND, ONCE=True)
     _store_weights(p_RW, copy_RW, row, p1, p2, WIDTH, FIRST, SECOND, NORMALIZE, NORM_EPS, COPY)
 
 
 @triton.jit
-def _load_scaled(grad_RW, row, scale, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr):
+def load_scaled(grad_RW, row, scale, WIDTH: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr):
     g1, g2 = load_row(grad_RW, row, True, WIDTH, FIRST, SECOND)
     factor = tl.load(scale)
     return g1 * factor, g2 * factor
@@ -154,7 +154,7 @@ def _signum_rows_kernel(
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     y1, y2 = load_row(y_RW, row, True, WIDTH, FIRST, SECOND)
-    g1, g2 = _load_scaled(grad_RW, row, scale, WIDTH, FIRST, SECOND)
+    g1, g2 = load_scaled(grad_RW, row, scale, WIDTH, FIRST, SECOND)
     signum_row(
         y_RW, z_RW, copy_RW, row, y1, y2, g1, g2, lr, share, MOMENTUM, WIDTH, FIRST, SECOND, True, NORM_EPS, COPY
     )
@@ -168,7 +168,7 @@ def _adam_rows_kernel(
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     p1, p2 = load_row(p_RW, row, True, WIDTH, FIRST, SECOND)
-    g1, g2 = _load_scaled(grad_RW, row, scale, WIDTH, FIRST, SECOND)
+    g1, g2 = load_scaled(grad_RW, row, scale, WIDTH, FIRST, SECOND)
     adam_row(
         p_RW, average_RW, square_RW, copy_RW, row, p1, p2, g1, g2, corrections, lr, B1, B2, EPS,
         WIDTH, FIRST, SECOND, True, NORM_EPS, COPY,
@@ -203,7 +203,7 @@ def signum_update(
     tensors = (y, z, grad, y if copy is None else copy, scale)
     options = {"MOMENTUM": momentum, "COPY": copy is not None}
     if normalize:
-        _signum_rows_kernel[(len(y),)](*tensors, lr, share, **options, **_row_options(y))
+        _signum_rows_kernel[(len(y),)](*tensors, lr, share, **options, **row_options(y), NORM_EPS=NORM_EPS)
     else:
         grid = (triton.cdiv(y.numel(), _FLAT_BLOCK),)
         _signum_flat_kernel[grid](*tensors, lr, share, y.numel(), **options, BLOCK=_FLAT_BLOCK)
@@ -230,7 +230,7 @@ def adam_update(
     tensors = (p, exp_avg, exp_avg_sq, grad, p if copy is None else copy, scale, corrections)
     options = {"B1": BETAS[0], "B2": BETAS[1], "EPS": ADAM_EPS, "COPY": copy is not None}
     if normalize:
-        _adam_rows_kernel[(len(p),)](*tensors, lr, **options, **_row_options(p))
+        _adam_rows_kernel[(len(p),)](*tensors, lr, **options, **row_options(p), NORM_EPS=NORM_EPS)
     else:
         grid = (triton.cdiv(p.numel(), _FLAT_BLOCK),)
         _adam_flat_kernel[grid](*tensors, lr, p.numel(), **options, BLOCK=_FLAT_BLOCK)
@@ -258,11 +258,12 @@ def adam_corrections(step: Tensor) -> Tensor:
     return torch.stack([first, second.sqrt()]).float()
 
 
-def _row_options(matrix_RW: Tensor) -> dict[str, Any]:
+def row_options(matrix_RW: Tensor) -> dict[str, int]:
+    """How a kernel of one program per row is launched."""
     width = matrix_RW.shape[1]
     first, second = split_width(width)
     num_warps = 4 if width <= 1024 else 8
-    return {"WIDTH": width, "FIRST": first, "SECOND": second, "NORM_EPS": NORM_EPS, "num_warps": num_warps}
+    return {"WIDTH": width, "FIRST": first, "SECOND": second, "num_warps": num_warps}
 
 
 def check_parameter(tensors: list[Tensor], scale: Tensor, normalize: bool, copy: Tensor | None) -> None:

@@ -106,16 +106,26 @@ def decode(
 
 @Span("decode")
 def squared_error(
-    coder: SparseCoder, encoding: Encoding, selection: Selection, y_NE: Tensor, *, trains_encoder: bool = True
+    coder: SparseCoder,
+    encoding: Encoding,
+    selection: Selection,
+    y_NE: Tensor,
+    *,
+    trains_encoder: bool = True,
+    fired_M: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Latents]:
     """sum |y - reconstruction|^2, a scalar with its graph; the residual (N, E) without one; and the active latents.
 
     Args:
         trains_encoder: False lets the gradient reach the decoder alone.
+        fired_M: int32, to which is added on how many tokens each latent is positive; on the fast path by backward,
+            whose kernels find it on the way.
     """
     if encoding.low_ND is None:
         decoded_NE, latents = decode(coder, encoding, selection, trains_encoder=trains_encoder)
         residual_NE = y_NE - coder.complete(encoding.x_ND, decoded_NE)
+        if fired_M is not None:
+            add_fired(fired_M, latents.indices, latents.acts > 0)
         return residual_NE.square().sum(), residual_NE.detach(), latents
     from sparsify_core.kernels import squared_error as kernels  # see encode
 
@@ -127,8 +137,14 @@ def squared_error(
         coder.in_bfloat16(coder.W_dec),
         *latents,
         straight_through=coder.straight_through,
+        fired_M=fired_M,
     )
     return error, residual_NE, latents
+
+
+def add_fired(fired_M: Tensor, indices: Tensor, fired: Tensor) -> None:
+    """Add to int32 `fired_M` how often each latent stands in `indices` where `fired`, a mask of the same shape."""
+    fired_M.scatter_add_(0, indices.flatten().long(), fired.flatten().int())
 
 
 class NestedErrors(NamedTuple):

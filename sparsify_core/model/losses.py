@@ -15,6 +15,7 @@ from torch import Tensor
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
 from sparsify_core.model.encoding import (
     Encoding,
+    add_fired,
     dead_error,
     encode,
     nested_errors,
@@ -44,11 +45,13 @@ class LossSums(NamedTuple):
 
 class Entries(NamedTuple):
     """What the gradient of a batch's squared error is made of, on the fast path: the encoder's input (N, D) and the
-    residual (N, E), both bfloat16, and the active latents."""
+    residual (N, E), both bfloat16, and the active latents. `fired_M`, int32, is where the step adds on how many tokens
+    each latent is positive."""
 
     x_ND: Tensor
     residual_NE: Tensor
     latents: Latents
+    fired_M: Tensor
 
 
 def loss_sums(
@@ -59,6 +62,7 @@ def loss_sums(
     auxk_alpha: float = 0.0,
     dead_C: Tensor | None = None,
     multi_topk: bool = False,
+    fired_M: Tensor | None = None,
     selection: Callable[[Tensor], Selection] | None = None,
 ) -> LossSums:
     """Sums of reconstructing `y_NE` from `x_ND`, both float32, or on the fast path of CUDA bfloat16 too.
@@ -67,6 +71,7 @@ def loss_sums(
         auxk_alpha: weight of the AuxK loss.
         dead_C: indices of the dead latents, which the AuxK loss is about; None switches it off.
         multi_topk: add the error of a second selection of 4k latents, with weight 1/8.
+        fired_M: see model.encoding.squared_error; of the first selection.
         selection: pre-activations (N, M) -> the active latents; None: as the coder selects while training.
     """
     encoding = encode(coder, x_ND)
@@ -75,9 +80,11 @@ def loss_sums(
         nested = nested_errors(coder, encoding, y_NE, _wider_k(coder), _MULTI_TOPK_WEIGHT)
     if nested is not None:
         loss, error, multi, residual_NE, latents = nested
+        if fired_M is not None:  # the kernels count the wider selection
+            add_fired(fired_M, latents.indices, latents.acts > 0)
     else:
         selected = select(coder, encoding) if selection is None else selection(encoding.pre_NM)
-        error, residual_NE, latents = squared_error(coder, encoding, selected, y_NE)
+        error, residual_NE, latents = squared_error(coder, encoding, selected, y_NE, fired_M=fired_M)
         loss, multi = error, torch.zeros_like(error)
         if multi_topk:
             multi = multi_topk_sum(coder, encoding, y_NE)

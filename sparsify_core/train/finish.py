@@ -41,8 +41,8 @@ class StepEnd:
         """
         if self._sums[name].entries is not None:
             self._counts[name] = Reduction([])
-            _, scale = self._finish(name)
-            self._optimizer.step(self._step, name, scale, self._sums[name].take_entries())
+            # The step finds which latents fired: only then are the sums finished.
+            self._optimizer.step(self._step, name, self._sums[name].scale(), self._sums[name].take_entries())
             return
         matrices, others = self._sums[name].tensors()
         self._counts[name], self._gradients[name] = self._add_up(others), self._add_up(matrices)

@@ -1,6 +1,6 @@
 """Optimizer steps on CUDA in one pass over each parameter, on the state that the optimizers of train.optim keep.
 
-They leave the coder's matrices rounded to bfloat16 behind, for the next step's products.
+All but muon's leave the coder's matrices rounded to bfloat16 behind, for the next step's products.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsify_core.model.coder import SparseCoder
 from sparsify_core.model.losses import Entries
+from sparsify_core.train.muon import MOMENTUM, Muon
 
 
 @torch.no_grad()
@@ -91,6 +92,29 @@ def adam_step(
         )
 
 
+@torch.no_grad()
+def muon_step(coder: SparseCoder, muon: Muon, vectors: torch.optim.Optimizer, scale: Tensor) -> None:
+    """One step of Muon on the matrices of `coder`, and of the optimizer of its `vectors`; `scale` as in `signum_step`.
+
+    The gradients of matrices are gone as soon as they are taken in.
+    """
+    from sparsify_core.kernels.muon_average import muon_average  # see signum_step
+
+    def look_ahead(p: Tensor, average: Tensor) -> Tensor:
+        unit = p.data if coder.normalizes_decoder and p is coder.W_dec else None
+        grad = torch.as_tensor(p.grad).contiguous()
+        ahead = muon_average(average, grad, scale=scale, momentum=MOMENTUM, unit_RW=unit)
+        p.grad = None
+        return ahead
+
+    muon.step_by(look_ahead)
+    for p in (p for group in vectors.param_groups for p in group["params"] if p.grad is not None):
+        p.grad *= scale
+    vectors.step()
+    if coder.normalizes_decoder:
+        coder.normalize_decoder()
+
+
 def _copy_of(coder: SparseCoder, p: Tensor) -> Tensor | None:
     """Where the rounded `p` goes; None for those that no product reads."""
     if p is not coder.W_dec and p is not coder.encoder.weight:
@@ -134,6 +158,7 @@ def _step_from(
         straight_through=coder.straight_through,
         with_centre=not coder.is_transcoder,
     )
+    entries.fired_M.add_(found.counts_M)
     coder.b_dec.grad = -2 * entries.residual_NE.sum(0, dtype=torch.float32)
     if found.centre_D is not None:
         coder.b_dec.grad += found.centre_D / scale

@@ -17,7 +17,7 @@ from sparsify_core.model.coder import SparseCoder
 from sparsify_core.model.losses import Entries
 from sparsify_core.timing import Span
 from sparsify_core.train.adam import build_adam, resolve_bits
-from sparsify_core.train.fused import adam_step, signum_step
+from sparsify_core.train.fused import adam_step, muon_step, signum_step
 from sparsify_core.train.muon import Muon
 from sparsify_core.train.schedule import lr_factor
 
@@ -67,8 +67,8 @@ class CoderOptimizer:
         if config.optimizer == "adam":
             bits = resolve_bits(config, next(iter(self._params.values())).device)
         self._own = {name: _build(config, coder, bits) for name, coder in coders.items()}
-        in_one_pass = config.optimizer == "signum" or (config.optimizer == "adam" and bits == 32)
-        self._is_fused = in_one_pass and all(coder.trains_fast for coder in coders.values())
+        self._is_fused = bits == 32 and all(coder.trains_fast for coder in coders.values())
+        self._is_elementwise = config.optimizer != "muon"
 
     def lr(self, step: int) -> float:
         """Rate of the first coder's first group in optimizer step `step`, counted from 0."""
@@ -79,7 +79,7 @@ class CoderOptimizer:
         """Whether `step` would rather be given what the gradients are made of."""
         coder = self._coders[name]
         shape = {"latents": coder.num_latents, "d_in": coder.d_in, "d_out": coder.d_out}
-        return self._is_fused and dispatch.choose_update(**shape).is_kernel
+        return self._is_fused and self._is_elementwise and dispatch.choose_update(**shape).is_kernel
 
     @Span("optimizer")
     def step(self, step: int, name: str, scale: Tensor, entries: Entries | None = None) -> None:
@@ -231,9 +231,11 @@ def _build(config: RunConfig, coder: SparseCoder, bits: int) -> _Own:
 
 
 def _step_fused(coder: SparseCoder, own: _Own, scale: Tensor, entries: Entries | None) -> None:
-    (base,) = own.bases
-    (group,) = base.param_groups
-    if own.schedule_free is not None:
+    base = own.bases[0]
+    group = base.param_groups[0]
+    if isinstance(base, Muon):
+        muon_step(coder, base, own.bases[1], scale)
+    elif own.schedule_free is not None:
         signum_step(coder, group, base.state, scale, entries, momentum=_SIGNUM_MOMENTUM)
     else:
         adam_step(coder, group, base.state, scale, entries)

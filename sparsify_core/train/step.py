@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsify_core.capture.forward import ActivationSource
 from sparsify_core.config import RunConfig
 from sparsify_core.model.coder import Latents, Selection, SparseCoder
-from sparsify_core.model.encoding import decode, encode, select, squared_error, target_sums
+from sparsify_core.model.encoding import add_fired, decode, encode, select, squared_error, target_sums
 from sparsify_core.model.losses import Entries, Moments, loss_sums
 from sparsify_core.model.selection import select_from
 from sparsify_core.timing import Span
@@ -70,6 +70,7 @@ class StepSums:
         # of end-to-end training: summed loss, predicted tokens
         self.token_loss = torch.zeros((), dtype=torch.float64, device=coder.b_dec.device)
         self.num_predicted = torch.zeros_like(self.token_loss)
+        # on how many tokens each latent was positive; as upstream: on how many it was chosen
         self.fired_M = torch.zeros(coder.num_latents, dtype=torch.int32, device=coder.b_dec.device)
         self._scale: Tensor | None = None
         self._dead: DeadLatents | None = None
@@ -110,7 +111,7 @@ class StepSums:
         coder = self._unit.coder
         encoding = encode(coder, x_ND)
         error, residual_NE, latents = squared_error(coder, encoding, select(coder, encoding), y_NE)
-        self.entries = Entries(torch.as_tensor(encoding.low_ND), residual_NE, latents)
+        self.entries = Entries(torch.as_tensor(encoding.low_ND), residual_NE, latents, self.fired_M)
         self._count_alone(y_NE, target_sums(coder, encoding, y_NE), latents, error)
 
     @Span("select")
@@ -136,11 +137,14 @@ class StepSums:
                 auxk_alpha=self._config.auxk_alpha,
                 dead_C=None if self._dead is None else self._dead.indices(),
                 multi_topk=self._config.sae.multi_topk,
+                fired_M=None if self._config.upstream_compat else self.fired_M,
                 selection=selection,
             )
             with Span("backward"):
                 sums.loss.backward(self._scale)  # type: ignore[no-untyped-call]
         self.moments.add(y_NE, sums.target_sums)
+        if self._config.upstream_compat:
+            add_fired(self.fired_M, sums.latents.indices, torch.ones_like(sums.latents.indices))
         self._count(sums.latents, sums.error, sums.auxk, sums.multi_topk)
 
     def reconstruct(self, x_ND: Tensor, y_NE: Tensor) -> Tensor:
@@ -153,6 +157,7 @@ class StepSums:
         out_NE = coder.complete(x_ND, decoded_NE)
         with torch.no_grad():
             error = (y_NE - out_NE).square().sum()
+            add_fired(self.fired_M, latents.indices, (latents.acts > 0) | self._config.upstream_compat)
             self._count_alone(y_NE, target_sums(coder, encoding, y_NE), latents, error)
         return out_NE
 
@@ -169,10 +174,7 @@ class StepSums:
 
     def _count(self, latents: Latents, *losses: Tensor) -> None:
         """`losses`: the sums of error, AuxK and Multi-TopK."""
-        active = latents.acts > 0
-        self.sums_4 += torch.stack([*losses, active.sum()])
-        fired = torch.ones_like(active) if self._config.upstream_compat else active
-        self.fired_M.scatter_reduce_(0, latents.indices.flatten().long(), fired.flatten().int(), "amax")
+        self.sums_4 += torch.stack([*losses, (latents.acts > 0).sum()])
 
     def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
         """Everything that must be summed over the processes: gradients of the matrices, and all the rest."""
@@ -189,18 +191,21 @@ class StepSums:
         others = [moments.count, moments.sum_D, moments.square, self.sums_4, *token_loss, self.fired_M]
         return matrices, [*vectors, *others]
 
-    def finish(self) -> tuple[StepStats, Tensor]:
-        """Update the dead counters. Returns also what turns the summed gradient into that of the loss, float32."""
-        variance, count = self.moments.variance_sum(), self.moments.count
+    def scale(self) -> Tensor:
+        """What turns the summed gradient into that of the loss, a float32 scalar."""
         end_to_end = self._config.loss_fn != "fvu"
-        scale = (1 / (self.num_predicted if end_to_end else variance)).float()
+        return (1 / (self.num_predicted if end_to_end else self.moments.variance_sum())).float()
+
+    def finish(self) -> tuple[StepStats, Tensor]:
+        """Update the dead counters, once all latents that fired are known. Returns also the `scale`."""
+        variance, count = self.moments.variance_sum(), self.moments.count
         since = self._unit.tokens_since_fired_M
         since += count.long()
         since[self.fired_M > 0] = 0
         dead_frac = (since > self._config.dead_feature_threshold).double().mean()
         error, auxk, multi_topk, num_active = self.sums_4
         fvu = error / variance
-        if end_to_end:
+        if self._config.loss_fn != "fvu":
             fvu = fvu.where(variance > _ROUNDING * self.moments.square, torch.nan)
         stats = StepStats(
             fvu=fvu,
@@ -211,4 +216,4 @@ class StepSums:
             multi_topk_fvu=multi_topk / variance,
             token_loss=self.token_loss / self.num_predicted.clamp(min=1),
         )
-        return stats, scale
+        return stats, self.scale()

@@ -69,3 +69,20 @@ def test_gradient_is_that_of_one_big_batch(activation: str, kind: str, loss: str
     torch.testing.assert_close(cut_stats, stats, rtol=1e-5, atol=0, equal_nan=True)
     for got, want in zip(parts, whole, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("compat", [False, True])
+@pytest.mark.parametrize("through", [False, True], ids=["add", "reconstruct"])
+def test_which_latents_fired(through: bool, compat: bool) -> None:
+    torch.manual_seed(0)
+    unit = unit_of(config := config_of(upstream_compat=compat))
+    with torch.no_grad():
+        unit.coder.encoder.bias.sub_(2)  # some of the chosen are not positive
+    x = torch.randn(9, 12)
+    latents = unit.coder.activate(x)
+    assert (latents.acts == 0).any()
+    sums = StepSums(unit, config)
+    (sums.reconstruct if through else sums.add)(x, x)
+    counted = torch.ones_like(latents.indices) if compat else (latents.acts > 0).long()
+    expected = torch.zeros(48, dtype=torch.int64).index_add_(0, latents.indices.flatten(), counted.flatten())
+    assert torch.equal(sums.fired_M.long(), expected)

@@ -18,8 +18,8 @@ SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}
 """Shared memory of one program: CUDA C++ Programming Guide, compute capabilities."""
 ONLY = {80: {"_encode", "_activated", "_multiply_masked"}, 90: set()}
 """Kernels that this GPU has not got."""
-STACK_BYTES = {("_adam_rows_kernel", 80): 8}
-"""Division has a slow path with a word on the stack."""
+STACK_BYTES = {("_adam_rows_kernel", 80): 8, ("_encoder_step_kernel", 80): 8}
+"""Division has a slow path with a word on the stack. Of a group's steps one word spills."""
 
 
 def launched_kernels() -> set[str]:

@@ -7,25 +7,36 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 import triton
 import triton.language as tl
 
-from sparsify_core.kernels.entry_sums import sum_entries, sum_parts
+from sparsify_core.kernels.entry_sums import sum_decoder, sum_encoder, sum_parts
 from sparsify_core.kernels.rows import split_width, store_row
 
 
 @triton.jit
-def _sum(
-    begin, end, row, order_P, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME, dec_E, enc_D, numbers_2, slopes_P, active,
-    E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
+def _sum_decoder(
+    begin, end, row, order_P, tokens_P, acts_P, grad_NE, W_dec_ME, dec_E, numbers_2, slopes_P, active,
+    E: tl.constexpr, E1: tl.constexpr, E2: tl.constexpr,
     UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr, STRAIGHT_THROUGH: tl.constexpr,
 ):  # fmt: skip
-    dec1, dec2, enc1, enc2, bias, count = sum_entries(
-        begin, end, row.to(tl.int64), order_P, tokens_P, acts_P, grad_NE, x_ND, W_dec_ME, slopes_P, active,
-        E, E1, E2, D, D1, D2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH, True,
+    dec1, dec2, bias, count = sum_decoder(
+        begin, end, row.to(tl.int64), order_P, tokens_P, acts_P, grad_NE, W_dec_ME, slopes_P, active,
+        E, E1, E2, UNROLL, HAS_TOKENS, STRAIGHT_THROUGH,
     )  # fmt: skip
-    zero = tl.program_id(0).to(tl.int64)
-    store_row(dec_E, zero, dec1, dec2, E, E1, E2)
-    store_row(enc_D, zero, enc1, enc2, D, D1, D2)
+    store_row(dec_E, tl.program_id(0).to(tl.int64), dec1, dec2, E, E1, E2)
     tl.store(numbers_2, bias)
     tl.store(numbers_2 + 1, count.to(tl.float32))
+
+
+@triton.jit
+def _sum_encoder(
+    begin, end, order_P, tokens_P, slopes_P, x_ND, enc_D, active,
+    SLABS: tl.constexpr, W: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr,
+    UNROLL: tl.constexpr, HAS_TOKENS: tl.constexpr,
+):  # fmt: skip
+    slab = tl.program_id(0)
+    enc1, enc2 = sum_encoder(
+        begin, end, slab, order_P, tokens_P, slopes_P, x_ND, active, SLABS, W, W1, W2, UNROLL, HAS_TOKENS
+    )  # fmt: skip
+    store_row(enc_D, slab.to(tl.int64), enc1, enc2, W, W1, W2)
 
 
 @pytest.mark.parametrize("straight_through", [False, True])
@@ -42,9 +53,15 @@ def test_sums_over_a_range_of_entries(
     tokens = torch.arange(N, device=device).repeat_interleave(K)
     dec, enc, numbers = torch.empty(E, device=device), torch.empty(D, device=device), torch.empty(2, device=device)
     slopes = torch.full((N * K,), 7.0, device=device)
-    _sum[(1,)](
-        begin, end, 3, order, tokens, acts, grad, x, rows, dec, enc, numbers, slopes, 1 if is_list else K,
-        E, *split_width(E), D, *split_width(D), UNROLL=2, HAS_TOKENS=is_list, STRAIGHT_THROUGH=straight_through,
+    active = 1 if is_list else K
+    _sum_decoder[(1,)](
+        begin, end, 3, order, tokens, acts, grad, rows, dec, numbers, slopes, active,
+        E, *split_width(E), UNROLL=2, HAS_TOKENS=is_list, STRAIGHT_THROUGH=straight_through,
+    )  # fmt: skip
+    slabs = 4
+    _sum_encoder[(slabs,)](
+        begin, end, order, tokens, slopes, x, enc, active,
+        slabs, D // slabs, *split_width(D // slabs), UNROLL=2, HAS_TOKENS=is_list,
     )  # fmt: skip
     own = order[begin:end]
     act, g, row = acts.flatten()[own].double(), grad[tokens[own]].double(), x[tokens[own]].double()

@@ -10,7 +10,10 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 
 from launches import Launches
 from pre_activations import pre_activations
+from sparsify_core.config import SparseCoderConfig
 from sparsify_core.kernels import dispatch, fast, reference
+from sparsify_core.model.coder import SparseCoder
+from sparsify_core.model.losses import loss_sums
 
 SELECTIONS = {
     "topk": ("topk", 3, 96, 5, ["_select_topk"]),
@@ -70,3 +73,23 @@ def test_each_encoder(device: torch.device, launches: Launches, latents: int, wi
     expected = x.double() @ weight.double().T + bias.double()
     torch.testing.assert_close(pre.cpu().double(), expected, rtol=1e-2, atol=2e-2)
     assert torch.equal(maxima.cpu(), reference.group_maxima(pre.cpu(), dispatch.GROUP))
+
+
+@pytest.mark.parametrize("activation", ["topk", "batchtopk"])
+@pytest.mark.parametrize("trains_fast", [False, True])
+def test_firing_is_counted_over_batches(device: torch.device, trains_fast: bool, activation: str) -> None:
+    torch.manual_seed(0)
+    coder = SparseCoder(24, SparseCoderConfig(num_latents=64, k=5, activation=activation)).to(device)
+    coder.encoder.bias.data -= 1.0  # some of the chosen are not positive
+    coder.trains_fast = trains_fast
+    fired, expected = (torch.zeros(64, dtype=torch.int32, device=device) for _ in range(2))
+    has_silent = False
+    for _ in range(2):
+        x = torch.randn(10, 24, device=device)
+        sums = loss_sums(coder, x, x, multi_topk=activation == "topk", fired_M=fired)
+        sums.loss.backward()
+        acts = sums.latents.acts.flatten()
+        expected.index_add_(0, sums.latents.indices.flatten(), (acts > 0).int())
+        has_silent |= bool((acts == 0).any())
+    assert has_silent
+    assert torch.equal(fired, expected)

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("triton")
 
 from launches import Launches
-from sparsify_core.kernels import by_latent, reference, sparse_grads
+from sparsify_core.kernels import by_latent, entry_launches, reference, sparse_grads
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -103,12 +103,34 @@ def test_a_latent_that_fires_on_every_token_is_split() -> None:
 
 @pytest.mark.usefixtures("_short_segments")
 def test_blocks_of_tokens_add_up(monkeypatch: pytest.MonkeyPatch, launches: Launches) -> None:
-    monkeypatch.setattr(sparse_grads, "_BLOCK_BYTES", 12 * (6 + 10) * 4)  # two blocks, each with further segments
+    monkeypatch.setattr(sparse_grads, "_BLOCK_BYTES", 12 * 10 * 4)  # two blocks, each with further segments
     case = _hot_case()
     actual = sparse_grads.sparse_gradients(**case, with_acts=True)
     _assert_near(actual, _dense(case, straight_through=False))
-    assert launches.names == ["_segment_kernel", "_combine_kernel"] * 2
-    assert [options["ACCUMULATE"] for name, options in launches if name == "_segment_kernel"] == [False, True]
+    assert launches.names == ["_decoder_kernel", "_encoder_kernel", "_combine_kernel"] * 2
+    for kernel in ("_decoder_kernel", "_encoder_kernel"):
+        assert [options["ACCUMULATE"] for name, options in launches if name == kernel] == [False, True]
+
+
+@pytest.mark.usefixtures("_short_segments")
+def test_slabs_of_the_encoder_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, launches: Launches) -> None:
+    case = _hot_case()
+    case["x_ND"] = torch.randn(20, 40, device=DEVICE)
+    whole = sparse_grads.sparse_gradients(**case)
+    monkeypatch.setattr(entry_launches, "_MIN_SLAB_WIDTH", 8)
+    monkeypatch.setattr(entry_launches, "_SLAB_BYTES", 20 * 10 * 4)
+    assert torch.equal(sparse_grads.sparse_gradients(**case).W_enc_MD, whole.W_enc_MD)
+    assert [options["SLABS"] for name, options in launches if name == "_encoder_kernel"] == [1, 5]
+
+
+@pytest.mark.parametrize(("width", "num_warps"), [(8, 1), (1025, 4), (2049, 8)])
+def test_wider_rows_get_more_warps(launches: Launches, width: int, num_warps: int) -> None:
+    for d, e in ((width, 8), (8, width)):
+        case = _inputs(3, 2, 4, d, e, torch.float32)
+        _assert_near(sparse_grads.sparse_gradients(**case), _dense(case, straight_through=False)._replace(acts=None))
+        assert launches.names == ["_decoder_kernel", "_encoder_kernel"]
+        assert launches.only("_encoder_kernel" if e == 8 else "_decoder_kernel")["num_warps"] == num_warps
+        launches.clear()
 
 
 @pytest.mark.usefixtures("_short_segments")
@@ -116,7 +138,7 @@ def test_blocks_of_tokens_add_up(monkeypatch: pytest.MonkeyPatch, launches: Laun
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_two_gradients_per_token(monkeypatch: pytest.MonkeyPatch, first: int, blocks: int) -> None:
     """One for the first of its latents and another one for the rest: the sum of two calls, one of each."""
-    monkeypatch.setattr(sparse_grads, "_NESTED_BLOCK_BYTES", 20 // blocks * (6 + 2 * 10) * 4)
+    monkeypatch.setattr(sparse_grads, "_NESTED_BLOCK_BYTES", 20 // blocks * 2 * 10 * 4)
     case = _hot_case()
     further = torch.randn_like(case["grad_NE"])
     grads = torch.stack([case["grad_NE"], further], 1)
@@ -128,17 +150,6 @@ def test_two_gradients_per_token(monkeypatch: pytest.MonkeyPatch, first: int, bl
     ]
     sums = [a + b for a, b in zip(parts[0][:-1], parts[1][:-1], strict=True)]
     _assert_near(actual, reference.SparseGradients(*sums, torch.cat([part.acts for part in parts], 1)))
-
-
-@pytest.mark.parametrize(
-    ("d", "e", "num_warps", "unroll"), [(640, 8, 1, 2), (8, 1024, 1, 2), (1025, 8, 4, 1), (8, 2049, 8, 1)]
-)
-def test_wider_rows_get_more_warps(launches: Launches, d: int, e: int, num_warps: int, unroll: int) -> None:
-    case = _inputs(3, 2, 4, d, e, torch.float32)
-    _assert_near(sparse_grads.sparse_gradients(**case), _dense(case, straight_through=False)._replace(acts=None))
-    assert launches.names == ["_segment_kernel"]
-    launch = launches.only("_segment_kernel")
-    assert (launch["num_warps"], launch["UNROLL"]) == (num_warps, unroll)
 
 
 @pytest.mark.parametrize("tokens", [[], [0, 0, 0, 2, 2, 3]])

@@ -10,7 +10,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from sparsify_core.config import RunConfig, SparseCoderConfig
-from sparsify_core.kernels import by_latent, reference, sparse_grads, sparse_update, update
+from sparsify_core.kernels import by_latent, further_parts, reference, sparse_grads, sparse_update, update
 from sparsify_core.kernels.sparse_update import Adam, Parameter, Signum
 from sparsify_core.model.coder import SparseCoder
 from sparsify_core.train.optim import CoderOptimizer
@@ -123,7 +123,7 @@ def _flat(parameter: Parameter) -> list[Tensor]:
 @pytest.fixture
 def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 2 entries: the interpreter is slow, and many segments are the point."""
-    for module in (by_latent, sparse_grads, sparse_update):
+    for module in (by_latent, further_parts, sparse_grads, sparse_update):
         monkeypatch.setattr(module, "SEGMENT", 2)
 
 

@@ -28,6 +28,7 @@ from sparsify_core.kernels.keep import keep_largest
 from sparsify_core.kernels.masked_gemm import multiply_masked
 from sparsify_core.kernels.maxima import group_maxima
 from sparsify_core.kernels.moments import centred_moments, moments
+from sparsify_core.kernels.muon_average import muon_average
 from sparsify_core.kernels.sparse_grads import sparse_gradients
 from sparsify_core.kernels.sparse_update import Adam, Parameter, Signum, sparse_update
 from sparsify_core.kernels.token_loss import cross_entropy, kl_divergence
@@ -106,6 +107,8 @@ def launch(capability: int, tokens: int, latents: int, width: int, k: int) -> No
         options: dict[str, Any] = {"scale": scale, "lr": 0.1, "normalize": normalize, "copy": W_dec}
         signum_update(weight, weight, weight, share=0.5, momentum=0.95, **options)
         adam_update(weight, weight, weight, weight, corrections=adam_corrections(scale), **options)
+    for unit in (None, weight):
+        muon_average(weight, weight, scale=scale, momentum=0.95, unit_RW=unit)
     for rule, states in ((Signum(0.1, 0.5, 0.95), 1), (Adam(0.1, adam_corrections(scale)), 2)):
         matrix, vector = Parameter(weight, (weight,) * states, W_dec), Parameter(bias, (bias,) * states)
         batch = (x, x, acts, indices, matrix, matrix, vector, rule)

@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 
-from server.db.tables import Intent, RunState
+from rows import claim_by, claimed_run
+from server.db.runs import request_cancel, requeue, resume
+from server.db.session import Database
+from server.db.tables import Intent, Run, RunState
+from server.settings import Settings
 from sparsify_core import events
 from sparsify_core.events import AttemptFinished
 from sparsify_core.rundir import RunDir
-from worker.ending import Evidence, error_message, finished_event, judge, killed_by, read_tail
+from worker.ending import Evidence, conclude, error_message, finished_event, judge, killed_by, read_tail
 from worker.failures import BUDGET
 
 COMPLETED = AttemptFinished(outcome="completed")
@@ -136,3 +140,41 @@ def test_the_tail_of_a_log_has_two_hundred_lines(tmp_path: Path) -> None:
     lines = read_tail(path).splitlines()
     assert (len(lines), lines[-1]) == (200, "line 999")
     assert read_tail(tmp_path / "none") == ""
+
+
+def test_losses_are_paid_from_the_budget_until_it_is_spent(database: Database, settings: Settings) -> None:
+    run_id, fence = claimed_run(database)
+    settings.run_dir(run_id).log(1).parent.mkdir(parents=True)
+    settings.run_dir(run_id).log(1).write_text("the last words\n")
+    for losses in range(1, BUDGET + 2):
+        state = conclude(database, settings, run_id, fence, actor="reaper", returncode=None, takes_away=True)
+        assert state == (RunState.RETRY_WAIT if losses <= BUDGET else RunState.FAILED)
+        with database.write() as session:
+            run = session.get_one(Run, run_id)
+            assert (run.losses, run.failures, run.reason_code) == (losses, 0, "worker_lost")
+            if state == RunState.RETRY_WAIT:
+                assert run.log_tail == ("the last words" if losses == 1 else "")
+                requeue(session, run_id, actor="user")
+                fence = claim_by(session, run_id) or 0
+        assert conclude(database, settings, run_id, losses, actor="supervisor", returncode=0) is None  # fenced out
+
+
+def test_a_full_disk_pauses_the_run_with_the_reason(database: Database, settings: Settings) -> None:
+    run_id, fence = claimed_run(database)
+    writer = events.EventWriter(settings.run_dir(run_id).events(fence), attempt=fence)
+    writer.write(AttemptFinished(outcome="failed", reason_code="disk_full", message="the disk is full"))
+    assert conclude(database, settings, run_id, fence, actor="supervisor", returncode=1) == RunState.PAUSED
+    with database.write() as session:
+        run = session.get_one(Run, run_id)
+        assert (run.reason_code, run.message, run.failures) == ("disk_full", "the disk is full", 0)
+        assert resume(session, run_id, actor="user") == RunState.QUEUED
+        session.refresh(run)
+        assert run.message == ""
+
+
+def test_an_acknowledged_cancel_ends_a_lost_run(database: Database, settings: Settings) -> None:
+    run_id, fence = claimed_run(database)
+    with database.write() as session:
+        assert request_cancel(session, run_id, actor="user") == RunState.STOPPING
+    state = conclude(database, settings, run_id, fence, actor="reaper", returncode=None, takes_away=True)
+    assert state == RunState.CANCELLED
