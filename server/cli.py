@@ -51,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     up.set_defaults(command=_up)
 
     worker = commands.add_parser("worker", help="train for a server elsewhere (DATABASE_URL, REDIS_URL, shared data)")
+    worker.add_argument("--name", dest="worker_name", help="name of the worker (default: the machine's host name)")
+    worker.add_argument(
+        "--label",
+        dest="worker_labels",
+        action="append",
+        metavar="LABEL",
+        help="what runs may ask of this worker, such as a100; may be given several times",
+    )
     worker.set_defaults(command=_worker)
     migrate = commands.add_parser("migrate", help="bring the database up to date")
     migrate.set_defaults(command=_migrate)
@@ -83,9 +91,8 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
     from server.launch.errors import LaunchError
     from server.settings import Settings
 
-    given = {
-        name: value for name in ("data_dir", "host", "port") if (value := getattr(arguments, name, None)) is not None
-    }
+    names = ("data_dir", "host", "port", "worker_name", "worker_labels")
+    given = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     try:
         settings = Settings(**given)
     except SettingsError as error:

@@ -24,6 +24,8 @@ QUEUE = "sparseboard"
 CLAIM_TASK = "sparseboard.claim"
 HINT_CHANNEL = "sparseboard.hint"
 """Redis pub/sub channel whose messages are run ids: "something about this run changed, look into the database"."""
+WORKER_CHANNEL = "sparseboard.worker"
+"""Redis pub/sub channel whose messages are worker ids: "look for runs"."""
 
 
 def redis_client_url(broker_url: str) -> str:
@@ -75,11 +77,13 @@ def publish_hint(broker_url: str, run_id: str) -> bool:
     return True
 
 
-def announce(broker_url: str, run_id: str, *, wake: bool = False) -> None:
-    """Hint at a run's change and, with `wake`, wake the workers; in the background, for a broker may be slow."""
+def announce(broker_url: str, run_id: str = "", *, wake: bool = False) -> None:
+    """Hint at a run's change, if one is named, and with `wake` wake the workers; in the background, for a broker may be
+    slow.
+    """
 
     def send() -> None:
-        if publish_hint(broker_url, run_id) and wake:
+        if (not run_id or publish_hint(broker_url, run_id)) and wake:
             wake_workers(broker_url)
 
     if broker_url:

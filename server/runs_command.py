@@ -37,12 +37,16 @@ def add_parsers(runs: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
     launch = commands.add_parser(
         "launch",
         help="queue a run: MODEL DATASET and the flags of `python -m sparsify_core`, or --config FILE",
-        usage="%(prog)s [--name NAME] [--num-processes N] [--config FILE] [MODEL] [DATASET] [--flag value ...]",
+        usage="%(prog)s [--name NAME] [--num-processes N] [--num-nodes N] [--min-memory-gb GB] "
+        "[--label LABEL] [--config FILE] [MODEL] [DATASET] [--flag value ...]",
         epilog="How to train: the flags that `python -m sparsify_core --help` lists.",
         allow_abbrev=False,
     )
     launch.add_argument("--name", help="what you will recognise the run by")
-    launch.add_argument("--num-processes", type=int, default=1, help="one per GPU, or 1 on a CPU (default 1)")
+    launch.add_argument("--num-processes", type=int, default=1, help="on each node, one per GPU (default 1)")
+    launch.add_argument("--num-nodes", type=int, default=1, help="workers that train it together (default 1)")
+    launch.add_argument("--min-memory-gb", type=float, help="what every GPU must have")
+    launch.add_argument("--label", dest="labels", action="append", default=[], help="what its workers must have")
     launch.add_argument("--config", help="JSON or YAML file; flags override it")
     launch.set_defaults(takes_flags=True)
     yield launch
@@ -122,7 +126,7 @@ def _launch(session: "Session", arguments: argparse.Namespace, how: dict[str, An
 
     from pydantic import ValidationError
 
-    from server.services.requests import RunRequest
+    from server.services.requests import LAUNCH_FIELDS, RunRequest
     from server.services.runs import create_run
     from sparsify_core.config import RunConfig, iter_fields, nest
     from sparsify_core.errors import ConfigError
@@ -136,9 +140,10 @@ def _launch(session: "Session", arguments: argparse.Namespace, how: dict[str, An
         positional=("model", "dataset"),
     )
     base = load_file(Path(arguments.config)) if arguments.config else {}
-    given = {"config": merge(base, nest(parser.read(arguments.flags)))}
+    asked = {name: getattr(arguments, name) for name in LAUNCH_FIELDS}
+    given = asked | {"config": merge(base, nest(parser.read(arguments.flags)))}
     try:
-        request = RunRequest.model_validate(given | {"name": arguments.name, "num_processes": arguments.num_processes})
+        request = RunRequest.model_validate(given)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
     return create_run(session, request, **how)

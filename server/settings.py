@@ -5,12 +5,14 @@ never stored in a run's configuration.
 """
 
 import os
+import socket
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server.scheduling import Label
 from sparsify_core.rundir import RunDir
 
 
@@ -38,6 +40,18 @@ class Settings(BaseSettings):
 
     port: int = Field(default=8420, ge=0, le=65535)
     """Port the server binds to; 0 takes a free one."""
+
+    worker_name: str = Field(default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Name of the worker that this machine runs; several on one machine need different ones."""
+
+    worker_labels: list[Label] = []
+    """What runs may ask of the worker, for example `a100`."""
+
+    worker_address: str = ""
+    """Address under which other workers reach this one for runs on several nodes; empty means its host name."""
+
+    cpu_slots: int = Field(default=1, ge=0, le=64)
+    """How many runs the worker trains on the CPU at a time."""
 
     allowed_hosts: list[str] = ["127.0.0.1", "localhost", "[::1]"]
     """Names under which browsers may call the server (the Host header, without port)."""

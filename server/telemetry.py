@@ -18,7 +18,7 @@ from sqlmodel import Session, col, select
 from server.auth import CurrentUser
 from server.db.tables import ACTIVE, Attempt, Run, RunState, Worker
 from server.services import health
-from server.services.workers import ALIVE_S, list_workers
+from server.services.workers import is_alive, list_workers
 
 router = APIRouter(include_in_schema=False)
 
@@ -97,17 +97,17 @@ def _of_runs(session: Session) -> Iterator[Metric]:
 
 def _of_workers(workers: list[Worker]) -> Iterator[Metric]:
     now = time.time()
-    alive = sum(1 for worker in workers if now - worker.seen_at < ALIVE_S)
+    alive = sum(1 for worker in workers if is_alive(worker))
     yield _gauge("sparseboard_workers_alive", "Workers that were seen within the last minute.", alive)
-    tick = GaugeMetricFamily("sparseboard_worker_tick_age_seconds", "Since a worker's last tick.", labels=["host"])
+    tick = GaugeMetricFamily("sparseboard_worker_tick_age_seconds", "Since a worker's last tick.", labels=["worker"])
     consumer = GaugeMetricFamily(
         "sparseboard_worker_consumer_age_seconds",
         "Between a worker's last tick and the last message that it took.",
-        labels=["host"],
+        labels=["worker"],
     )
     for worker in workers:
-        tick.add_metric([worker.host], now - worker.seen_at)
-        consumer.add_metric([worker.host], health.consumer_age_s(worker))
+        tick.add_metric([worker.name], now - worker.seen_at)
+        consumer.add_metric([worker.name], health.consumer_age_s(worker))
     yield from (tick, consumer)
 
 

@@ -8,6 +8,7 @@
 <run>/logs/0001.error.json             what torchrun says about the rank that failed first
 <run>/logs/0001.supervisor.log         what the process that watches torchrun says
 <run>/logs/0001.ranks/                 torchrun's own files, one folder per rank
+<run>/logs/0001.node-1.log              ... and the same four of the further nodes, in a run on several
 <run>/tensorboard/                     TensorBoard's event files, with log_to_tensorboard
 <run>/wandb/                           W&B's own files, with log_to_wandb; W&B names and fills it
 <run>/checkpoints/step-00000200/       one published checkpoint: upstream's layout plus manifest.json
@@ -52,17 +53,20 @@ class RunDir:
     def pulse(self, attempt: int) -> Path:
         return self.root / "events" / f"{attempt:04d}.pulse"
 
-    def log(self, attempt: int) -> Path:
-        return self.root / "logs" / f"{attempt:04d}.log"
+    def log(self, attempt: int, node: int = 0) -> Path:
+        return self._logs(attempt, node, ".log")
 
-    def error_file(self, attempt: int) -> Path:
-        return self.root / "logs" / f"{attempt:04d}.error.json"
+    def error_file(self, attempt: int, node: int = 0) -> Path:
+        return self._logs(attempt, node, ".error.json")
 
-    def supervisor_log(self, attempt: int) -> Path:
-        return self.root / "logs" / f"{attempt:04d}.supervisor.log"
+    def supervisor_log(self, attempt: int, node: int = 0) -> Path:
+        return self._logs(attempt, node, ".supervisor.log")
 
-    def rank_files(self, attempt: int) -> Path:
-        return self.root / "logs" / f"{attempt:04d}.ranks"
+    def rank_files(self, attempt: int, node: int = 0) -> Path:
+        return self._logs(attempt, node, ".ranks")
+
+    def _logs(self, attempt: int, node: int, suffix: str) -> Path:
+        return self.root / "logs" / (f"{attempt:04d}.node-{node}{suffix}" if node else f"{attempt:04d}{suffix}")
 
     def checkpoint(self, step: int) -> "CheckpointDir":
         return CheckpointDir(self.checkpoints / f"step-{step:08d}")

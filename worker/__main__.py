@@ -30,7 +30,7 @@ def main() -> int:
         )
         return 1
     signal.signal(signal.SIGTERM, _exit)  # until Celery, once it has started, puts its own handler there
-    ticker = attach(host)
+    ticker = attach(host, get_settings())
     app = make_app(get_settings())
     try:
         app.worker_main(["worker", "--pool=solo", "--without-gossip", "--without-mingle", "--without-heartbeat"])

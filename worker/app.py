@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from server.queue import QUEUE
 from server.settings import Settings
 from worker.host import HostWorker
+from worker.wakes import WakeListener
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +73,18 @@ class Ticker(threading.Thread):
             self.join(timeout=4)
 
 
-def attach(host: HostWorker) -> Ticker:
+def attach(host: HostWorker, settings: Settings) -> Ticker:
     """Let the timer run as long as the worker does: before it has a broker, and without one."""
     ticker = Ticker(host)
+    wakes = WakeListener(settings.redis_url, host.worker_id, host.look)
 
     def start(**_: Any) -> None:
         ticker.start()
+        wakes.start()
 
     def stop(**_: Any) -> None:
         ticker.stop()
+        wakes.stop()
 
     def keep_logging(**_: Any) -> None:
         """A receiver keeps Celery from configuring logging."""

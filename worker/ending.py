@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from server.db.runs import release
+from server.db.runs import nodes_of, release
 from server.db.session import Database
 from server.db.tables import Attempt, Intent, Run, RunState
 from server.settings import Settings
@@ -48,6 +48,8 @@ class Evidence:
     is_disk_full: bool = False
     may_roll_back: bool = False
     """Whether the run wants a loss that is not finite to be tried again from a checkpoint, and has one."""
+    has_lost_node: bool = False
+    """Whether one of several nodes vanished: then the others' complaints are no reason."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ def _cause(evidence: Evidence) -> tuple[str, str]:
     finished = evidence.finished
     if finished and finished.outcome == "completed":
         return "checkpoint_missing", ""
+    if evidence.has_lost_node:
+        return "worker_lost", ""
+    if evidence.killed_by in _FROM_OUTSIDE and finished and finished.reason_code == "communication_error":
+        return "killed", _signal_sentence(evidence.killed_by)
     if finished and finished.outcome == "failed":
         return finished.reason_code or "trainer_crashed", finished.message
     if evidence.is_disk_full and evidence.returncode != 0:
@@ -128,6 +134,7 @@ def conclude(
     is_drained: bool = False,
     cause: AttemptFinished | None = None,
     takes_away: bool = False,
+    has_lost_node: bool = False,
 ) -> RunState | None:
     """Read the attempt's last events, judge, and release the run. All its processes must be gone.
 
@@ -135,20 +142,24 @@ def conclude(
         is_drained: the host asked the holder to give the run back.
         cause: why the holder ended the attempt, or could not start it; counts where the trainer has said nothing.
         takes_away: the caller is the reaper, not the holder.
+        has_lost_node: one of several nodes vanished.
 
     Returns the run's new state, or None when the attempt did not hold the run any more.
     """
     run_dir = settings.run_dir(run_id)
     ingest(database, run_dir, run_id, fence)
     prune_checkpoints(database, run_dir, run_id)
-    log = read_tail(run_dir.log(fence))
+    with database.read() as session:
+        nodes = [node.node for node in nodes_of(session, run_id, fence)]
+    log = "\n".join(read_tail(run_dir.log(fence, node)) for node in nodes)
     evidence = Evidence(
         finished=finished_event(run_dir.events(fence)) or cause,
         has_checkpoint=bool(run_dir.published()),
         returncode=returncode,
-        error=error_message(run_dir, fence),
+        error=next(filter(None, (error_message(run_dir, fence, node) for node in nodes)), ""),
         killed_by=killed_by(log),
         is_disk_full=_is_disk_full(run_dir.root if run_dir.root.is_dir() else settings.data_dir),
+        has_lost_node=has_lost_node,
     )
     with database.write() as session:
         run = session.get(Run, run_id, with_for_update=True)
@@ -206,10 +217,10 @@ def finished_event(path: Path) -> AttemptFinished | None:
     return None
 
 
-def error_message(run_dir: RunDir, attempt: int) -> str:
+def error_message(run_dir: RunDir, attempt: int, node: int = 0) -> str:
     """What torchrun's error file says of why the trainer broke, in one sentence; empty without one."""
     try:
-        content = json.loads(run_dir.error_file(attempt).read_text(encoding="utf-8"))
+        content = json.loads(run_dir.error_file(attempt, node).read_text(encoding="utf-8"))
         message = content["message"]["message"] if isinstance(content["message"], dict) else content["message"]
         return f"the trainer broke: {str(message).strip()[:2000]}"
     except (OSError, ValueError, KeyError, TypeError):

@@ -5,7 +5,7 @@ import time
 
 import redis
 
-from server.queue import HINT_CHANNEL, redis_client_url
+from server.queue import HINT_CHANNEL, WORKER_CHANNEL, redis_client_url
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +14,7 @@ _PAUSE_S = 10.0
 
 
 class Hints:
-    """Publishes run ids; silent while there is no broker."""
+    """Publishes ids of runs and workers; silent while there is no broker."""
 
     def __init__(self, broker_url: str) -> None:
         self._client = (
@@ -25,10 +25,18 @@ class Hints:
         self._silent_until = 0.0
 
     def publish(self, run_id: str) -> None:
+        """Something about a run changed."""
+        self._send(HINT_CHANNEL, run_id)
+
+    def wake(self, worker_id: str) -> None:
+        """Have a worker look for runs: one was placed on it, or devices became free."""
+        self._send(WORKER_CHANNEL, worker_id)
+
+    def _send(self, channel: str, message: str) -> None:
         if self._client is None or time.monotonic() < self._silent_until:
             return
         try:
-            self._client.publish(HINT_CHANNEL, run_id)
+            self._client.publish(channel, message)
         except (redis.RedisError, OSError) as error:
             self._silent_until = time.monotonic() + _PAUSE_S
             logger.warning("the broker took no hint (%s): browsers see the change a little later", error)

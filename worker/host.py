@@ -1,4 +1,7 @@
-"""The worker of this host: one per host and data folder, with one row in the database."""
+"""The worker of this process: it places runs, starts what was placed on it, reaps and reports.
+
+Several may serve one data folder, on as many machines or on one; each has a name, and one row in the database.
+"""
 
 import fcntl
 import logging
@@ -10,16 +13,17 @@ from typing import IO
 
 from sqlmodel import select
 
+from server.db.placing import has_queued, place_queued
 from server.db.session import Database
 from server.db.tables import RunState, Worker
 from server.queue import PROTOCOL, wake_workers
 from server.settings import Settings
-from worker.claims import Claimer
-from worker.devices import inventory, num_cores
+from worker.devices import Gpus, num_cores
 from worker.hints import Hints
 from worker.orphans import kill_orphans, lift_quarantines
 from worker.processes import boot_id
 from worker.reaper import Reaper
+from worker.starter import Starter
 
 logger = logging.getLogger(__name__)
 
@@ -29,32 +33,33 @@ PROBE_EVERY_S = 30.0
 
 
 class WorkerIsRunningError(Exception):
-    """Another worker serves this data folder on this host."""
+    """Another worker of this name serves this data folder."""
 
 
 class HostWorker:
-    """Claims, reaps and reports for this host. `claim` and `tick` may be called from any thread."""
+    """One worker. `look` and `tick` may be called from any thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._database = Database(settings)
         self._hints = Hints(settings.redis_url)
-        self._host = socket.gethostname()
+        self._name = settings.worker_name
         self._lock = threading.Lock()
         self._seen_at = 0.0
         self._probed_at = 0.0
         self._consumed_at: float | None = None
-        self._only_one = self._take_host()
-        self._gpus = inventory()
-        self._worker_id = self._register()
-        self._claimer = Claimer(self._database, settings, worker_id=self._worker_id, host=self._host, gpus=self._gpus)
-        self._reaper = Reaper(self._database, settings, host=self._host)
+        self._only_one = self._take_name()
+        self._gpus = Gpus()
+        self.worker_id = self._register()
+        self._starter = Starter(self._database, settings, worker_id=self.worker_id)
+        self._reaper = Reaper(self._database, settings, host=socket.gethostname())
         kill_orphans(self._database)
 
-    def claim(self) -> int:
-        """Start the queued runs that fit. Returns how many."""
+    def look(self) -> int:
+        """Place what fits, on whatever worker, and start what was placed here. Returns how many runs were started."""
         with self._lock:
-            started = self._claimer.claim()
+            self._place()
+            started = self._starter.start()
         for run_id in started:
             self._hints.publish(run_id)
         return len(started)
@@ -64,34 +69,45 @@ class HostWorker:
         self._consumed_at = time.time()
 
     def tick(self) -> int:
-        """Say that this worker lives, take runs from dead supervisors, claim. Returns how many runs were started."""
+        """Say that this worker lives, take runs from dead supervisors, look. Returns how many runs were started."""
         self._probe()
         with self._lock:
             self._report()
-            lift_quarantines(self._database, self._worker_id)
+            lift_quarantines(self._database, self.worker_id)
             reaped = self._reaper.reap()
         for run_id, state in reaped:
             logger.warning("run %s: %s", run_id, "waits to be tried again" if state == RunState.RETRY_WAIT else state)
             self._hints.publish(run_id)
-        return self.claim()
+        return self.look()
 
-    def _take_host(self) -> IO[str]:
+    def _place(self) -> None:
+        with self._database.read() as session:
+            if not has_queued(session, now=time.time()):
+                return
+        with self._database.write() as session:
+            placed = place_queued(session, actor=f"worker {self._name}", now=time.time())
+        for worker_id in {worker_id for one in placed for worker_id in one.worker_ids} - {self.worker_id}:
+            self._hints.wake(worker_id)
+
+    def _take_name(self) -> IO[str]:
         self._settings.data_dir.mkdir(parents=True, exist_ok=True)
-        file = (self._settings.data_dir / f".worker-{self._host}.lock").open("w")
+        file = (self._settings.data_dir / f".worker-{self._name}.lock").open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WorkerIsRunningError(
-                f"another worker serves the data folder {self._settings.data_dir} on this machine already"
+                f"another worker called {self._name} serves the data folder {self._settings.data_dir} already: "
+                "stop it, or give this one another --name"
             ) from None
         return file
 
     def _register(self) -> str:
         with self._database.write() as session:
-            row = session.exec(select(Worker).where(Worker.host == self._host)).first()
-            row = row or Worker(host=self._host, pid=0)
-            row.pid, row.boot_id, row.protocol = os.getpid(), boot_id(), PROTOCOL
-            row.devices, row.cpu_count = self._gpus, num_cores()
+            row = session.exec(select(Worker).where(Worker.name == self._name)).first()
+            row = row or Worker(name=self._name, host="", pid=0)
+            row.host, row.pid, row.boot_id, row.protocol = socket.gethostname(), os.getpid(), boot_id(), PROTOCOL
+            row.labels, row.cpu_slots = list(self._settings.worker_labels), self._settings.cpu_slots
+            row.devices, row.cpu_count = self._gpus.measure(), num_cores()
             row.started_at = row.seen_at = time.time()
             row.consumed_at = None
             session.add(row)
@@ -103,6 +119,10 @@ class HostWorker:
         if not self._settings.redis_url or now - self._probed_at < PROBE_EVERY_S:
             return
         self._probed_at = now
+        # In the background: a broker that is away takes seconds to say so, and the tick has runs to start.
+        threading.Thread(target=self._send_probe, name="probe", daemon=True).start()
+
+    def _send_probe(self) -> None:
         if not wake_workers(self._settings.redis_url):
             self._consumed_at = time.time()  # it is the broker that is silent
 
@@ -110,8 +130,9 @@ class HostWorker:
         now = time.monotonic()
         if now - self._seen_at < SEEN_EVERY_S:
             return
+        devices = self._gpus.measure()
         with self._database.write() as session:
-            row = session.get(Worker, self._worker_id)
+            row = session.get(Worker, self.worker_id)
             if row is not None:
-                row.seen_at, row.consumed_at = time.time(), self._consumed_at
+                row.seen_at, row.devices, row.consumed_at = time.time(), devices, self._consumed_at
         self._seen_at = now

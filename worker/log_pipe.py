@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from worker.processes import FENCE_VARIABLE, RUN_ID_VARIABLE
+from worker.processes import marks
 
 _FINISH_S = 3.0
 
@@ -39,9 +39,8 @@ class LogPipe:
             self._relay.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        environment = {
-            name: value for name, value in os.environ.items() if name not in (RUN_ID_VARIABLE, FENCE_VARIABLE)
-        }  # not a process of the run: it would be killed with them, before it has read their last words
+        # Not a process of the run: it would be killed with them, before it has read their last words.
+        environment = {name: value for name, value in os.environ.items() if name not in marks("", 0, 0)}
         with self._path.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "worker.log_relay"],

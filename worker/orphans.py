@@ -64,4 +64,4 @@ def lift_quarantines(database: Database, worker_id: str) -> int:
 
 
 def _has_processes(lease: DeviceLease) -> bool:
-    return any(entry.fence <= lease.attempt for entry in processes.run_processes(lease.run_id))
+    return any(processes.run_processes(lease.run_id, up_to_fence=lease.attempt))

@@ -18,6 +18,7 @@ import psutil
 
 RUN_ID_VARIABLE = "SPARSEBOARD_RUN_ID"
 FENCE_VARIABLE = "SPARSEBOARD_FENCE"
+NODE_VARIABLE = "SPARSEBOARD_NODE"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Ask a supervisor to give its run back."""
 
@@ -31,6 +32,12 @@ class RunProcess:
     process: psutil.Process
     run_id: str
     fence: int
+    node: int
+
+
+def marks(run_id: str, fence: int, node: int) -> dict[str, str]:
+    """What every process of a node of an attempt carries in its environment."""
+    return {RUN_ID_VARIABLE: run_id, FENCE_VARIABLE: str(fence), NODE_VARIABLE: str(node)}
 
 
 @lru_cache(maxsize=1)
@@ -62,18 +69,30 @@ def is_alive(pid: int, started: float) -> bool:
         return False
 
 
-def run_processes(run_id: str | None = None) -> Iterator[RunProcess]:
-    """All processes of runs on this host, or those of one run; never the caller."""
+def run_processes(
+    run_id: str | None = None, *, up_to_fence: int | None = None, node: int | None = None
+) -> Iterator[RunProcess]:
+    """All processes of runs on this host, or those of one run; never the caller.
+
+    Args:
+        up_to_fence: only those under this fence or a lower one.
+        node: under this very fence only those of this node.
+    """
     for process in psutil.process_iter():
         if process.pid == os.getpid():
             continue
         try:
             environment = process.environ()
-            owner, fence = environment.get(RUN_ID_VARIABLE), environment.get(FENCE_VARIABLE)
+            owner, fence, number = (environment.get(name) for name in (RUN_ID_VARIABLE, FENCE_VARIABLE, NODE_VARIABLE))
         except (psutil.Error, OSError):
             continue
-        if owner and fence and fence.isdecimal() and run_id in (None, owner):
-            yield RunProcess(process, owner, int(fence))
+        if not (owner and fence and fence.isdecimal() and run_id in (None, owner)):
+            continue
+        entry = RunProcess(process, owner, int(fence), int(number) if number and number.isdecimal() else 0)
+        if up_to_fence is not None and entry.fence > up_to_fence:
+            continue
+        if node is None or entry.fence != up_to_fence or entry.node == node:
+            yield entry
 
 
 def descendants(pid: int) -> list[psutil.Process]:
@@ -95,11 +114,13 @@ def kill(processes: Iterable[psutil.Process], timeout_s: float = 3.0) -> int:
     return sum(1 for process in alive if _is_running(process))
 
 
-def kill_run(run_id: str, *, up_to_fence: int) -> int:
-    """Kill all processes that work for a run under this fence or a lower one. Returns how many there were."""
+def kill_run(run_id: str, *, up_to_fence: int, node: int | None = None) -> int:
+    """Kill all processes of this host that work for a run under this fence or a lower one; with `node`, those of the
+    other nodes under this very fence are left alone. Returns how many there were.
+    """
     count = 0
     for _ in range(3):  # again, for what was being started meanwhile
-        found = [entry.process for entry in run_processes(run_id) if entry.fence <= up_to_fence]
+        found = [entry.process for entry in run_processes(run_id, up_to_fence=up_to_fence, node=node)]
         if not found:
             break
         count += len(found)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from server.db.runs import active, quarantine
 from server.db.session import Database
-from server.db.tables import AttemptNode, RunState
+from server.db.tables import AttemptNode, Run, RunState
 from server.settings import Settings
 from worker import processes
 from worker.ending import conclude
@@ -50,9 +50,11 @@ class Reaper:
         self._seen = sights
         reaped = []
         for run, node in held:
+            if node.ended_at is not None:
+                continue  # its leader is about to release the run
             if self._is_dead(node) or now - sights[run.id, node.node].since > LEASE_S:
                 try:
-                    state = self._take_away(run.id, node)
+                    state = self._take_away(run, node)
                 except Exception:  # one run's trouble must not keep the others
                     logger.exception("run %s could not be taken away, the next look tries again", run.id)
                     continue
@@ -73,16 +75,23 @@ class Reaper:
             return True
         return node.supervisor_pid > 0 and not processes.is_alive(node.supervisor_pid, node.supervisor_started)
 
-    def _take_away(self, run_id: str, node: AttemptNode) -> RunState | None:
-        logger.warning("the supervisor of run %s, attempt %d, node %d, is gone", run_id, node.attempt, node.node)
+    def _take_away(self, run: Run, node: AttemptNode) -> RunState | None:
+        logger.warning("the supervisor of run %s, attempt %d, node %d, is gone", run.id, node.attempt, node.node)
         if node.host == self._host:
-            self._kill(run_id, node)
+            self._kill(run.id, node)
         return conclude(
-            self._database, self._settings, run_id, node.attempt, actor="reaper", returncode=None, takes_away=True
+            self._database,
+            self._settings,
+            run.id,
+            node.attempt,
+            actor="reaper",
+            returncode=None,
+            takes_away=True,
+            has_lost_node=run.num_nodes > 1,
         )
 
     def _kill(self, run_id: str, node: AttemptNode) -> None:
         processes.kill_run(run_id, up_to_fence=node.attempt)
-        if any(entry.fence <= node.attempt for entry in processes.run_processes(run_id)):
+        if any(processes.run_processes(run_id, up_to_fence=node.attempt, node=node.node)):
             with self._database.write() as session:
                 quarantine(session, run_id, node.attempt, node=node.node, actor="reaper", reason=UNKILLABLE)

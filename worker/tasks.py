@@ -17,7 +17,7 @@ def host_worker() -> HostWorker:
 
 @shared_task(name=CLAIM_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
 def claim() -> None:
-    """Start the queued runs that fit this host."""
+    """Start the queued runs that fit."""
     worker = host_worker()
     worker.consumed()
-    worker.claim()
+    worker.look()

@@ -16,6 +16,7 @@ from sparsify_core.parent import end_with_parent
 from sparsify_core.rundir import RunDir
 from worker import processes
 from worker.log_pipe import LogPipe
+from worker.rendezvous import Rendezvous
 
 _ALLOWED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH"),
@@ -33,6 +34,7 @@ def trainer_environment(
     *,
     run_id: str,
     fence: int,
+    node: int = 0,
     devices: list[int],
     error_file: Path,
     hf_token: SecretStr | None = None,
@@ -52,8 +54,7 @@ def trainer_environment(
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": allowed.get("TOKENIZERS_PARALLELISM", "false"),
         "TORCHELASTIC_ERROR_FILE": str(error_file),
-        processes.RUN_ID_VARIABLE: run_id,
-        processes.FENCE_VARIABLE: str(fence),
+        **processes.marks(run_id, fence, node),
     }
 
 
@@ -67,7 +68,10 @@ def trainer_config(config: dict[str, Any], activations_dir: Path) -> dict[str, A
 
 
 class Trainer:
-    """torchrun and its ranks. Start it from the main thread: the parent-death signal fires when the thread ends."""
+    """torchrun and its ranks on one node.
+
+    Start it from the main thread: the parent-death signal fires when the thread ends.
+    """
 
     def __init__(
         self,
@@ -77,21 +81,25 @@ class Trainer:
         run_id: str,
         num_processes: int,
         devices: list[int],
+        node: int = 0,
+        rendezvous: Rendezvous | None = None,
         hf_token: SecretStr | None = None,
     ) -> None:
         self._run_id = run_id
         self._fence = fence
-        errors = run_dir.error_file(fence)
+        self._node = node
+        errors = run_dir.error_file(fence, node)
         environment = trainer_environment(
-            os.environ, run_id=run_id, fence=fence, devices=devices, error_file=errors, hf_token=hf_token
+            os.environ, run_id=run_id, fence=fence, node=node, devices=devices, error_file=errors, hf_token=hf_token
         )
         command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", str(num_processes), "--log-dir", str(run_dir.rank_files(fence))),
+            *(sys.executable, "-m", "torch.distributed.run"),
+            *(rendezvous.options if rendezvous else ("--standalone",)),
+            *("--nproc_per_node", str(num_processes), "--log-dir", str(run_dir.rank_files(fence, node))),
             *("-m", "sparsify_core", "--config", str(run_dir.config)),
             *("--run_dir", str(run_dir.root), "--attempt", str(fence)),
         ]
-        self._log = LogPipe(run_dir.log(fence))
+        self._log = LogPipe(run_dir.log(fence, node))
         try:
             self._process = subprocess.Popen(
                 command,
@@ -137,11 +145,11 @@ class Trainer:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=3)  # before psutil waits for it and takes the exit status
         survivors = processes.kill(process for process in family if process.pid != self._process.pid)
-        processes.kill_run(self._run_id, up_to_fence=self._fence)
+        processes.kill_run(self._run_id, up_to_fence=self._fence, node=self._node)
         is_gone = not survivors and self._process.poll() is not None and not self._has_strays()
         if is_gone:
             self._log.finish()
         return is_gone
 
     def _has_strays(self) -> bool:
-        return any(entry.fence <= self._fence for entry in processes.run_processes(self._run_id))
+        return any(processes.run_processes(self._run_id, up_to_fence=self._fence, node=self._node))

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.db.tables import Intent, RunState
+from server.db.tables import Intent, RunState, WorkerState
 
 
 class Model(BaseModel):
@@ -221,13 +221,22 @@ class DeviceOut(BaseModel):
     index: int
     name: str
     memory_bytes: int
+    utilization_frac: float | None = None
+    """Of the last second or so; null where the driver does not tell."""
+    used_bytes: int | None = None
+    num_processes: int | None = None
 
 
 class WorkerOut(Model):
     id: str
+    name: str
     host: str
+    state: WorkerState
+    """`draining`: it takes no runs."""
+    labels: list[str]
     devices: list[DeviceOut]
     cpu_count: int
+    cpu_slots: int
     started_at: float
     seen_at: float
 

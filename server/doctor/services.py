@@ -17,7 +17,7 @@ from server.launch.lock import holder
 from server.launch.prepare import check_space
 from server.queue import redis_client_url
 from server.services.health import DEAF_S, LOW_DISK_BYTES, consumer_age_s
-from server.services.workers import ALIVE_S, list_workers
+from server.services.workers import is_alive, list_workers
 from server.settings import Settings
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "glusterfs", "fuse.glusterfs")
@@ -97,7 +97,7 @@ def worker(settings: Settings) -> Finding:
     opened = Database(settings)
     try:
         with opened.read() as session:
-            alive = [row for row in list_workers(session) if time.time() - row.seen_at < ALIVE_S]
+            alive = [row for row in list_workers(session) if is_alive(row)]
     except SQLAlchemyError:
         return warn("not known: the database does not answer, or its tables are not up to date", "see there")
     finally:
@@ -107,10 +107,10 @@ def worker(settings: Settings) -> Finding:
             "`sparseboard up` starts one" if not holder(settings.data_dir) else "see the folder logs in the data folder"
         )
         return warn("none is connected: runs stay queued", advice)
-    deaf = [row.host for row in alive if consumer_age_s(row) > DEAF_S]
+    deaf = [row.name for row in alive if consumer_age_s(row) > DEAF_S]
     if deaf:
-        return warn(f"that of {', '.join(deaf)} takes no messages from the broker", "restart it; training goes on")
-    return ok(f"connected: {', '.join(row.host for row in alive)}")
+        return warn(f"{', '.join(deaf)} takes no messages from the broker", "restart it; training goes on")
+    return ok(f"connected: {', '.join(row.name for row in alive)}")
 
 
 def hub_token(settings: Settings) -> Finding:

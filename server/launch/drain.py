@@ -1,4 +1,4 @@
-"""Ends training on this host when Sparseboard is stopped: runs save a checkpoint and go back to the queue.
+"""Ends what a worker trains when Sparseboard is stopped: runs save a checkpoint and go back to the queue.
 
 Supervisors outlive the worker by design, so they are asked one by one. They are found by their command line, which
 names the run: a process id in the database may be missing yet, or belong to another process by now.
@@ -10,18 +10,20 @@ from collections.abc import Callable
 
 import psutil
 from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import select
 
 from server.db.runs import active
 from server.db.session import Database
+from server.db.tables import Worker
 from server.settings import Settings
 
-_MODULE = "worker.supervisor"
+_MODULES = {"worker.supervisor", "worker.member"}
 _TIMEOUT_S = 30.0
 """Longer than a supervisor gives its trainer to save."""
 
 
 def drain(settings: Settings, say: Callable[[str], None], is_impatient: Callable[[], bool]) -> None:
-    """Stop the runs that train on this host and wait for the end of their processes.
+    """Stop the runs that this machine's worker trains and wait for the end of their processes.
 
     `is_impatient` says whether to wait no longer: then they are killed, and training goes on from the last checkpoint.
     """
@@ -46,15 +48,17 @@ def _supervisors(settings: Settings) -> list[psutil.Process]:
     database = Database(settings)
     try:
         with database.read() as session:
-            run_ids = {run.id for run, _ in active(session)}
+            mine = session.exec(select(Worker.id).where(Worker.name == settings.worker_name)).first()
+            held = [node for _, node in active(session) if node.worker_id == mine]
     except SQLAlchemyError:  # no tables yet, or no database: nothing was started by us
         return []
     finally:
         database.engine.dispose()
+    nodes = {(node.run_id, str(node.attempt), str(node.node)) for node in held}
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             command = process.cmdline()
-            if _MODULE in command and not run_ids.isdisjoint(command):
+            if not _MODULES.isdisjoint(command) and tuple(command[-3:]) in nodes:
                 found.append(process)
     return found

@@ -1,5 +1,6 @@
 """`sparseboard up` and `sparseboard worker`: start, look after, stop."""
 
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -99,7 +100,11 @@ def serve_worker(settings: Settings) -> int:
         raise LaunchError("REDIS_URL is not set: a worker alone needs the address of the broker that the server uses")
     stop = StopRequest()
     stop.listen()
-    environment = os.environ | {"SPARSEBOARD_DATA_DIR": str(settings.data_dir)}
+    environment = os.environ | {
+        "SPARSEBOARD_DATA_DIR": str(settings.data_dir),
+        "SPARSEBOARD_WORKER_NAME": settings.worker_name,
+        "SPARSEBOARD_WORKER_LABELS": json.dumps(settings.worker_labels),
+    }
     child: Child = worker_child(None, environment)
     child.start()
     _say("the worker runs (Ctrl-C stops it; its runs go back to the queue)")

@@ -11,9 +11,27 @@ from typing import Any, get_args
 from server.services.requests import OWNED, RunRequest
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
 from sparsify_core.config.base import Group
+from sparsify_core.config.fields import Kind
 
-LAUNCH_GROUPS: dict[str, Group] = {"name": "Model and data", "num_processes": "Compute"}
-"""Where the form shows what a run has besides its configuration."""
+
+@dataclass(frozen=True)
+class LaunchControl:
+    """What the form must know of a field of `RunRequest` besides its bounds, default and help."""
+
+    group: Group
+    kind: Kind
+    unit: str = ""
+    nullable: bool = False
+
+
+LAUNCH_CONTROLS = {
+    "name": LaunchControl("Model and data", "str", nullable=True),
+    "num_processes": LaunchControl("Compute", "int", "processes"),
+    "num_nodes": LaunchControl("Compute", "int", "workers"),
+    "min_memory_gb": LaunchControl("Compute", "float", "GB", nullable=True),
+    "labels": LaunchControl("Compute", "list[str]"),
+}
+"""What a run has besides its configuration."""
 
 PREFIX = "config."
 """Form names of configuration fields are `config.<dotted name>`."""
@@ -86,24 +104,23 @@ class LaunchForm:
 
 def specs() -> dict[str, FieldSpec]:
     """Form name -> field, launch fields first."""
-    fields = {name: _launch_spec(name, group) for name, group in LAUNCH_GROUPS.items()}
+    fields = {name: _launch_spec(name, field) for name, field in LAUNCH_CONTROLS.items()}
     fields |= {PREFIX + s.name: s for s in iter_fields(RunConfig) if s.name not in OWNED}
     return fields
 
 
-def _launch_spec(name: str, group: Group) -> FieldSpec:
+def _launch_spec(name: str, own: LaunchControl) -> FieldSpec:
     info = RunRequest.model_fields[name]
     bounds = {type(c).__name__: getattr(c, type(c).__name__.lower(), None) for c in info.metadata}
-    is_text = name == "name"
     return FieldSpec(
         name=name,
-        kind="str" if is_text else "int",
+        kind=own.kind,
         default=info.default,
         help=info.description or "",
-        group=group,
-        unit="" if is_text else "processes",
+        group=own.group,
+        unit=own.unit,
         basic=True,
-        nullable=is_text,
+        nullable=own.nullable,
         minimum=bounds.get("Ge"),
         maximum=bounds.get("Le"),
     )

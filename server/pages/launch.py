@@ -14,7 +14,7 @@ from server.errors import InvalidError
 from server.pages import forms
 from server.pages.templating import render
 from server.services import presets, runs
-from server.services.requests import RunRequest
+from server.services.requests import RunRequest, launch_values
 
 router = APIRouter()
 PRESETS = ("demo", "blank")
@@ -34,7 +34,7 @@ def new(
     if source:
         with request.app.state.db.read() as session:
             cloned = runs.get_run(session, source)
-        values = forms.values_of(cloned.config, name=f"{cloned.name} copy", num_processes=cloned.num_processes)
+        values = forms.values_of(cloned.config, **launch_values(cloned) | {"name": f"{cloned.name} copy"})
         chosen = ""
     elif chosen == "demo" and demo is not None:
         values = forms.values_of(demo)

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from server.db.tables import ACTIVE, TERMINAL, AttemptNode, Intent, Run, RunState
 from server.pages.actions import Action, legal_actions
 from server.pages.formatting import metric, metric_form, number_of, sentence, short_count
+from server.scheduling import remaining_s
 from sparsify_core.config import RunConfig, iter_fields
 from sparsify_core.config.base import Group
 from sparsify_core.metrics import METRICS, split_key
@@ -113,15 +114,14 @@ class RunView:
     @property
     def eta_s(self) -> float | None:
         """Seconds that the remaining steps take at the newest throughput."""
-        speed = self.mean("tokens_per_s")
-        if (
-            self.run.state not in (RunState.STARTING, RunState.RUNNING)
-            or not speed
-            or not self.run.total_steps
-            or not self.run.tokens_per_step
-        ):
+        if self.run.state not in (RunState.STARTING, RunState.RUNNING):
             return None
-        return (self.run.total_steps - self.run.step) * self.run.tokens_per_step / speed
+        return remaining_s(
+            step=self.run.step,
+            total_steps=self.run.total_steps,
+            tokens_per_step=self.run.tokens_per_step,
+            tokens_per_s=self.mean("tokens_per_s"),
+        )
 
     @property
     def tokens(self) -> int:

@@ -1,9 +1,7 @@
 """The workers and what they train."""
 
-import time
-
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from server.auth import CurrentUser
 from server.pages.templating import is_partial, render
@@ -19,11 +17,29 @@ def page(request: Request, user: CurrentUser) -> HTMLResponse:
         items = [
             {
                 "row": row,
-                "is_alive": time.time() - row.seen_at < workers.ALIVE_S,
+                "state": row.state if workers.is_alive(row) else "silent",
                 "runs": workers.active_runs(session, row.id),
             }
             for row in workers.list_workers(session)
         ]
-    items.sort(key=lambda item: not item["is_alive"])
+    items.sort(key=lambda item: item["state"] == "silent")
     template = "_workers.html" if is_partial(request) else "workers.html"
     return render(request, template, {"nav": "workers", "workers": items}, user=user)
+
+
+@router.post("/workers/{worker_id}/drain")
+def drain(request: Request, user: CurrentUser, worker_id: str) -> RedirectResponse:
+    """Let a worker take nothing new."""
+    return _set_draining(request, worker_id, is_draining=True)
+
+
+@router.post("/workers/{worker_id}/undrain")
+def undrain(request: Request, user: CurrentUser, worker_id: str) -> RedirectResponse:
+    """Let a worker take runs again."""
+    return _set_draining(request, worker_id, is_draining=False)
+
+
+def _set_draining(request: Request, worker_id: str, *, is_draining: bool) -> RedirectResponse:
+    with request.app.state.db.write() as session:
+        workers.set_draining(session, worker_id, is_draining=is_draining, settings=request.app.state.settings)
+    return RedirectResponse(f"/workers#worker-{worker_id}", status_code=303)

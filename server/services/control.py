@@ -14,15 +14,15 @@ from server.db import runs as machine
 from server.db.session import after_commit
 from server.db.tables import TERMINAL, WAITING, Intent, Run, RunState
 from server.errors import ConflictError, FieldProblem, NotFoundError
-from server.services.requests import RunRequest
+from server.services.requests import RunRequest, launch_values
 from server.services.runs import create_run, enqueue, get_run, successor_of
 from server.settings import Settings
 from sparsify_core.config import RunConfig
 
-_SHARED = ("num_nodes", "min_memory_bytes", "labels", "priority")
-"""What a clone takes over besides name, configuration and number of processes."""
-
-_COPIED = ("name", "config", "config_version", "num_processes", *_SHARED)
+_COPIED = (
+    *("name", "config", "config_version"),
+    *("num_processes", "num_nodes", "min_memory_bytes", "labels", "priority"),
+)
 """What the successor of a failed or cancelled run takes over."""
 
 
@@ -96,12 +96,9 @@ def clone_run(session: Session, run_id: str, *, settings: Settings, actor: str) 
     Raises NotFoundError; InvalidError when the model or the dataset may not be used any more.
     """
     run = get_run(session, run_id)
-    request = RunRequest(
-        name=f"{run.name[:193]} (copy)",
-        num_processes=run.num_processes,
-        config=RunConfig.model_validate(run.config),
-    )
-    values = {name: getattr(run, name) for name in _SHARED} | {"cloned_from": run.id}
+    asked = launch_values(run) | {"name": f"{run.name[:193]} (copy)"}
+    request = RunRequest(**asked, config=RunConfig.model_validate(run.config))
+    values = {"priority": run.priority, "cloned_from": run.id}
     return create_run(session, request, settings=settings, actor=actor, detail=f"a copy of {run.id}", **values)
 
 

@@ -9,7 +9,7 @@ from sqlmodel import Session
 from server.db.tables import Worker
 from server.hints import Hints
 from server.services.queue_state import queue_state
-from server.services.workers import ALIVE_S, list_workers
+from server.services.workers import is_alive, list_workers
 from server.settings import Settings
 
 DEAF_S = 120.0
@@ -44,7 +44,7 @@ def examine(session: Session, settings: Settings, hints: Hints) -> Health:
     """Look once; a handful of short queries."""
     now = time.time()
     workers = list_workers(session)
-    alive = [worker for worker in workers if now - worker.seen_at < ALIVE_S]
+    alive = [worker for worker in workers if is_alive(worker)]
     free = shutil.disk_usage(settings.data_dir).free
     queue = queue_state(session)
     symptoms = []
@@ -90,7 +90,7 @@ def _deaf(worker: Worker) -> Symptom:
     minutes = consumer_age_s(worker) / 60
     return Symptom(
         "consumer_silent",
-        f"The queue is degraded: the worker on {worker.host} has taken no message for {minutes:.0f} minutes. Nothing "
+        f"The queue is degraded: the worker {worker.name} has taken no message for {minutes:.0f} minutes. Nothing "
         "is lost; restart it to have runs start at once again.",
     )
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
+from server.db.tables import Run
+from server.scheduling import GB, Label
 from server.services.text import unwanted_character
 from sparsify_core.config import RunConfig
 
@@ -37,7 +39,16 @@ class RunRequest(BaseModel):
     """What you will recognise the run by; empty gives it a random name."""
 
     num_processes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Training processes: one per GPU, or 1 on a CPU."""
+    """Training processes on each node: one per GPU, or 1 on a CPU."""
+
+    num_nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Workers that train the run together: all of them at once, or it waits."""
+
+    min_memory_gb: Annotated[float | None, Field(gt=0, le=100_000, allow_inf_nan=False)] = None
+    """Memory that every GPU must have in all; empty takes any."""
+
+    labels: Annotated[list[Label], Field(max_length=20)] = []
+    """What every worker of the run must be labelled with, for example a100."""
 
     config: RunConfig
     """How to train."""
@@ -45,9 +56,27 @@ class RunRequest(BaseModel):
     @model_validator(mode="after")
     def _limits(self) -> Self:
         problems = [InitErrorDetails(type=error, loc=loc, input=None) for loc, error in _config_problems(self.config)]
+        if self.min_memory_gb is not None and self.config.device == "cpu":
+            error = PydanticCustomError("without_effect", "the run trains on the CPU: leave min_memory_gb out")
+            problems.append(InitErrorDetails(type=error, loc=("min_memory_gb",), input=self.min_memory_gb))
         if problems:
             raise ValidationError.from_exception_data("RunRequest", problems)
         return self
+
+
+LAUNCH_FIELDS = tuple(name for name in RunRequest.model_fields if name != "config")
+"""What a run is asked for with, besides its configuration."""
+
+
+def launch_values(run: Run) -> dict[str, Any]:
+    """`LAUNCH_FIELDS` as a run was asked for with them."""
+    return {
+        "name": run.name,
+        "num_processes": run.num_processes,
+        "num_nodes": run.num_nodes,
+        "min_memory_gb": None if run.min_memory_bytes is None else run.min_memory_bytes / GB,
+        "labels": run.labels,
+    }
 
 
 def _config_problems(config: RunConfig) -> Iterator[tuple[tuple[str | int, ...], PydanticCustomError]]:

@@ -4,7 +4,6 @@ import base64
 import binascii
 import json
 import math
-import time
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, or_, tuple_
@@ -13,12 +12,13 @@ from sqlmodel import Session, col, select
 from server import queue
 from server.db.runs import record
 from server.db.session import after_commit
-from server.db.tables import Run, RunEvent, RunState, Worker
+from server.db.tables import Run, RunEvent, RunState
+from server.db.workers import resources_of, worker_views
 from server.errors import InvalidError, NotFoundError
+from server.scheduling import GB, never_satisfiable
 from server.services.names import random_name
 from server.services.requests import RunRequest
 from server.services.sources import source_problems
-from server.services.workers import ALIVE_S
 from server.settings import Settings
 from sparsify_core.config.run import CONFIG_VERSION
 
@@ -50,6 +50,9 @@ def create_run(
         config=request.config.model_dump(mode="json"),
         config_version=CONFIG_VERSION,
         num_processes=request.num_processes,
+        num_nodes=request.num_nodes,
+        min_memory_bytes=None if request.min_memory_gb is None else round(request.min_memory_gb * GB),
+        labels=sorted(set(request.labels)),
         **values,
     )
     enqueue(session, run, settings=settings, actor=actor, detail=detail)
@@ -57,13 +60,14 @@ def create_run(
 
 
 def enqueue(session: Session, run: Run, *, settings: Settings, actor: str, detail: str = "") -> None:
-    """Add a new row to the queue; the workers are woken once it is committed."""
+    """Add a new row to the queue; the workers are woken once it is committed. It says if it can never start there."""
+    never = never_satisfiable(resources_of(run), worker_views(session))
+    run.waits_for = f"cannot start yet: {never}" if never else ""
     session.add(run)
     session.flush()
     record(session, run.id, actor=actor, kind=RunState.QUEUED, detail=detail)
-    note = _never_satisfiable(session, run)
-    if note:
-        record(session, run.id, actor="server", kind="warning", detail=note)
+    if never:
+        record(session, run.id, actor="server", kind="warning", detail=run.waits_for)
     after_commit(session, lambda: queue.announce(settings.redis_url, run.id, wake=True))
 
 
@@ -107,15 +111,6 @@ def list_runs(
 def history(session: Session, run_id: str) -> list[RunEvent]:
     """Who did what to a run, oldest first."""
     return list(session.exec(select(RunEvent).where(RunEvent.run_id == run_id).order_by(col(RunEvent.id))))
-
-
-def _never_satisfiable(session: Session, run: Run) -> str | None:
-    """A sentence when no connected worker could ever start the run. A host without GPUs takes any number."""
-    alive = session.exec(select(Worker).where(Worker.seen_at > time.time() - ALIVE_S)).all()
-    most = max((len(w.devices) if w.devices else w.cpu_count for w in alive), default=run.num_processes)
-    if most >= run.num_processes:
-        return None
-    return f"wants {run.num_processes} processes, no connected worker has more than {most}: it waits for a larger one"
 
 
 def _encode(run: Run) -> str:

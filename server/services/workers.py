@@ -1,14 +1,17 @@
-"""The workers and what they hold."""
+"""The workers, what they hold, and whether they take more."""
 
 import time
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from server.db.tables import ACTIVE, AttemptNode, Run, Worker
-
-ALIVE_S = 60
-"""A worker that was not seen for this long counts as gone."""
+from server import queue
+from server.db.session import after_commit
+from server.db.tables import ACTIVE, AttemptNode, Run, Worker, WorkerState
+from server.db.workers import set_worker_state
+from server.errors import NotFoundError
+from server.scheduling import ALIVE_S
+from server.settings import Settings
 
 
 def list_workers(session: Session) -> list[Worker]:
@@ -22,9 +25,27 @@ def count_alive(session: Session) -> int:
     return session.exec(alive).one()
 
 
-def active_runs(session: Session, worker_id: str) -> list[Run]:
-    """The runs that a worker holds."""
-    held = select(AttemptNode.run_id).where(
-        AttemptNode.worker_id == worker_id, AttemptNode.run_id == Run.id, AttemptNode.attempt == Run.fence
+def is_alive(worker: Worker) -> bool:
+    """Whether a worker was seen lately."""
+    return time.time() - worker.seen_at < ALIVE_S
+
+
+def active_runs(session: Session, worker_id: str) -> list[tuple[Run, AttemptNode]]:
+    """The runs that a worker trains, each with its part of them."""
+    statement = (
+        select(Run, AttemptNode)
+        .where(AttemptNode.run_id == Run.id, AttemptNode.attempt == Run.fence, AttemptNode.worker_id == worker_id)
+        .where(col(Run.state).in_(ACTIVE))
     )
-    return list(session.exec(select(Run).where(col(Run.state).in_(ACTIVE), held.exists()).order_by(col(Run.id))))
+    return [(run, node) for run, node in session.exec(statement.order_by(col(Run.id)))]
+
+
+def set_draining(session: Session, worker_id: str, *, is_draining: bool, settings: Settings) -> Worker:
+    """Let a worker take nothing new, or take runs again. Idempotent. Raises NotFoundError."""
+    state = WorkerState.DRAINING if is_draining else WorkerState.ACTIVE
+    set_worker_state(session, worker_id, state)
+    worker = session.get(Worker, worker_id, populate_existing=True)
+    if worker is None:
+        raise NotFoundError("There is no such worker.")
+    after_commit(session, lambda: queue.announce(settings.redis_url, wake=True))
+    return worker

@@ -219,7 +219,7 @@ def test_a_broker_that_goes_and_comes_back_is_not_missed(deployment: Deployment,
         assert time.monotonic() - asked_at < 2
         run_id = answer.json()["id"]
         wait_until(lambda: deployment.run(run_id).state in (*ACTIVE, *ENDS), timeout_s=START_S, what="the start")
-        api.post(f"/api/v1/runs/{run_id}/stop")
+        api.post(f"/api/v1/runs/{run_id}/cancel")
         own_broker.start()
         back_at = time.time()
 

@@ -52,14 +52,20 @@ class Bench:
         self._model = model
         self._text = text
         self.worker: subprocess.Popen[bytes] | None = None
+        self._others: list[subprocess.Popen[bytes]] = []
 
-    def start_worker(self) -> None:
+    def start_worker(self, name: str = "") -> None:
+        """The worker of the bench, or a further one of this name."""
         environment = os.environ | {
             "SPARSEBOARD_DATA_DIR": str(self.settings.data_dir),
             "DATABASE_URL": self.settings.database_url,
             "REDIS_URL": self.settings.redis_url,
         }
-        self.worker = subprocess.Popen(python("-m", "worker"), env=environment)
+        if name:
+            environment["SPARSEBOARD_WORKER_NAME"] = name
+            self._others.append(subprocess.Popen(python("-m", "worker"), env=environment))
+        else:
+            self.worker = subprocess.Popen(python("-m", "worker"), env=environment)
 
     def kill_worker(self) -> None:
         assert self.worker is not None
@@ -67,7 +73,7 @@ class Bench:
         self.worker.wait()
 
     def queue(self, **values: Any) -> str:
-        num_processes = values.pop("num_processes", 1)
+        asked = {name: values.pop(name) for name in ("num_processes", "num_nodes") if name in values}
         config = RunConfig.model_validate(
             {
                 "model": str(self._model),
@@ -84,7 +90,7 @@ class Bench:
             }
         )
         with self.database.write() as session:
-            run = Run(name="test", config=config.model_dump(mode="json"), num_processes=num_processes)
+            run = Run(name="test", config=config.model_dump(mode="json"), **asked)
             session.add(run)
             return run.id
 
@@ -99,10 +105,10 @@ class Bench:
         with self.database.read() as session:
             return session.get_one(Attempt, (run_id, session.get_one(Run, run_id).attempt))
 
-    def supervisor(self, run_id: str) -> int:
-        """Process id of the newest attempt's supervisor; 0 while it is being started."""
+    def supervisor(self, run_id: str, number: int = 0) -> int:
+        """Process id of the supervisor of a node of the newest attempt; 0 while it is being started."""
         with self.database.read() as session:
-            node = session.get_one(AttemptNode, (run_id, session.get_one(Run, run_id).attempt, 0))
+            node = session.get_one(AttemptNode, (run_id, session.get_one(Run, run_id).attempt, number))
             return node.supervisor_pid
 
     def wait_end(self, run_id: str) -> Run:
@@ -148,9 +154,9 @@ class Bench:
             return list(session.exec(statement))
 
     def close(self) -> None:
-        if self.worker is not None:
-            self.worker.terminate()
-            self.worker.wait(timeout=20)
+        for worker in (*self._others, *([self.worker] if self.worker else [])):
+            worker.terminate()
+            worker.wait(timeout=20)
         with self.database.read() as session:
             for run_id in session.exec(select(Run.id)):
                 processes.kill_run(run_id, up_to_fence=1000)
@@ -340,3 +346,28 @@ def assert_one_curve(bench: Bench, run_id: str) -> None:
         points = select(MetricPoint.step).where(MetricPoint.run_id == run_id, col(MetricPoint.key) == "lr")
         steps = sorted(session.exec(points))
     assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_gang_that_loses_a_node_starts_again_and_ends_like_one_that_did_not(bench: Bench) -> None:
+    """Two workers of one machine, a node of one process on each."""
+    bench.start_worker()
+    bench.start_worker("second")
+    shape = {"num_nodes": 2, "max_tokens": 16 * 4 * 2 * 120, "ctx_len": 16, "save_every": 20}
+    whole, broken = bench.queue(**shape), bench.queue(**shape)
+    run = bench.wait_end(whole)
+    assert (run.state, run.message, run.step, run.attempt) == (RunState.COMPLETED, "", 120, 1)
+    with bench.database.read() as session:
+        nodes = session.exec(select(AttemptNode).where(AttemptNode.run_id == whole)).all()
+    assert len({node.worker_id for node in nodes}) == 2
+    wait_until(lambda: not bench.processes(whole), timeout_s=10, what="all processes to end")
+
+    wait_until(lambda: bench.run(broken).step > 45, timeout_s=START_S, what="the second gang to train", every_s=0.02)
+    os.kill(bench.supervisor(broken, 1), signal.SIGKILL)
+    run = bench.wait_end(broken)
+    assert (run.state, run.message, run.step) == (RunState.COMPLETED, "", 120)
+    assert (run.attempt, run.losses, run.failures) == (2, 1, 0)
+    assert bench.attempt(broken).resumed_step >= 40
+    assert_one_curve(bench, broken)
+    weights = [bench.settings.run_dir(one).checkpoint(120).coder("layers.0").weights for one in (whole, broken)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    wait_until(lambda: not bench.processes(broken), timeout_s=10, what="all processes to end")

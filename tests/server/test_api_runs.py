@@ -3,12 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
-from rows import add_attempt, add_point, add_run
-from server.db.tables import Run, RunState, Worker
+from rows import add_attempt, add_point, add_run, add_worker
+from server.db.tables import Run, RunState
 from server.settings import Settings
 
 
@@ -35,11 +36,33 @@ def test_a_run_that_no_worker_could_start_is_queued_with_a_note(
     api: TestClient, app: FastAPI, valid: dict[str, Any]
 ) -> None:
     with app.state.db.write() as session:
-        session.add(Worker(host="small", pid=1, devices=[{"index": 0, "name": "GPU", "memory_bytes": 1}], cpu_count=8))
-    run = api.post("/api/v1/runs", json=valid | {"num_processes": 8}).json()
+        add_worker(session, num_gpus=1, memory_gb=24)
+    asked = {"num_processes": 8, "num_nodes": 2, "min_memory_gb": 23.5, "labels": ["lab", "a100", "lab"]}
+    run = api.post("/api/v1/runs", json=valid | asked).json()
+    sentence = "cannot start yet: needs a worker labelled a100, lab, and no connected worker has those labels"
+    assert run["waits_for"] == sentence
+    assert (run["num_nodes"], run["min_memory_bytes"], run["labels"]) == (2, 23_500_000_000, ["a100", "lab"])
     notes = [e for e in api.get(f"/api/v1/runs/{run['id']}/events").json()["items"] if e["kind"] == "warning"]
-    assert "8 processes" in notes[0]["detail"]
-    assert api.get("/api/v1/workers").json()["items"][0]["host"] == "small"
+    assert notes[0]["detail"] == sentence
+    assert api.post("/api/v1/runs", json=valid).json()["waits_for"] == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"num_nodes": 0}, "num_nodes"),
+        ({"min_memory_gb": 0}, "min_memory_gb"),
+        ({"labels": ["two words"]}, "labels"),
+        ({"min_memory_gb": 24, "config": {"device": "cpu"}}, "min_memory_gb"),
+    ],
+)
+def test_what_no_scheduler_could_read_is_refused_at_its_field(
+    api: TestClient, valid: dict[str, Any], asked: dict[str, Any], field: str
+) -> None:
+    body = valid | asked | {"config": valid["config"] | asked.get("config", {})}
+    answer = api.post("/api/v1/runs", json=body)
+    assert answer.status_code == 422
+    assert field in answer.json()["errors"][0]["loc"]
 
 
 def test_the_list_pages_without_gaps_while_runs_arrive(api: TestClient, app: FastAPI) -> None:

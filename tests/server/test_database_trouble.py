@@ -22,16 +22,25 @@ from services import Cluster, wait_until
 
 
 @contextmanager
-def locked(settings: Settings, *, exclusively: bool = False) -> Iterator[None]:
+def locked(app: FastAPI, *, exclusively: bool = False) -> Iterator[None]:
     """Another program writes to the SQLite database and does not come to an end."""
-    other = sqlite3.connect(settings.data_dir / "sparseboard.db", isolation_level=None)
+    other = sqlite3.connect(app.state.settings.data_dir / "sparseboard.db", isolation_level=None, timeout=0.1)
     if exclusively:
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
-    other.execute("BEGIN EXCLUSIVE")
+    wait_until(lambda: _begins(other, app), timeout_s=20, what="the lock")
     other.execute("UPDATE alembic_version SET version_num = version_num")
     yield
     other.execute("ROLLBACK")
     other.close()
+
+
+def _begins(other: sqlite3.Connection, app: FastAPI) -> bool:
+    try:
+        other.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:  # the application still tidies up after its start
+        app.state.db.engine.dispose()
+        return False
+    return True
 
 
 def hurry(app: FastAPI) -> None:
@@ -52,10 +61,10 @@ def assert_unavailable(answer: Any) -> None:
 
 
 def test_a_locked_database_is_read_and_says_when_to_write_again(
-    sqlite_app: FastAPI, sqlite_api: TestClient, sqlite_settings: Settings, valid: dict[str, Any]
+    sqlite_app: FastAPI, sqlite_api: TestClient, valid: dict[str, Any]
 ) -> None:
     hurry(sqlite_app)
-    with locked(sqlite_settings):
+    with locked(sqlite_app):
         assert_unavailable(sqlite_api.post("/api/v1/runs", json=valid))
         assert sqlite_api.get("/api/v1/runs").json()["items"] == []
         assert sqlite_api.get("/runs").status_code == 200
@@ -69,7 +78,7 @@ def test_a_database_that_another_program_keeps_for_itself_is_unavailable(
     app = create_app(sqlite_settings)
     with serve(app) as api:
         hurry(app)
-        with locked(sqlite_settings, exclusively=True):
+        with locked(app, exclusively=True):
             assert_unavailable(api.get("/api/v1/runs"))
             assert_unavailable(api.post("/api/v1/runs", json=valid))
             assert_unavailable(api.get("/readyz"))
@@ -85,7 +94,7 @@ def test_who_only_reads_does_not_wait_for_the_note_of_when_he_was_here(sqlite_se
         hurry(app)
         with app.state.db.write() as session:
             session.connection().exec_driver_sql("UPDATE browser_session SET seen_at = seen_at - 100")
-        with locked(sqlite_settings):
+        with locked(app):
             assert browser.get("/runs").status_code == 200
             started = time.monotonic()
             assert browser.get("/runs").status_code == 200

@@ -75,7 +75,7 @@ def test_a_worker_that_takes_no_messages_is_noticed(
     database = Database(sqlite_settings)
     now = time.time()
     with database.write() as session:
-        session.add(Worker(host="h", pid=1, seen_at=now, started_at=0, consumed_at=now - consumer_age_s))
+        session.add(Worker(name="w", host="h", pid=1, seen_at=now, started_at=0, consumed_at=now - consumer_age_s))
     database.engine.dispose()
     assert services.worker(sqlite_settings).verdict == verdict
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def add_worker(app: FastAPI, *, tick_age_s: float = 1.0, consumer_age_s: float |
     seen = time.time() - tick_age_s
     consumed = None if consumer_age_s is None else seen - consumer_age_s
     with app.state.db.write() as session:
-        session.add(Worker(host=HOST, pid=1, started_at=seen - 1000, seen_at=seen, consumed_at=consumed))
+        session.add(Worker(name=HOST, host=HOST, pid=1, started_at=seen - 1000, seen_at=seen, consumed_at=consumed))
 
 
 @pytest.fixture
@@ -194,8 +195,7 @@ def test_metrics_need_a_token_and_are_what_the_database_says(app: FastAPI) -> No
 def test_every_metric_is_in_the_docs(app: FastAPI) -> None:
     with serve(app) as api:
         families = {family.name for family in text_string_to_metric_families(api.get("/metrics").text)}
-    with open("docs/operations.md", encoding="utf-8") as file:
-        text = file.read()
+    text = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8")
     ours = {name for name in families if name.startswith("sparseboard_")}
     assert ours
     assert [name for name in sorted(ours) if f"`{name}" not in text] == []

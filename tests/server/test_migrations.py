@@ -6,9 +6,10 @@ from pathlib import Path
 from alembic import command
 
 from server.db.migrate import alembic_config, upgrade
-from server.db.runs import active, taken
+from server.db.runs import active
 from server.db.session import Database
 from server.db.tables import Run
+from server.db.workers import held_devices
 from server.settings import Settings
 
 
@@ -33,7 +34,7 @@ def test_a_run_that_is_being_trained_keeps_its_devices(tmp_path: Path) -> None:
     with Database(settings).read() as session:
         run = session.get_one(Run, "r1")
         assert (run.rank, run.attempt, run.failures, run.losses) == (5.0, 2, 0, 1)
-        assert taken(session, "w") == {("gpu", 0), ("gpu", 3)}
+        assert {(one.kind, one.index) for one in held_devices(session)} == {("gpu", 0), ("gpu", 3)}
         (held_by,) = active(session)
         assert (held_by[1].supervisor_pid, held_by[1].devices) == (42, [0, 3])
 

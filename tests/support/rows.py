@@ -9,7 +9,9 @@ from sqlmodel import Session
 
 from server.db.runs import Placement, claim, record
 from server.db.session import Database
-from server.db.tables import Attempt, AttemptNode, Checkpoint, MetricPoint, Run, RunState, StepTiming
+from server.db.tables import Attempt, AttemptNode, Checkpoint, MetricPoint, Run, RunState, StepTiming, Worker
+from server.queue import PROTOCOL
+from server.scheduling import GB
 from server.settings import Settings
 from sparsify_core.config import RunConfig
 from sparsify_core.manifest import file_sha256, write_manifest
@@ -110,3 +112,17 @@ def claim_by(
     """One worker's claim of a queued run."""
     here = Placement(worker_id, host, boot_id, gpus, slot)
     return claim(session, run_id, placement=[here], actor=f"worker {host}")
+
+
+def add_worker(
+    session: Session, name: str = "here", *, num_gpus: int = 0, memory_gb: int = 80, **values: Any
+) -> Worker:
+    """A connected worker of this boot."""
+    devices = [
+        {"index": index, "name": "GPU", "memory_bytes": memory_gb * GB, "uuid": f"{name}-{index}"}
+        for index in range(num_gpus)
+    ]
+    row = Worker(**{"name": name, "host": name, "pid": 1, "protocol": PROTOCOL, "devices": devices} | values)
+    session.add(row)
+    session.flush()
+    return row

@@ -24,6 +24,7 @@ from server.db.tables import (
     StepTiming,
     Worker,
 )
+from server.queue import PROTOCOL
 from server.settings import Settings
 from sparsify_core.config import RunConfig
 from sparsify_core.manifest import write_manifest
@@ -69,8 +70,17 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
     now = time.time()
     ids: dict[str, str] = {}
     with database.write() as session:
-        worker = Worker(host="lab-2", pid=4211, cpu_count=32, devices=[_gpu(0), _gpu(1)], started_at=now - 90_000)
-        old = Worker(host="laptop", pid=812, cpu_count=8, started_at=now - 400_000, seen_at=now - 86_000)
+        worker = Worker(
+            name="lab-2",
+            host="lab-2",
+            pid=4211,
+            protocol=PROTOCOL,
+            labels=["h100"],
+            cpu_count=32,
+            devices=[_gpu(0, busy=0.97), _gpu(1, busy=0.0)],
+            started_at=now - 90_000,
+        )
+        old = Worker(name="laptop", host="laptop", pid=812, cpu_count=8, started_at=now - 400_000, seen_at=now - 86_000)
         session.add_all([worker, old])
         for state in (
             RunState.COMPLETED,
@@ -114,8 +124,9 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
     return ids
 
 
-def _gpu(index: int) -> dict[str, object]:
-    return {"index": index, "name": "NVIDIA H100 80GB HBM3", "memory_bytes": 85_000_000_000}
+def _gpu(index: int, *, busy: float) -> dict[str, object]:
+    what = {"index": index, "name": "NVIDIA H100 80GB HBM3", "memory_bytes": 85_000_000_000, "uuid": f"GPU-{index}"}
+    return what | {"utilization_frac": busy, "used_bytes": round(60e9 * busy), "num_processes": int(busy > 0)}
 
 
 NAMES = {

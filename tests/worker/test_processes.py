@@ -27,7 +27,7 @@ def run_id() -> str:
 @pytest.fixture
 def family(run_id: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A process of the run under fence 2, and its child in a session of its own."""
-    environment = os.environ | {processes.RUN_ID_VARIABLE: run_id, processes.FENCE_VARIABLE: "2"}
+    environment = os.environ | processes.marks(run_id, 2, node=1)
     parent = subprocess.Popen(python("-c", FAMILY), env=environment, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     yield parent, int(parent.stdout.readline())
@@ -41,8 +41,9 @@ def test_all_processes_of_a_run_die_whatever_their_session(
 ) -> None:
     parent, child = family
     assert {entry.process.pid for entry in processes.run_processes(run_id)} == {parent.pid, child}
-    assert {entry.fence for entry in processes.run_processes(run_id)} == {2}
+    assert {(entry.fence, entry.node) for entry in processes.run_processes(run_id)} == {(2, 1)}
     assert processes.kill_run(run_id, up_to_fence=1) == 0
+    assert processes.kill_run(run_id, up_to_fence=2, node=0) == 0  # the other node of this machine goes on
     assert processes.kill_run(run_id, up_to_fence=2) == 2
     wait_until(lambda: processes.start_time(child) == 0.0, timeout_s=5, what="the child to be gone")
     assert list(processes.run_processes(run_id)) == []

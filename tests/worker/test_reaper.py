@@ -6,14 +6,14 @@ import subprocess
 import pytest
 
 from rows import add_run, claim_by, claimed_run
-from server.db.runs import heartbeat, quarantine, request_cancel, set_supervisor, taken
+from server.db.runs import heartbeat, quarantine, request_cancel, set_supervisor
 from server.db.session import Database
 from server.db.tables import Run, RunState
+from server.db.workers import held_devices
 from server.settings import Settings
 from services import python
 from sparsify_core import events
 from worker import processes
-from worker.claims import Claimer
 from worker.orphans import kill_orphans, lift_quarantines
 from worker.reaper import LEASE_S, Reaper
 
@@ -112,7 +112,7 @@ def test_a_device_is_given_back_when_its_last_process_is_gone(database: Database
     assert lift_quarantines(database, "another") == 0
     assert lift_quarantines(database, "w") == 1
     with database.read() as session:
-        assert taken(session, "w") == set()
+        assert held_devices(session) == []
 
 
 def test_only_outdated_processes_of_known_runs_are_orphans(database: Database) -> None:
@@ -126,29 +126,3 @@ def test_only_outdated_processes_of_known_runs_are_orphans(database: Database) -
         for process in (outdated, current, foreign):
             process.kill()
             process.wait()
-
-
-def test_a_run_whose_folder_cannot_be_written_fails_with_the_reason(database: Database, settings: Settings) -> None:
-    with database.write() as session:
-        run = Run(name="a", config={})
-        session.add(run)
-    (settings.data_dir / "runs").write_text("in the way")
-    Claimer(database, settings, worker_id="w", host="host", gpus=[]).claim()
-    assert state_of(database, run.id) == (RunState.FAILED, "start_failed", 0)
-
-
-def test_a_host_without_gpus_claims_one_run_and_says_why_the_next_waits(
-    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with database.write() as session:
-        first, second = Run(name="a", config={}, priority=1), Run(name="b", config={})
-        session.add(second)
-        session.add(first)
-    started: list[tuple[str, int]] = []
-    claimer = Claimer(database, settings, worker_id="w", host="host", gpus=[])
-    monkeypatch.setattr(claimer, "_start_supervisor", lambda run_id, fence: started.append((run_id, fence)))
-    assert claimer.claim() == [first.id]
-    assert claimer.claim() == []
-    assert started == [(first.id, 1)]
-    with database.read() as session:
-        assert session.get_one(Run, second.id).waits_for == "waits for the run before it"

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
-from rows import claim_by
+from rows import add_worker, claim_by
+from server.db.placing import place_queued
 from server.db.runs import release, set_queue_paused
 from server.db.session import Database
 from server.db.tables import Attempt, QueueState, Run, RunState
 from server.settings import Settings
-from worker.claims import Claimer
+from worker import processes
 from worker.early_deaths import EARLY_S, pause_if_runs_die_early
+from worker.starter import Starter
 from worker.watchdog import Watchdog
 
 
@@ -68,9 +70,7 @@ def run_ids(database: Database) -> list[str]:
         return [run.id for run in runs]
 
 
-def test_runs_that_die_one_after_the_other_pause_the_queue(
-    database: Database, settings: Settings, run_ids: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_that_die_one_after_the_other_pause_the_queue(database: Database, run_ids: list[str]) -> None:
     first, second, third, fourth = run_ids
     assert not end_attempt(database, first)
     assert not end_attempt(database, second)
@@ -82,17 +82,14 @@ def test_runs_that_die_one_after_the_other_pause_the_queue(
         "3 attempts in a row, of 3 runs, died within a minute of their start on host, the last one (c) because why"
     )
 
-    started: list[str] = []
-    claimer = Claimer(database, settings, worker_id="w", host="host", gpus=[])
-    monkeypatch.setattr(claimer, "_start_supervisor", lambda run_id, _: started.append(run_id))
-    claimer.claim()
-    assert started == []
+    with database.write() as session:
+        add_worker(session)
+        assert place_queued(session, actor="test", now=time.time()) == []
     with database.read() as session:
         assert "died within a minute" in session.get_one(Run, fourth).waits_for
     with database.write() as session:
         set_queue_paused(session, paused=False)
-    claimer.claim()
-    assert len(started) == 1
+        assert len(place_queued(session, actor="test", now=time.time())) == 1
     with database.write() as session:
         assert not pause_if_runs_die_early(session)  # it counts anew
 
@@ -120,14 +117,17 @@ def test_runs_that_had_trained_for_a_while_do_not(database: Database, run_ids: l
 def test_a_disk_that_is_too_full_to_start_on_pauses_the_run(
     database: Database, settings: Settings, run_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claimer = Claimer(database, settings, worker_id="w", host="host", gpus=[])
+    with database.write() as session:
+        worker = add_worker(session, boot_id=processes.boot_id())
+        (placed,) = place_queued(session, actor="test", now=time.time())
+    starter = Starter(database, settings, worker_id=worker.id)
 
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(claimer, "_start_supervisor", no_room)
-    claimer.claim()
+    monkeypatch.setattr(starter, "_start_supervisor", no_room)
+    starter.start()
     with database.read() as session:
-        run = session.get_one(Run, run_ids[0])
+        run = session.get_one(Run, placed.run_id)
     assert (run.state, run.reason_code) == (RunState.PAUSED, "disk_full")
     assert "No space left" in run.message

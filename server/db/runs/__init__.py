@@ -1,13 +1,15 @@
 """The run state machine. Every move is one guarded UPDATE whose row count is checked, and leaves a RunEvent.
 
 `moves` says which there are, `apply` makes them; `requests` is what users ask for, `holder` what the process that has
-a run's lease does, `leases` whose devices are whose, `queue` who comes next.
+a run's lease does, `leases` whose devices are whose, `gang`
+what the nodes of one attempt tell each other, `queue` who comes next.
 
 `intent` is written by requests alone, `state` by the lease holder and the reaper, or by requests while nobody holds
 the run. A holder passes its fence with every write: no row updated means that it has lost the run and must stop.
 """
 
 from server.db.runs.apply import make_move, record, snapshot, storable
+from server.db.runs.gang import assigned, end_node, nodes_of, offer_rendezvous, rendezvous_of
 from server.db.runs.holder import (
     Orders,
     active,
@@ -19,7 +21,7 @@ from server.db.runs.holder import (
     release,
     set_supervisor,
 )
-from server.db.runs.leases import Placement, lift_quarantine, quarantine, taken
+from server.db.runs.leases import Placement, lift_quarantine, quarantine
 from server.db.runs.moves import LEGAL_MOVES
 from server.db.runs.queue import (
     lock_queue,
@@ -37,8 +39,10 @@ __all__ = [
     "Orders",
     "Placement",
     "active",
+    "assigned",
     "claim",
     "drain",
+    "end_node",
     "heartbeat",
     "lift_quarantine",
     "lock_queue",
@@ -46,12 +50,15 @@ __all__ = [
     "move_beside",
     "move_to_end",
     "next_queued",
+    "nodes_of",
     "note_first_step",
+    "offer_rendezvous",
     "orders",
     "quarantine",
     "queue_due",
     "record",
     "release",
+    "rendezvous_of",
     "request_cancel",
     "request_pause",
     "requeue",
@@ -62,5 +69,4 @@ __all__ = [
     "snapshot",
     "state_of",
     "storable",
-    "taken",
 ]

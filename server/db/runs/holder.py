@@ -99,9 +99,10 @@ def active(session: Session) -> list[tuple[Run, AttemptNode]]:
     return [(run, node) for run, node in session.exec(statement)]
 
 
-def set_supervisor(session: Session, run_id: str, fence: int, *, pid: int, started: float, node: int = 0) -> None:
-    """Note which process carries out a node of an attempt."""
-    execute(session, _node(run_id, fence, node).values(supervisor_pid=pid, supervisor_started=started))
+def set_supervisor(session: Session, run_id: str, fence: int, *, pid: int, started: float, node: int = 0) -> bool:
+    """Note which process carries out a node of an attempt. Returns whether it is this one, and no other before it."""
+    free = _node(run_id, fence, node).where(col(AttemptNode.supervisor_pid).in_((0, pid)))
+    return execute(session, free.values(supervisor_pid=pid, supervisor_started=started)) == 1
 
 
 def note_first_step(session: Session, run_id: str, fence: int) -> bool:

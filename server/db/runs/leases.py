@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import delete, update
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
 from server.db.runs.apply import execute, record, storable
-from server.db.tables import DeviceKind, DeviceLease, LeaseState
+from server.db.tables import DeviceLease, LeaseState
+from server.scheduling import DeviceKind
 
 
 class Placement(NamedTuple):
@@ -43,12 +44,6 @@ def free_devices(session: Session, run_id: str, attempt: int) -> None:
         col(DeviceLease.state) == LeaseState.HELD,
     )
     execute(session, held)
-
-
-def taken(session: Session, worker_id: str) -> set[tuple[str, int]]:
-    """Kind and index of every device of a worker that is leased or quarantined."""
-    statement = select(DeviceLease.kind, DeviceLease.index).where(DeviceLease.worker_id == worker_id)
-    return {(kind, index) for kind, index in session.exec(statement)}
 
 
 def quarantine(session: Session, run_id: str, attempt: int, *, node: int = 0, actor: str, reason: str) -> None:

@@ -21,7 +21,11 @@ class WorkerState(StrEnum):
 class Worker(SQLModel, table=True):
     """A worker process and its devices."""
 
+    __table_args__ = (Index("uq_worker_name", "name", unique=True),)
+
     id: str = Field(default_factory=new_id, primary_key=True, max_length=26)
+    name: str = Field(max_length=100)
+    """What people call it; the host name unless it was given another."""
     host: str = Field(max_length=255)
     pid: int
     boot_id: str = Field(default="", max_length=36)
@@ -30,19 +34,16 @@ class Worker(SQLModel, table=True):
     state: str = Field(default=WorkerState.ACTIVE, max_length=16)
     labels: list[str] = json_column(list)
     devices: list[dict[str, Any]] = json_column(list)
-    """One entry per CUDA device {index, name, memory_bytes, ...}; empty on a CPU-only host."""
+    """One entry per CUDA device: {index, name, memory_bytes, uuid}, and as far as the driver tells them at every
+    heartbeat {utilization_frac, used_bytes, num_processes}. Empty on a CPU-only host.
+    """
     cpu_count: int = 1
+    cpu_slots: int = 1
+    """How many runs it trains on the CPU at a time."""
     started_at: float = Field(default_factory=time.time)
     seen_at: float = Field(default_factory=time.time)
     consumed_at: float | None = None
     """When it last took a message from the broker, or could not be sent one."""
-
-
-class DeviceKind(StrEnum):
-    """What a lease is of: a GPU by its index, or one of the runs that a host trains on its cores."""
-
-    GPU = "gpu"
-    CPU = "cpu"
 
 
 class LeaseState(StrEnum):

@@ -87,6 +87,8 @@ class Attempt(SQLModel, table=True):
     """What ended it, unless it was complete or asked to stop."""
     resumed_step: int = 0
     """Step of the checkpoint that it went on from; 0 from the beginning."""
+    rendezvous: str = Field(default="", max_length=300)
+    """`host:port` where the nodes meet, once the leader has said so; empty with one node."""
     event_offset: int = Field(default=0, sa_type=BigInteger)
     """Bytes of the event file whose events are in the database."""
     event_seq: int = 0

@@ -8,7 +8,9 @@ from rows import add_run, claim_by
 from server.db import runs
 from server.db.runs import Placement
 from server.db.session import Database
-from server.db.tables import Attempt, AttemptNode, DeviceKind, DeviceLease, LeaseState, Run, RunState
+from server.db.tables import Attempt, AttemptNode, DeviceLease, LeaseState, Run, RunState
+from server.db.workers import held_devices
+from server.scheduling import DeviceKind
 
 
 def leases(database: Database) -> list[tuple[str, str, int, int]]:
@@ -67,4 +69,4 @@ def test_a_quarantined_device_stays_taken_until_it_is_lifted(database: Database)
         assert not runs.lift_quarantine(session, lease, actor="worker", detail="gone")
         held = session.exec(select(DeviceLease).where(DeviceLease.run_id == other)).one()
         assert not runs.lift_quarantine(session, held, actor="worker", detail="gone")
-        assert runs.taken(session, "w") == {("gpu", 0), ("gpu", 2)}
+        assert {(one.kind, one.index) for one in held_devices(session)} == {("gpu", 0), ("gpu", 2)}

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from server.pages import forms
-from server.services.requests import OWNED
+from server.services.requests import OWNED, RunRequest
 from sparsify_core.config import RunConfig, iter_fields
 
 
@@ -24,7 +24,7 @@ def test_form_holds_every_field_of_the_configuration() -> None:
     form = forms.build({})
     names = {c.name for group in form.groups for c in (*group.basic, *group.more)}
     wanted = {f"config.{s.name}" for s in iter_fields(RunConfig) if s.name not in OWNED}
-    assert names == wanted | {"name", "num_processes"}
+    assert names == wanted | (RunRequest.model_fields.keys() - {"config"})
 
 
 def test_untouched_form_is_the_default_configuration() -> None:

@@ -1,0 +1,115 @@
+"""The scheduling pass: starts what fits, on whatever worker, and notes why the rest waits.
+
+Any worker may carry it out at any time, for all of them. The lock of the queue's row makes passes follow one another,
+and claims and leases are written in the same transaction that read what is free.
+"""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import update
+from sqlmodel import Session, col, select
+
+from server.db.runs import Placement, claim, lock_queue, queue_due
+from server.db.states import ACTIVE, Intent, RunState
+from server.db.tables import Run, Worker
+from server.db.workers import held_devices, worker_view
+from server.scheduling import DeviceKind, Node, QueuedRun, Resources, RunningRun, remaining_s, schedule
+
+
+class Placed(NamedTuple):
+    """An attempt that was begun, and the workers that must start its nodes."""
+
+    run_id: str
+    fence: int
+    worker_ids: tuple[str, ...]
+
+
+def has_queued(session: Session, *, now: float) -> bool:
+    """Whether a pass could have anything to do."""
+    waits = (col(Run.state) == RunState.QUEUED) & (col(Run.intent) == Intent.RUN)
+    is_due = (col(Run.state) == RunState.RETRY_WAIT) & (col(Run.not_before) <= now)
+    return session.exec(select(Run.id).where(waits | is_due).limit(1)).first() is not None
+
+
+def place_queued(session: Session, *, actor: str, now: float) -> list[Placed]:
+    """One pass. Returns what was started."""
+    queue = lock_queue(session)
+    queue_due(session, now=now)
+    queued, waits_for = _queued(session, now)
+    if not queued:
+        return []
+    workers = {row.id: row for row in session.exec(select(Worker).order_by(col(Worker.id)))}
+    views = [worker_view(row, now=now) for row in workers.values()]
+    paused = queue.reason if queue.paused else None
+    decided = schedule(queued, views, held_devices(session), _running(session), paused=paused)
+    placed = []
+    for placement in decided.placements:
+        places = [_place(workers[node.worker_id], node) for node in placement.nodes]
+        fence = claim(session, placement.run_id, placement=places, actor=actor)
+        if fence is not None:
+            placed.append(Placed(placement.run_id, fence, tuple(node.worker_id for node in placement.nodes)))
+    changed = [
+        {"id": run_id, "waits_for": words} for run_id, words in decided.waits_for.items() if waits_for[run_id] != words
+    ]
+    if changed:
+        session.execute(update(Run), changed)
+    return placed
+
+
+def _place(worker: Worker, node: Node) -> Placement:
+    if node.kind == DeviceKind.CPU:
+        return Placement(worker.id, worker.host, worker.boot_id, gpus=(), cpu_slot=node.indices[0])
+    return Placement(worker.id, worker.host, worker.boot_id, gpus=node.indices)
+
+
+_PROGRESS = (
+    *(Run.step, Run.total_steps, Run.tokens_per_step),
+    col(Run.latest)["tokens_per_s"].as_float().label("tokens_per_s"),
+)
+"""What `remaining_s` needs."""
+
+
+def _queued(session: Session, now: float) -> tuple[list[QueuedRun], dict[str, str]]:
+    """The queue, and what its runs are said to wait for. Columns, not rows: there may be a thousand."""
+    columns: tuple[Any, ...] = (
+        *(Run.id, Run.name, Run.priority, Run.rank, Run.queued_at, Run.waits_for),
+        *(Run.num_processes, Run.num_nodes, Run.min_memory_bytes, Run.labels),
+        col(Run.config)["device"].as_string().label("device"),
+        *_PROGRESS,
+    )
+    statement = select(*columns).where(col(Run.state) == RunState.QUEUED, col(Run.intent) == Intent.RUN)
+    rows = session.execute(statement).all()
+    queued = [
+        QueuedRun(
+            id=row.id,
+            name=row.name,
+            resources=Resources(
+                row.num_processes,
+                row.num_nodes,
+                row.min_memory_bytes or 0,
+                frozenset(row.labels),
+                row.device or "auto",
+            ),
+            priority=row.priority,
+            rank=row.rank,
+            waited_s=now - row.queued_at,
+            duration_s=_remaining_s(row),
+        )
+        for row in rows
+    ]
+    return queued, {row.id: row.waits_for for row in rows}
+
+
+def _running(session: Session) -> dict[str, RunningRun]:
+    columns: tuple[Any, ...] = (Run.id, Run.name, *_PROGRESS)
+    rows = session.execute(select(*columns).where(col(Run.state).in_(ACTIVE)))
+    return {row.id: RunningRun(row.name, _remaining_s(row)) for row in rows}
+
+
+def _remaining_s(row: Any) -> float | None:
+    return remaining_s(
+        step=row.step,
+        total_steps=row.total_steps,
+        tokens_per_step=row.tokens_per_step,
+        tokens_per_s=row.tokens_per_s,
+    )

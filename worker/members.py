@@ -1,0 +1,50 @@
+"""What the leader of a run on several nodes knows of the others."""
+
+import time
+from collections.abc import Callable
+
+from server.db.runs import nodes_of
+from server.db.session import Database
+
+BROKEN_GRACE_S = 10.0
+"""How long training may go on without a node that broke: usually the other ranks notice by themselves."""
+ACCOUNT_S = 75.0
+"""How long a broken attempt waits for its nodes to say how they ended. The reaper takes less for a silent one."""
+
+_POLL_S = 0.5
+
+
+class Members:
+    """The nodes besides the leader. A node that vanishes is the reaper's to find: it takes the whole attempt away."""
+
+    def __init__(self, database: Database, run_id: str, fence: int) -> None:
+        self._database = database
+        self._run_id = run_id
+        self._fence = fence
+        self._broken_at: float | None = None
+        self.exit_code: int | None = None
+        """Of the first member that broke; None while none did."""
+        self.have_ended = False
+
+    def look(self) -> None:
+        """Read how they are."""
+        with self._database.read() as session:
+            members = nodes_of(session, self._run_id, self._fence)[1:]
+        self.have_ended = all(node.ended_at is not None for node in members)
+        broken = [node for node in members if node.ended_at is not None and node.exit_code != 0]
+        if broken and self._broken_at is None:
+            self._broken_at = time.monotonic()
+            self.exit_code = broken[0].exit_code
+
+    @property
+    def are_broken(self) -> bool:
+        """Whether one broke long ago, and training should have ended by itself."""
+        return self._broken_at is not None and time.monotonic() - self._broken_at > BROKEN_GRACE_S
+
+    def wait(self, meanwhile: Callable[[], None]) -> bool:
+        """Until all have ended, calling `meanwhile` often, which shall look. Returns whether they have."""
+        deadline = time.monotonic() + ACCOUNT_S
+        while not self.have_ended and time.monotonic() < deadline:
+            meanwhile()
+            time.sleep(_POLL_S)
+        return self.have_ended
