@@ -36,7 +36,7 @@ def test_an_empty_queue_teaches(visitor: TestClient) -> None:
 
 def test_every_run_that_is_not_over_stands_in_its_group(app: FastAPI, visitor: TestClient, ids: dict[str, str]) -> None:
     with app.state.db.write() as session:
-        worker = Worker(host="lab", pid=1)
+        worker = Worker(name="lab", host="lab", pid=1)
         session.add(worker)
         session.flush()
         assert claim_by(session, ids["one"], worker.id, host="lab", gpus=[0, 3]) == 1
