@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from sqlmodel import select
 
 from benchmarks import demo_run
 from benchmarks.tables import table
@@ -106,7 +107,7 @@ def _state(database: Database, run_id: str) -> str:
 
 def _first(database: Database, table: Any) -> Any:
     with database.read() as session:
-        return session.query(table).first()
+        return session.exec(select(table)).first()
 
 
 def _wait(condition: Any, what: str) -> None:

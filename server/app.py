@@ -24,6 +24,7 @@ from server.db.session import Database
 from server.db.trouble import TROUBLE
 from server.hints import closed_by_signals, watch
 from server.middleware import Envelope
+from server.pages.templating import install
 from server.services import hub
 from server.settings import Settings, get_settings
 
@@ -100,6 +101,7 @@ def _operation_id(route: APIRoute) -> str:
 def _templates() -> Jinja2Templates:
     """Everything is escaped, whatever the file's name ends with."""
     environment = Environment(loader=FileSystemLoader(_WEB / "templates"), autoescape=True)
+    install(environment)
     return Jinja2Templates(env=environment)
 
 

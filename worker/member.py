@@ -21,7 +21,7 @@ class Member(Supervisor):
     def _prepare(self, run: Run) -> None:
         """The leader writes the configuration."""
 
-    def _meet(self, run: Run, nodes: list[AttemptNode]) -> Rendezvous | None:
+    def _meet(self, nodes: list[AttemptNode]) -> Rendezvous | None:
         """Wait until the leader says where; None when the attempt is to stop before that."""
         while not self._is_to_stop():
             self._look()

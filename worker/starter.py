@@ -8,7 +8,7 @@ import sys
 
 from server.db.runs import assigned, set_supervisor
 from server.db.session import Database
-from server.db.tables import AttemptNode
+from server.db.tables import AttemptNode, Run
 from server.settings import Settings
 from worker import processes
 from worker.ending import conclude, start_failure
@@ -30,16 +30,16 @@ class Starter:
         """Start the nodes that were placed here and have no supervisor yet. Returns the ids of their runs."""
         self._supervisors = [process for process in self._supervisors if process.poll() is None]
         with self._database.read() as session:
-            nodes = assigned(session, self._worker_id, boot_id=processes.boot_id())
-        if not nodes:
+            placed = assigned(session, self._worker_id, boot_id=processes.boot_id())
+        if not placed:
             return []
         kill_orphans(self._database)
-        for node in nodes:
+        for run, node in placed:
             try:
-                self._start_supervisor(node)
+                self._start_supervisor(node, _module_for(run, node))
             except OSError as error:  # a full disk, most likely
                 self._give_up(node, error)
-        return [node.run_id for node in nodes]
+        return [run.id for run, _ in placed]
 
     def _give_up(self, node: AttemptNode, error: OSError) -> None:
         logger.error("run %s could not be started: %s", node.run_id, error)
@@ -53,11 +53,10 @@ class Starter:
             cause=start_failure(error),
         )
 
-    def _start_supervisor(self, node: AttemptNode) -> None:
+    def _start_supervisor(self, node: AttemptNode, module: str) -> None:
         """A process of its own session: it outlives this worker."""
         log = self._settings.run_dir(node.run_id).supervisor_log(node.attempt, node.node)
         log.parent.mkdir(parents=True, exist_ok=True)
-        module = "worker.member" if node.node else "worker.supervisor"
         # Inherited, so that a stop that comes while the supervisor starts waits until it can answer.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, processes.STOP_SIGNALS)
         try:
@@ -77,3 +76,9 @@ class Starter:
         with self._database.write() as session:
             set_supervisor(session, node.run_id, node.attempt, pid=process.pid, started=started, node=node.node)
         logger.info("run %s, attempt %d, node %d: supervisor %d", node.run_id, node.attempt, node.node, process.pid)
+
+
+def _module_for(run: Run, node: AttemptNode) -> str:
+    if run.num_nodes == 1:
+        return "worker.supervisor"
+    return "worker.member" if node.node else "worker.leader"

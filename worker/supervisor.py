@@ -3,7 +3,7 @@
 One process per run, detached from the worker that started it: it holds the lease, starts torchrun, reads its events
 into the database, and stops the whole process tree. Training never waits for the database or the broker; if the lease
 cannot be renewed for most of its time, the supervisor ends its own training before another worker may take the run.
-Of a run on several nodes this is the leader, node 0; the others are `worker.member`'s.
+A run on several nodes has one of them on each: `worker.leader` and `worker.member`.
 """
 
 import json
@@ -12,47 +12,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from types import FrameType
-from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-
-from server.db.runs import (
-    Orders,
-    drain,
-    heartbeat,
-    nodes_of,
-    offer_rendezvous,
-    orders,
-    quarantine,
-    set_supervisor,
-)
-from server.db.session import Database
-from server.db.tables import AttemptNode, Intent, Run, RunState
+from server.db.runs import quarantine
+from server.db.tables import AttemptNode, Intent, Run
 from server.settings import Settings, get_settings
 from sparsify_core.events import AttemptFinished
 from worker import processes
 from worker.ending import conclude, start_failure
 from worker.hints import Hints
+from worker.holder import Holder, LostLeaseError
 from worker.ingest import ingest, prune_checkpoints
 from worker.inherit import inherit_checkpoints
-from worker.members import Members
 from worker.orphans import UNKILLABLE
-from worker.rendezvous import Rendezvous, free_endpoint, own_address
+from worker.rendezvous import Rendezvous, own_address
 from worker.trainer import Trainer, trainer_config
 from worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.25
-LOOK_S = 1.0
-"""How often the user's wish is read."""
-HEARTBEATS = 12
-"""How often a lease is renewed before it would end."""
-GIVEN_UP_FRAC = 0.75
-"""Part of the lease without a renewal after which training is ended."""
 GRACE_S = 60.0
 """How long a trainer may take to save when its run is paused or queued again; then it is killed."""
 CANCEL_GRACE_S = 6.0
@@ -61,32 +40,16 @@ DRAIN_GRACE_S = 20.0
 """The same when the host stops."""
 KILL_GRACE_S = 30.0
 """How long a killed process may hang in the kernel before its devices are quarantined."""
-_CONCLUDE_FOR_S = 600.0
-
-T = TypeVar("T")
 
 
-class LostLeaseError(Exception):
-    """The run belongs to somebody else by now, or may soon."""
-
-
-class Supervisor:
+class Supervisor(Holder):
     """Carries out attempt `fence` of a run, or one of its nodes."""
 
     def __init__(self, settings: Settings, run_id: str, fence: int, node: int = 0) -> None:
-        self._settings = settings
-        self._database = Database(settings)
+        super().__init__(settings, run_id, fence, node)
         self._hints = Hints(settings.redis_url)
-        self._run_id = run_id
-        self._fence = fence
-        self._node = node
-        self._members: Members | None = None
         self._run_dir = settings.run_dir(run_id)
         self._is_drained = False
-        self._orders = Orders(RunState.STARTING, Intent.RUN)
-        self._renewed_at = time.monotonic()
-        self._heartbeat_due = 0.0
-        self._look_due = 0.0
         self._event_bytes = 0
         self._watchdog = Watchdog(self._run_dir.pulse(fence), limit_s=settings.stalled_after_s)
         self._cause: AttemptFinished | None = None
@@ -119,7 +82,7 @@ class Supervisor:
         processes.kill_run(self._run_id, up_to_fence=self._fence - 1)
         try:
             self._prepare(run)
-            rendezvous = self._meet(run, nodes) if len(nodes) > 1 else None
+            rendezvous = self._meet(nodes) if len(nodes) > 1 else None
             if len(nodes) > 1 and rendezvous is None:
                 return None
             return Trainer(
@@ -137,33 +100,9 @@ class Supervisor:
             self._cause = start_failure(error)
             return None
 
-    def _load(self) -> tuple[Run, list[AttemptNode]]:
-        with self._database.read() as session:
-            run, nodes = session.get(Run, self._run_id), nodes_of(session, self._run_id, self._fence)
-            if run is None or len(nodes) <= self._node or orders(session, self._run_id, self._fence) is None:
-                raise LostLeaseError("the run is not held by this attempt")
-            return run, nodes
-
-    def _register(self) -> None:
-        # The worker does so too, but may be killed before it gets there.
-        pid = os.getpid()
-        with self._database.write() as session:
-            started = processes.start_time(pid)
-            if not set_supervisor(session, self._run_id, self._fence, pid=pid, started=started, node=self._node):
-                raise LostLeaseError("another supervisor carries out this node")
-
-    def _meet(self, run: Run, nodes: list[AttemptNode]) -> Rendezvous | None:
-        """Say where the nodes of a run on several meet."""
-        self._members = Members(self._database, self._run_id, self._fence)
-        address = own_address(self._settings.worker_address, [node.host for node in nodes])
-        endpoint = free_endpoint(address)
-
-        def offer() -> None:
-            with self._database.write() as session:
-                offer_rendezvous(session, self._run_id, self._fence, endpoint)
-
-        self._persistently(offer)
-        return self._rendezvous(endpoint, nodes)
+    def _meet(self, nodes: list[AttemptNode]) -> Rendezvous | None:
+        """Where the nodes of a run on several meet; None when the attempt is to stop before that."""
+        raise NotImplementedError
 
     def _rendezvous(self, endpoint: str, nodes: list[AttemptNode]) -> Rendezvous:
         address = own_address(self._settings.worker_address, [node.host for node in nodes])
@@ -186,7 +125,7 @@ class Supervisor:
             self._look()
             if self._is_drained and not self._orders.is_to_stop:
                 self._see(self._patiently(self._announce_drain))
-            if self._members and self._members.are_broken and not self._is_to_stop():
+            if self._is_broken() and not self._is_to_stop():
                 logger.warning("a node broke and training did not end by itself: it is killed")
                 trainer.kill()
             if self._is_to_stop():
@@ -219,6 +158,14 @@ class Supervisor:
         with self._database.write() as session:
             quarantine(session, self._run_id, self._fence, node=self._node, actor="supervisor", reason=UNKILLABLE)
 
+    def _is_broken(self) -> bool:
+        """Whether another node broke, and this one does not notice."""
+        return False
+
+    def _account(self, returncode: int | None) -> tuple[int | None, bool]:
+        """The exit status that counts, and whether another node vanished."""
+        return returncode, False
+
     def _is_to_stop(self) -> bool:
         return self._orders.is_to_stop or self._is_drained
 
@@ -226,11 +173,6 @@ class Supervisor:
         if self._orders.intent == Intent.CANCEL:
             return CANCEL_GRACE_S
         return DRAIN_GRACE_S if self._is_drained else GRACE_S
-
-    def _announce_drain(self) -> Orders:
-        with self._database.write() as session:
-            drain(session, self._run_id, self._fence)
-        return self._read_orders()
 
     def _ingest(self) -> None:
         try:
@@ -243,57 +185,12 @@ class Supervisor:
             self._event_bytes = size
             self._hints.publish(self._run_id)
 
-    def _look(self) -> None:
-        """Renew the lease when that is due, and learn what the user wants."""
-        now = time.monotonic()
-        if now >= self._heartbeat_due:
-            self._heartbeat_due = now + self._settings.lease_s / HEARTBEATS
-            self._see(self._patiently(self._renew))
-            self._keep_house()
-        elif now >= self._look_due:
-            self._see(self._patiently(self._read_orders))
-        given_up_s = self._settings.lease_s * GIVEN_UP_FRAC
-        if time.monotonic() - self._renewed_at > given_up_s:
-            raise LostLeaseError(f"the database could not be reached for {given_up_s:.0f} s")
-
     def _keep_house(self) -> None:
-        """What is done at every heartbeat besides it."""
         self._patiently(lambda: prune_checkpoints(self._database, self._run_dir, self._run_id))
-        if self._members:
-            self._patiently(self._members.look)
-
-    def _listen(self) -> None:
-        """Hold the lease and hear how the members are."""
-        self._look()
-        if self._members:
-            self._patiently(self._members.look)
-
-    def _see(self, seen: Orders | None) -> None:
-        self._look_due = time.monotonic() + LOOK_S
-        if seen is not None:
-            self._orders = seen
-
-    def _renew(self) -> Orders:
-        with self._database.write() as session:
-            seen = heartbeat(session, self._run_id, self._fence, node=self._node)
-        if seen is None:
-            raise LostLeaseError("the run was taken away")
-        self._renewed_at = time.monotonic()
-        return seen
-
-    def _read_orders(self) -> Orders:
-        with self._database.read() as session:
-            seen = orders(session, self._run_id, self._fence)
-        if seen is None:
-            raise LostLeaseError("the run was taken away")
-        return seen
 
     def _conclude(self, returncode: int | None) -> int:
-        """Release the run. The leader of a gang that broke first waits for the accounts of its members."""
-        has_lost_node = False
-        if self._members and returncode:
-            has_lost_node = not self._members.wait(self._listen)
-            returncode = self._members.exit_code or returncode
+        """Release the run."""
+        returncode, has_lost_node = self._account(returncode)
         state = self._persistently(
             lambda: conclude(
                 self._database,
@@ -313,26 +210,6 @@ class Supervisor:
             raise LostLeaseError("the run was taken away")
         logger.info("run %s is %s", self._run_id, state)
         return 0
-
-    def _patiently(self, action: Callable[[], T]) -> T | None:
-        """Try once; a database in trouble is logged and tried again in the next round."""
-        try:
-            return action()
-        except (DBAPIError, PoolTimeoutError) as error:
-            logger.warning("the database is in trouble, training goes on: %s", error)
-            return None
-
-    def _persistently(self, action: Callable[[], T]) -> T:
-        """Try until it works, for ten minutes."""
-        deadline = time.monotonic() + _CONCLUDE_FOR_S
-        while True:
-            try:
-                return action()
-            except (DBAPIError, PoolTimeoutError) as error:
-                if time.monotonic() > deadline:
-                    raise LostLeaseError("the database could not be reached") from error
-                logger.warning("the database is in trouble, trying again: %s", error)
-                time.sleep(1.0)
 
 
 def main(kind: type[Supervisor] = Supervisor) -> int:

@@ -15,7 +15,7 @@ _POLL_S = 1.0
 
 
 class WakeListener(threading.Thread):
-    """Calls `look()` for every message on the workers' channel that holds `worker_id`."""
+    """Calls `look()` for every message on the workers' channel that is `worker_id`; ends at once without a broker."""
 
     def __init__(self, broker_url: str, worker_id: str, look: Callable[[], object]) -> None:
         super().__init__(name="wakes", daemon=True)
@@ -25,7 +25,7 @@ class WakeListener(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        while not self._stopped.is_set():
+        while self._url and not self._stopped.is_set():
             try:
                 self._listen()
             except (redis.RedisError, OSError) as error:

@@ -32,6 +32,7 @@ OPERATIONS = [
     "masked_gemm",
     "dead_error",
     "token_loss",
+    "muon_average",
     "update",
     "sparse_update",
 ]

@@ -15,6 +15,13 @@ def get_queue(session: ReadSession) -> QueueOut:
     return QueueOut.model_validate(queue_state.queue_state(session))
 
 
+@router.post("/pause")
+def pause_queue(database: DatabaseDep, settings: SettingsDep) -> QueueOut:
+    """Start no queued run until the queue is resumed; what trains goes on. Idempotent."""
+    with database.write() as session:
+        return QueueOut.model_validate(queue_state.pause_queue(session, settings=settings))
+
+
 @router.post("/resume")
 def resume_queue(database: DatabaseDep, settings: SettingsDep) -> QueueOut:
     """Let queued runs start again. Idempotent."""

@@ -17,7 +17,7 @@ from server.db.session import Database
 from server.db.tables import Worker
 from server.settings import Settings
 
-_MODULES = {"worker.supervisor", "worker.member"}
+_MODULES = {"worker.supervisor", "worker.leader", "worker.member"}
 _TIMEOUT_S = 30.0
 """Longer than a supervisor gives its trainer to save."""
 

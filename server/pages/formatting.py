@@ -120,6 +120,17 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def words(name: str) -> str:
+    """A state or another name of ours as people read it: `retry_wait` -> `Retry wait`."""
+    return sentence(name.replace("_", " "))
+
+
+def until(ts: float) -> str:
+    """How far off a moment is: `in 24 s`, or `now`; the page's script counts it down."""
+    left = ts - time.time()
+    return f"in {duration(math.ceil(left))}" if left > 0 else "now"
+
+
 FILTERS = {
     "metric": metric,
     "count": count,
@@ -132,4 +143,6 @@ FILTERS = {
     "basename": basename,
     "plural": plural,
     "sentence": sentence,
+    "words": words,
+    "until": until,
 }

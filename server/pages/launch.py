@@ -53,27 +53,35 @@ async def create(request: Request, user: CurrentUser) -> Response:
 
 
 def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
+    source = dict(pairs).get("cloned_from")
     typed, body = forms.parse(pairs)
+    with request.app.state.db.read() as session:
+        cloned = runs.get_run(session, source) if source else None
+    origin = {"cloned_from": cloned.id, "detail": f"a copy of {cloned.id}"} if cloned else {}
     try:
         wanted = RunRequest.model_validate(body)
         with request.app.state.db.write() as session:
-            run = runs.create_run(session, wanted, settings=request.app.state.settings, actor="user")
+            run = runs.create_run(session, wanted, settings=request.app.state.settings, actor=user.name, **origin)
     except ValidationError as error:
-        return _refused(request, user, typed, [(e["loc"], e["msg"]) for e in error.errors()])
+        return _refused(request, user, typed, cloned, [(e["loc"], e["msg"]) for e in error.errors()])
     except InvalidError as error:
-        return _refused(request, user, typed, [(p.loc, p.msg) for p in error.errors] or [((), error.detail)])
+        return _refused(request, user, typed, cloned, [(p.loc, p.msg) for p in error.errors] or [((), error.detail)])
     return RedirectResponse(f"/runs/{run.id}", status_code=303)
 
 
 def _refused(
-    request: Request, user: Any, typed: dict[str, Any], errors: list[tuple[tuple[Any, ...], str]]
+    request: Request,
+    user: Any,
+    typed: dict[str, Any],
+    cloned: Run | None,
+    errors: list[tuple[tuple[Any, ...], str]],
 ) -> HTMLResponse:
     beside, problems = forms.place_errors(errors)
     context = {
         "nav": "new",
         "form": forms.build(typed, beside, problems),
         "preset": "",
-        "source": None,
+        "source": cloned,
         "has_demo": presets.demo_config(request.app.state.settings) is not None,
     }
     return render(request, "runs/new.html", context, user=user, status=422)

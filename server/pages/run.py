@@ -1,14 +1,17 @@
 """The page of one run, its regions that are refetched live, and the data of its charts."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from sqlmodel import Session
 
 from server.auth import CurrentUser
+from server.db.tables import Run
+from server.pages.actions import legal_actions
+from server.pages.advice import advice
 from server.pages.formatting import metric, metric_form
-from server.pages.templating import render
+from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
 from server.services import checkpoints, control, logs, metrics, runs, timings, workers
@@ -16,6 +19,14 @@ from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
 
 router = APIRouter()
+REQUESTS = {
+    "cancel": control.cancel_run,
+    "pause": control.pause_run,
+    "resume": control.resume_run,
+    "requeue": control.requeue_run,
+}
+LOG_LINES = 15
+"""Last lines of a failed run's log beside its reason; all of it stands further below."""
 
 
 @router.get("/runs/{run_id}")
@@ -73,17 +84,47 @@ def series(request: Request, user: CurrentUser, run_id: str) -> JSONResponse:
     return JSONResponse({"cursor": cursor, "series": data}, headers={"Cache-Control": "no-store"})
 
 
-@router.post("/runs/{run_id}/stop")
-def stop(request: Request, user: CurrentUser, run_id: str) -> Response:
-    """Ask for the end of the run."""
+@router.post("/runs/{run_id}/retry")
+def retry(request: Request, user: CurrentUser, run_id: str) -> Response:
+    """Go on from the run's newest checkpoint in a new run; asked twice, it is the same new run."""
     with request.app.state.db.write() as session:
-        control.cancel_run(session, run_id, settings=request.app.state.settings, actor="user")
-    return RedirectResponse(f"/runs/{run_id}", status_code=303)
+        successor = control.retry_run(session, run_id, settings=request.app.state.settings, actor=user.name)
+    return RedirectResponse(f"/runs/{successor.id}", status_code=303)
+
+
+@router.post("/runs/{run_id}/{action}")
+def act(
+    request: Request,
+    user: CurrentUser,
+    run_id: str,
+    action: Literal["cancel", "pause", "resume", "requeue"],
+    back: Annotated[str, Form()] = "",
+) -> Response:
+    """Ask something of the run, and show the state that it really is in, on the page where it was asked."""
+    with request.app.state.db.write() as session:
+        REQUESTS[action](session, run_id, settings=request.app.state.settings, actor=user.name)
+    here = f"/runs/{run_id}/head" if is_partial(request) else f"/runs/{run_id}"
+    return RedirectResponse("/queue" if back == "queue" else here, status_code=303)
 
 
 def _head(session: Session, run_id: str) -> dict[str, Any]:
-    view = RunView(runs.get_run(session, run_id))
-    return {"view": view, "num_workers": workers.count_alive(session)}
+    run = runs.get_run(session, run_id)
+    successor = runs.successor_of(session, run_id)
+    return {
+        "view": RunView(run),
+        "actions": legal_actions(run, has_successor=successor is not None),
+        "successor": successor,
+        "origin": _origin(session, run),
+        "advice": advice(run),
+        "log_end": logs.training_lines(run.log_tail)[-LOG_LINES:],
+        "num_workers": workers.count_alive(session),
+    }
+
+
+def _origin(session: Session, run: Run) -> Run | None:
+    """The run that this one retries or was cloned from."""
+    source = run.retry_of or run.cloned_from
+    return session.get(Run, source) if source else None
 
 
 def _lists(session: Session, run_id: str) -> dict[str, Any]:

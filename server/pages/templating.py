@@ -12,7 +12,7 @@ from server.services import health
 
 
 def install(environment: Environment) -> None:
-    """Register the filters with the application's template environment; idempotent."""
+    """Register the filters with a template environment."""
     environment.filters.update(FILTERS)
 
 
@@ -26,8 +26,6 @@ def render(
 ) -> HTMLResponse:
     """Render a page or a region. Pages are never cached: they show the present and carry a CSRF token."""
     environment: Environment = request.app.state.templates.env
-    if "short_count" not in environment.filters:
-        install(environment)
     shared = {"request": request, "user": user, "banners": partial(_banners, request)}
     text = environment.get_template(template).render(context | shared)
     headers = {"Cache-Control": "no-store", "Vary": "HX-Request, HX-Request-Type"}

@@ -1,11 +1,13 @@
 """What templates need to know of a run, worked out from its row."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from server.db.tables import ACTIVE, TERMINAL, Run, RunState
-from server.pages.formatting import metric, metric_form, number_of, short_count
+from server.db.tables import ACTIVE, TERMINAL, AttemptNode, Intent, Run, RunState
+from server.pages.actions import Action, legal_actions
+from server.pages.formatting import metric, metric_form, number_of, sentence, short_count
 from server.scheduling import remaining_s
 from sparsify_core.config import RunConfig, iter_fields
 from sparsify_core.config.base import Group
@@ -16,6 +18,14 @@ HEADLINE = ("eval_fvu", "fvu", "dead_frac", "l0", "lr", "tokens_per_s")
 
 MAIN_CHARTS: tuple[tuple[str, ...], ...] = (("fvu", "eval_fvu"), ("dead_frac",), ("l0",), ("lr",), ("tokens_per_s",))
 """Charts that every run has, by metrics; every other metric of the registry gets one of its own when it has points."""
+
+
+STOPPING = {
+    Intent.RUN: "Saving a checkpoint, then it queues again",
+    Intent.PAUSE: "Saving a checkpoint, then it pauses",
+    Intent.CANCEL: "Ending after the current step",
+}
+"""What a stopping run is on its way to."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +89,15 @@ class RunView:
         return self.run.state in TERMINAL
 
     @property
-    def can_stop(self) -> bool:
-        return not self.is_terminal and self.run.intent != "cancel"
+    def actions(self) -> dict[str, Action]:
+        return legal_actions(self.run)
+
+    @property
+    def doing(self) -> str:
+        """What an active run does now, in words."""
+        if self.run.state == RunState.STOPPING:
+            return STOPPING[Intent(self.run.intent)]
+        return sentence(self.run.phase or self.run.state)
 
     @property
     def fraction(self) -> float:
@@ -97,7 +114,7 @@ class RunView:
     @property
     def eta_s(self) -> float | None:
         """Seconds that the remaining steps take at the newest throughput."""
-        if not self.is_active:
+        if self.run.state not in (RunState.STARTING, RunState.RUNNING):
             return None
         return remaining_s(
             step=self.run.step,
@@ -139,6 +156,15 @@ class RunView:
         unit = "" if form == "percent" else known.unit
         note = f"mean of {len(values)} coders" if len(values) > 1 else ""
         return Tile(known.label, known.help, known.formula, metric(self.mean(name), form), unit, note)
+
+
+def places(nodes: Sequence[AttemptNode]) -> str:
+    """Where an attempt trains: `lab-2, GPU 0, 1` or `laptop, CPU`."""
+    return " \u00b7 ".join(f"{node.host}, {_devices(node)}" for node in nodes)
+
+
+def _devices(node: AttemptNode) -> str:
+    return "GPU " + ", ".join(str(index) for index in node.devices) if node.devices else "CPU"
 
 
 def chart_specs() -> list[ChartSpec]:

@@ -15,7 +15,7 @@ from server.db.session import after_commit
 from server.db.tables import TERMINAL, WAITING, Intent, Run, RunState
 from server.errors import ConflictError, FieldProblem, NotFoundError
 from server.services.requests import RunRequest, launch_values
-from server.services.runs import create_run, enqueue, get_run
+from server.services.runs import create_run, enqueue, get_run, successor_of
 from server.settings import Settings
 from sparsify_core.config import RunConfig
 
@@ -78,7 +78,7 @@ def retry_run(session: Session, run_id: str, *, settings: Settings, actor: str) 
     """
     get_run(session, run_id)
     machine.snapshot(session, run_id)  # locks the row: of two requests at once the second finds the successor
-    successor = session.exec(select(Run).where(Run.retry_of == run_id)).first()
+    successor = successor_of(session, run_id)
     if successor is not None:
         return successor
     run = _fresh(session, run_id)

@@ -146,7 +146,7 @@ class ListFeed:
         return changes + ([Change("runs", {}, cursor)] if any(row[0] not in before for row in changed) else [])
 
 
-_COLUMNS = ("run_id", "state", "intent", "phase", "step", "total_steps", "name", "waits_for")
+_COLUMNS = ("run_id", "state", "intent", "phase", "step", "total_steps", "name", "waits_for", "priority", "rank")
 
 
 def list_cursor(session: Session) -> str:
@@ -158,7 +158,8 @@ def _listed(session: Session, known: tuple[str, ...]) -> Any:
     """The newest runs, all that are not over, and those that were listed before."""
     newest = select(Run.id).order_by(col(Run.created_at).desc()).limit(LISTED_RUNS).subquery()
     wanted = or_(col(Run.id).in_(core_select(newest)), col(Run.state).not_in(TERMINAL), col(Run.id).in_(known))
-    columns = (Run.id, Run.state, Run.intent, Run.phase, Run.step, Run.total_steps, Run.name, Run.waits_for)
+    progress = (Run.id, Run.state, Run.intent, Run.phase, Run.step, Run.total_steps, Run.name)
+    columns = (*progress, Run.waits_for, Run.priority, Run.rank)
     return session.execute(core_select(*(col(c) for c in columns)).where(wanted).order_by(col(Run.id)))
 
 

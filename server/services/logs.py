@@ -1,6 +1,7 @@
 """Reads the log of a run: by byte offset, as plain text."""
 
 import os
+import re
 from dataclasses import dataclass
 
 from server.db.tables import TERMINAL, Run
@@ -8,6 +9,8 @@ from server.services.text import printable
 from server.settings import Settings
 
 LIMIT_BYTES = 64_000
+_LAUNCHER = re.compile(r"^E\d{4} .*torch/distributed/elastic/.*\] failed \(exitcode", re.MULTILINE)
+"""Where torchrun begins to report that a training process has ended: a traceback of its own, and a table."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ def tail(
     if not is_over:
         block = block[: _whole(block, is_full=len(block) >= limit)]
     return LogChunk(number, start, start + len(block), printable(block))
+
+
+def training_lines(text: str) -> list[str]:
+    """The lines of a log that training wrote, without what torchrun reports behind them about its own end."""
+    found = _LAUNCHER.search(text)
+    own = text[: found.start()] if found else text
+    return own.rstrip().splitlines()
 
 
 def _whole(block: bytes, *, is_full: bool) -> int:

@@ -79,6 +79,11 @@ def get_run(session: Session, run_id: str) -> Run:
     return run
 
 
+def successor_of(session: Session, run_id: str) -> Run | None:
+    """The run that goes on where a failed or cancelled one ended."""
+    return session.exec(select(Run).where(Run.retry_of == run_id)).first()
+
+
 def list_runs(
     session: Session, *, limit: int = 50, cursor: str | None = None, state: str | None = None, q: str | None = None
 ) -> Page:

@@ -97,6 +97,19 @@ def test_two_processes_are_compared_with_one() -> None:
     assert [row[1] for row in rows] == ["ddp", "distribute_modules"]
 
 
+def test_a_pass_over_a_queue_is_timed_alone_and_with_its_database() -> None:
+    rows = run("-m", "benchmarks.queue_pass", "--queued", "20", "--workers", "2", "--rounds", "1")
+    assert [(row[2], row[3]) for row in rows] == [
+        (taken, what) for taken in ("half", "all") for what in ("decision", "first pass", "later pass")
+    ]
+
+
+@pytest.mark.integration
+def test_the_way_from_submit_to_torchrun_is_timed(demo_dir: Path) -> None:
+    rows = run("-m", "benchmarks.queue_start", "--demo_dir", str(demo_dir), "--rounds", "1")
+    assert [row[0] for row in rows] == ["submit → torchrun"]
+
+
 @pytest.mark.integration
 def test_a_run_under_sparseboard_is_compared_with_the_bare_one(demo_dir: Path) -> None:
     sizes = ["--demo_dir", str(demo_dir), "--layer", "0", "--ctx_len", "16", "--steps", "8", "--rounds", "1"]

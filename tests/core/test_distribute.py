@@ -49,7 +49,7 @@ def test_owners_equal_one_process_with_the_whole_batch(attempt: Any, train: Trai
 
 
 def assert_replicas_are_equal(run_dir: Path) -> None:
-    own, other = (torch.load(run_dir / f"rank{rank}.pt") for rank in range(2))
+    own, other = (torch.load(run_dir / f"rank{rank}.pt", map_location="cpu") for rank in range(2))
     for coder, weights in own.items():
         for key, tensor in weights.items():
             assert torch.equal(tensor, other[coder][key]), (coder, key)

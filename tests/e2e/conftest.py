@@ -92,5 +92,6 @@ def open_page(site: Site, chromium: "playwright_api.Browser", cookies: list[dict
 
 
 def _is_problem(message: "playwright_api.ConsoleMessage") -> bool:
-    """An answer 422 is logged by the browser too, and is what a refused form should get."""
-    return message.type in ("error", "warning") and "status of 422" not in message.text
+    """Answers 409 and 422 are logged by the browser too, and are what refused forms should get."""
+    is_refusal = "status of 422" in message.text or "status of 409" in message.text
+    return message.type in ("error", "warning") and not is_refusal

@@ -23,6 +23,9 @@ def paths(site: Site) -> dict[str, str]:
     return {
         "runs": "/runs",
         "runs-none": "/runs?q=nothing-has-this-name",
+        "queue": "/queue",
+        "run-paused": f"/runs/{ids[RunState.PAUSED]}",
+        "run-retry": f"/runs/{ids[RunState.RETRY_WAIT]}",
         "new": "/runs/new",
         "new-blank": "/runs/new?preset=blank",
         "run-running": f"/runs/{ids[RunState.RUNNING]}",
@@ -91,7 +94,7 @@ def test_wrong_fields_show_their_errors_and_keep_the_input(open_page: OpenPage) 
     assert page.url.endswith("#f-config-sae-k")
 
 
-def test_a_run_is_queued_cloned_and_stopped_without_javascript(site: Site, open_page: OpenPage) -> None:
+def test_a_run_is_queued_cloned_and_cancelled_without_javascript(site: Site, open_page: OpenPage) -> None:
     page = open_page("/runs/new?preset=demo", script=False)
     page.locator("[name=name]").fill("no script")
     page.get_by_role("button", name="Queue run").click()
@@ -104,8 +107,8 @@ def test_a_run_is_queued_cloned_and_stopped_without_javascript(site: Site, open_
     assert page.locator("[name=name]").input_value() == "no script copy"
     assert page.locator("[name='config.hookpoints']").input_value() == "layers.5"
     page.goto(f"/runs/{run_id}")
-    page.locator("summary", has_text="Stop").click()
-    page.get_by_role("button", name="Yes, stop this run").click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("button", name="Cancel run").click()
     with site.database.read() as session:
         assert session.get_one(Run, run_id).state == "cancelled"
 

@@ -142,16 +142,16 @@ def test_a_model_that_cannot_be_loaded_fails_with_the_reason_on_its_page(
     assert "model_error" in alert.inner_text()
 
 
-def test_stopping_a_run_in_the_browser_ends_every_process(
+def test_cancelling_a_run_in_the_browser_ends_every_process(
     page: "playwright_api.Page", tiny_model: Path, tiny_text: Path
 ) -> None:
-    long = tiny_run(tiny_model, tiny_text, name="to be stopped", config__ctx_len="16", config__batch_size="1")
+    long = tiny_run(tiny_model, tiny_text, name="to be cancelled", config__ctx_len="16", config__batch_size="1")
     submit(page, **long)
     page.wait_for_url(re.compile(r"/runs/[0-9a-z]{26}$"))
     run_id = page.url.rsplit("/", 1)[1]
     page.locator("#head").get_by_text("Running").wait_for(timeout=90_000)
-    page.get_by_role("button", name="Stop").first.click()
-    page.get_by_role("button", name="Stop run").click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("button", name="Cancel run").click()
     page.locator("#head").get_by_text("Cancelled").wait_for(timeout=15_000)
     wait_until(lambda: not processes_of(run_id), timeout_s=10, what="the run's processes to end")
 

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlmodel import select
 
 from clients import browse, serve, visit
 from rows import add_checkpoint, add_run
 from server.app import create_app
+from server.db.tables import BrowserSession
 from server.settings import Settings
 
 
@@ -47,6 +49,15 @@ def sqlite_api(sqlite_app: FastAPI) -> Iterator[TestClient]:
 @pytest.fixture
 def browser(sqlite_app: FastAPI) -> Iterator[TestClient]:
     with browse(sqlite_app) as client:
+        yield client
+
+
+@pytest.fixture
+def visitor(app: FastAPI) -> Iterator[TestClient]:
+    """A logged-in browser, on both engines, that sends its CSRF token with everything."""
+    with browse(app) as client:
+        with app.state.db.read() as session:
+            client.headers["X-CSRF-Token"] = session.exec(select(BrowserSession.csrf_token)).one()
         yield client
 
 

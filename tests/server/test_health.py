@@ -138,6 +138,9 @@ def test_a_paused_queue_says_why_and_is_resumed_by_a_button_or_a_program(app: Fa
             }
             assert "queue is paused" not in browser.get("/runs").text
         assert api.post("/api/v1/queue/resume").status_code == 200
+        paused = [api.post("/api/v1/queue/pause").json() for _ in range(2)]
+        assert paused[0] == paused[1] == api.get("/api/v1/queue").json()
+        assert paused[0]["paused"]
 
 
 def csrf_token(browser: TestClient) -> str:

@@ -16,6 +16,7 @@ from server.db.tables import (
     AttemptNode,
     Checkpoint,
     HubPush,
+    Intent,
     MetricPoint,
     Run,
     RunEvent,
@@ -51,6 +52,18 @@ WORDS = [
 ]
 LOG = "".join(f"[rank0] step {n:4d}  fvu {1 / (1 + n / 40):.4f}\n" for n in range(1, 60))
 
+TORCHRUN = """\
+E1126 01:32:45.842000 32174 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 0 \
+(pid: 32240) of binary: /usr/bin/python
+Traceback (most recent call last):
+  File "<frozen runpy>", line 198, in _run_module_as_main
+    raise ChildFailedError(
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+sparsify_core FAILED
+"""
+"""How torchrun ends a log when a training process has failed, shortened."""
+
 
 def seed(database: Database, settings: Settings) -> dict[str, str]:
     """Fill an empty database. Returns ids by what they are."""
@@ -77,9 +90,13 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
             RunState.STOPPING,
             RunState.STARTING,
             RunState.QUEUED,
+            RunState.PAUSED,
+            RunState.RETRY_WAIT,
         ):
             run = _run(session, settings, state, now, worker.id)
             ids[state] = run.id
+        for number, why in enumerate(WAITS_FOR):
+            _queued(session, number, why, now)
         many = _run(session, settings, RunState.COMPLETED, now, worker.id, coders=["layers.3", "layers.5", "layers.7"])
         ids |= {"many": many.id, "worker": worker.id}
         ids["checkpoint"] = _checkpoint(session, settings, ids[RunState.COMPLETED], ["layers.5"], now)
@@ -119,8 +136,27 @@ NAMES = {
     RunState.RUNNING: "SmolLM2 layer 5, k 64, signum",
     RunState.STOPPING: "transcoder layers.7.mlp",
     RunState.STARTING: "layer 12 with exclude_first",
+    RunState.PAUSED: "width sweep \u00d716",
+    RunState.RETRY_WAIT: "layer 9, gated",
     RunState.QUEUED: "a name that is rather long because people do write such names for their experiments",
 }
+
+
+WAITS_FOR = (
+    "needs 2 GPUs of \u226524 GB, 1 is free: waits for SmolLM2 layer 5, k 64, signum, which ends in about 12 min",
+    "behind 2 runs in the queue",
+)
+
+
+def _queued(session: Session, number: int, why: str, now: float) -> None:
+    """A run that waits behind the one of `NAMES`."""
+    config = RunConfig(model="HuggingFaceTB/SmolLM2-135M", dataset="kjv.jsonl", hookpoints=[f"layers.{number + 8}"])
+    times = {"created_at": now - 400 + number, "queued_at": now - 400 + number, "rank": now - 400 + number}
+    name = f"depth sweep, layer {number + 8}"
+    run = Run(name=name, config=config.model_dump(mode="json"), waits_for=why, num_processes=2 - number, **times)
+    session.add(run)
+    session.flush()
+    session.add(RunEvent(run_id=run.id, actor="user", kind="queued", ts=now - 400))
 
 
 def _run(
@@ -141,7 +177,8 @@ def _run(
         config=config,
         created_at=now - 10_000,
         queued_at=now - 10_000,
-        started_at=started,
+        rank=now - 10_000,
+        started_at=started if state not in (RunState.PAUSED, RunState.RETRY_WAIT) else None,
         fence=0 if started is None else 1,
         attempt=0 if started is None else 1,
     )
@@ -157,13 +194,18 @@ def _run(
         run.message = (
             "No module matches the hookpoint layers.99: the model has layers.0 to layers.29. Correct the pattern."
         )
-        run.log_tail = "Traceback (most recent call last):\n  ...\nHookpointError: no module matches layers.99\n"
-        session.add(RunEvent(run_id=run.id, actor="supervisor", kind="failed", detail=run.message))
+        run.log_tail = "loading model\nHookpointError: no module matches layers.99\n" + TORCHRUN
+        moved = {"from_state": "starting", "reason_code": run.reason_code}
+        session.add(RunEvent(run_id=run.id, actor="supervisor", kind="failed", detail=run.message, **moved))
     elif state not in (RunState.STARTING, RunState.QUEUED):
         steps = {RunState.COMPLETED: 200, RunState.CANCELLED: 73}.get(state, 120)
         run.phase = "training" if state == RunState.RUNNING else ""
+        if state == RunState.RETRY_WAIT:
+            run.not_before, run.failures, run.reason_code = now + 480, 1, "crashed"
+            run.message = "a training process was killed by signal 11 (SIGSEGV)"
         run.step, run.total_steps, run.tokens_per_step, run.coders = steps, 200, 10_240, coders
         _metrics(session, run, coders, steps, started or now)
+        run.intent = {RunState.PAUSED: Intent.PAUSE, RunState.STOPPING: Intent.CANCEL}.get(state, Intent.RUN)
     elif state == RunState.STARTING:
         run.phase = "loading model"
     session.add(run)
@@ -173,8 +215,9 @@ def _run(
 
 def _attempt(session: Session, settings: Settings, run: Run, worker_id: str, started: float) -> None:
     session.add(Attempt(run_id=run.id, attempt=1, started_at=started))
-    session.add(AttemptNode(run_id=run.id, attempt=1, worker_id=worker_id, host="lab-2"))
-    session.add(RunEvent(run_id=run.id, actor="worker lab-2", kind="starting", detail="attempt 1", ts=started))
+    session.add(AttemptNode(run_id=run.id, attempt=1, worker_id=worker_id, host="lab-2", devices=[0]))
+    moved = {"from_state": "queued", "kind": "starting", "detail": "on lab-2"}
+    session.add(RunEvent(run_id=run.id, actor="worker lab-2", ts=started, **moved))
     log = settings.run_dir(run.id).log(1)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(LOG)

@@ -11,9 +11,9 @@ from server.db.session import Database
 from server.db.tables import Intent, Run, RunState
 from server.settings import Settings
 from sparsify_core.events import AttemptFinished
-from worker import members
+from worker import leader
 from worker.ending import Evidence, judge
-from worker.members import Members
+from worker.leader import Members
 from worker.reaper import Reaper
 from worker.rendezvous import Rendezvous, free_endpoint, own_address
 
@@ -54,14 +54,14 @@ def test_the_leader_waits_for_the_accounts_of_its_members(
     end(database, gang, 1, 7)
     found.look()
     assert (found.exit_code, found.have_ended) == (7, False)
-    monkeypatch.setattr(members, "ACCOUNT_S", 0.1)
+    monkeypatch.setattr(leader, "ACCOUNT_S", 0.1)
     assert not found.wait(found.look)  # the other one says nothing
 
     def last_account() -> None:
         end(database, gang, 2, 0)
         found.look()
 
-    monkeypatch.setattr(members, "ACCOUNT_S", 60.0)
+    monkeypatch.setattr(leader, "ACCOUNT_S", 60.0)
     assert found.wait(last_account)
     assert found.exit_code == 7
 
@@ -69,7 +69,7 @@ def test_the_leader_waits_for_the_accounts_of_its_members(
 def test_training_that_goes_on_without_a_broken_node_is_ended(
     database: Database, gang: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(members, "BROKEN_GRACE_S", 0.05)
+    monkeypatch.setattr(leader, "BROKEN_GRACE_S", 0.05)
     found = Members(database, *gang)
     end(database, gang, 1, 0)
     found.look()

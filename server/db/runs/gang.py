@@ -13,15 +13,15 @@ from server.db.states import ACTIVE
 from server.db.tables import Attempt, AttemptNode, Run
 
 
-def assigned(session: Session, worker_id: str, *, boot_id: str) -> list[AttemptNode]:
-    """Nodes that were placed on a worker in this boot of its host and have no supervisor yet."""
+def assigned(session: Session, worker_id: str, *, boot_id: str) -> list[tuple[Run, AttemptNode]]:
+    """Nodes, with their runs, that were placed on a worker in this boot of its host and have no supervisor yet."""
     statement = (
-        select(AttemptNode)
-        .join(Run, (col(Run.id) == col(AttemptNode.run_id)) & (col(Run.fence) == col(AttemptNode.attempt)))
+        select(Run, AttemptNode)
+        .join(AttemptNode, (col(Run.id) == col(AttemptNode.run_id)) & (col(Run.fence) == col(AttemptNode.attempt)))
         .where(col(Run.state).in_(ACTIVE), col(AttemptNode.ended_at).is_(None))
         .where(AttemptNode.worker_id == worker_id, AttemptNode.boot_id == boot_id, AttemptNode.supervisor_pid == 0)
     )
-    return list(session.exec(statement.order_by(col(AttemptNode.run_id), col(AttemptNode.node))))
+    return [(run, node) for run, node in session.exec(statement.order_by(col(Run.id), col(AttemptNode.node)))]
 
 
 def nodes_of(session: Session, run_id: str, attempt: int) -> list[AttemptNode]:

@@ -96,8 +96,38 @@ function showTimes() {
   }
 }
 
+/** `24 s`, `3 min 5 s`: as the server writes it. */
+function duration(seconds) {
+  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
+  if (hours) return `${hours} h ${minutes} min`;
+  return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
+}
+
+function countDown() {
+  for (const element of document.querySelectorAll("time[data-until]")) {
+    const left = Math.ceil(Number(element.dataset.until) - Date.now() / 1000);
+    const text = left > 0 ? `in ${duration(left)}` : "now";
+    if (element.textContent !== text) element.textContent = text;
+  }
+}
+
+const TOAST_MS = 8000;
+let toastTimer = 0;
+
+/** Answers that belong to no region (errors) are shown for a while. */
+function endToasts() {
+  const toasts = document.getElementById("toasts");
+  if (!toasts.childElementCount || toastTimer) return;
+  toastTimer = setTimeout(() => {
+    toasts.replaceChildren();
+    toastTimer = 0;
+  }, TOAST_MS);
+}
+
 showTheme();
 showTimes();
 setInterval(showTimes, 5000);
+setInterval(countDown, 1000);
+document.addEventListener("htmx:after:swap", endToasts);
 document.addEventListener("htmx:after:swap", showTimes);
 document.getElementById("errors")?.focus();

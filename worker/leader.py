@@ -1,10 +1,18 @@
-"""What the leader of a run on several nodes knows of the others."""
+"""`python -m worker.leader RUN_ID FENCE 0`: leads an attempt on several nodes.
 
+The leader says where the nodes meet, holds the run, and judges how the attempt ended once it knows how its members did.
+"""
+
+import sys
 import time
 from collections.abc import Callable
 
-from server.db.runs import nodes_of
+from server.db.runs import nodes_of, offer_rendezvous
 from server.db.session import Database
+from server.db.tables import AttemptNode
+from server.settings import Settings
+from worker.rendezvous import Rendezvous, free_endpoint, own_address
+from worker.supervisor import Supervisor, main
 
 BROKEN_GRACE_S = 10.0
 """How long training may go on without a node that broke: usually the other ranks notice by themselves."""
@@ -48,3 +56,43 @@ class Members:
             meanwhile()
             time.sleep(_POLL_S)
         return self.have_ended
+
+
+class Leader(Supervisor):
+    """Node 0 of an attempt with several."""
+
+    def __init__(self, settings: Settings, run_id: str, fence: int, node: int = 0) -> None:
+        super().__init__(settings, run_id, fence, node)
+        self._members = Members(self._database, run_id, fence)
+
+    def _meet(self, nodes: list[AttemptNode]) -> Rendezvous:
+        endpoint = free_endpoint(own_address(self._settings.worker_address, [node.host for node in nodes]))
+
+        def offer() -> None:
+            with self._database.write() as session:
+                offer_rendezvous(session, self._run_id, self._fence, endpoint)
+
+        self._persistently(offer)
+        return self._rendezvous(endpoint, nodes)
+
+    def _keep_house(self) -> None:
+        super()._keep_house()
+        self._patiently(self._members.look)
+
+    def _is_broken(self) -> bool:
+        return self._members.are_broken
+
+    def _account(self, returncode: int | None) -> tuple[int | None, bool]:
+        if not returncode:
+            return returncode, False
+        has_lost_node = not self._members.wait(self._listen)
+        return self._members.exit_code or returncode, has_lost_node
+
+    def _listen(self) -> None:
+        """Hold the lease and hear how the members are."""
+        self._look()
+        self._patiently(self._members.look)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Leader))
