@@ -329,7 +329,7 @@ def explore(settings: Settings, *, examples: int) -> None:
 
 
 def test_promises_hold_in_any_order(settings: Settings) -> None:
-    explore(settings, examples=60)
+    explore(settings, examples=40)
 
 
 @pytest.mark.long
