@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from server.db.runs import Orders, drain, heartbeat, nodes_of, orders, set_supervisor
 from server.db.session import Database
 from server.db.tables import AttemptNode, Intent, Run, RunState
+from server.db.workers import has_other_hosts
 from server.settings import Settings
 from worker import processes
 
@@ -22,7 +24,11 @@ LOOK_S = 1.0
 HEARTBEATS = 12
 """How often a lease is renewed before it would end."""
 GIVEN_UP_FRAC = 0.75
-"""Part of the lease without a renewal after which training is ended."""
+"""Part of the lease without a renewal after which training is ended, where a worker on another machine might still
+reach the database and take the run."""
+OUTAGE_S = 1800.0
+"""How long training goes on without the database where there are no other machines: who could take the run cannot
+reach the database either, and starts counting anew when it is back."""
 _CONCLUDE_FOR_S = 600.0
 
 T = TypeVar("T")
@@ -43,6 +49,7 @@ class Holder:
         self._node = node
         self._orders = Orders(RunState.STARTING, Intent.RUN)
         self._renewed_at = time.monotonic()
+        self._is_alone = False
         self._heartbeat_due = 0.0
         self._look_due = 0.0
 
@@ -70,7 +77,7 @@ class Holder:
             self._keep_house()
         elif now >= self._look_due:
             self._see(self._patiently(self._read_orders))
-        given_up_s = self._settings.lease_s * GIVEN_UP_FRAC
+        given_up_s = OUTAGE_S if self._is_alone else self._settings.lease_s * GIVEN_UP_FRAC
         if time.monotonic() - self._renewed_at > given_up_s:
             raise LostLeaseError(f"the database could not be reached for {given_up_s:.0f} s")
 
@@ -85,6 +92,7 @@ class Holder:
     def _renew(self) -> Orders:
         with self._database.write() as session:
             seen = heartbeat(session, self._run_id, self._fence, node=self._node)
+            self._is_alone = not has_other_hosts(session, socket.gethostname())
         if seen is None:
             raise LostLeaseError("the run was taken away")
         self._renewed_at = time.monotonic()

@@ -1,7 +1,8 @@
 """Takes runs away from supervisors that are dead or silent.
 
 Silence is timed on the reaper's own monotonic clock from the moment it first saw a heartbeat's count, so no clocks are
-compared and a reaper that has just started waits a full lease. A supervisor of this host that is gone is known at once.
+compared and a reaper that has just started waits a full lease; so does one that could not look for a while, for then
+nobody could renew a lease either. A supervisor of this host that is gone is known at once.
 """
 
 import logging
@@ -18,6 +19,9 @@ from worker.ending import conclude
 from worker.orphans import UNKILLABLE
 
 logger = logging.getLogger(__name__)
+
+BLIND_FRAC = 0.5
+"""Part of a lease without a look after which silence is timed anew."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,16 @@ class Reaper:
         self._host = host
         self._clock = clock
         self._seen: dict[tuple[str, int], _Sight] = {}
+        self._looked_at = clock()
 
     def reap(self) -> list[tuple[str, RunState]]:
         """Look once. Returns the runs that were taken away and where they went."""
         with self._database.read() as session:
             held = active(session)
         now = self._clock()
+        if now - self._looked_at > self._settings.lease_s * BLIND_FRAC:
+            self._seen = {}
+        self._looked_at = now
         sights = {(run.id, node.node): self._sight(node, now) for run, node in held}
         self._seen = sights
         reaped = []

@@ -50,6 +50,11 @@ def resources_of(run: Run) -> Resources:
     )
 
 
+def has_other_hosts(session: Session, host: str) -> bool:
+    """Whether a worker on another machine than `host` ever was there."""
+    return session.exec(select(Worker.id).where(Worker.host != host).limit(1)).first() is not None
+
+
 def set_worker_state(session: Session, worker_id: str, state: WorkerState) -> bool:
     """Drain a worker, or have it take runs again. Returns whether that is new."""
     changed = update(Worker).where(col(Worker.id) == worker_id, col(Worker.state) != state)

@@ -42,7 +42,7 @@ def test_postgres_stays_away_longer_than_a_lease(on_postgres: Deployment) -> Non
     on_postgres.cluster.start()
     on_postgres.go(run_id)
     run = on_postgres.wait_end(run_id)
-    assert run.state == RunState.COMPLETED
+    assert (run.state, run.attempt, run.failures, run.losses) == (RunState.COMPLETED, 1, 0, 0)
 
 
 @pytest.mark.long

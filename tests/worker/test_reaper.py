@@ -46,22 +46,40 @@ def sleeper(run_id: str, fence: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(python("-c", "import time; time.sleep(60)"), env=environment)
 
 
+def watch(reaper: Reaper, clock: Clock, seconds: float) -> list[tuple[str, RunState]]:
+    """Look every two seconds for so long, as a worker does."""
+    reaped = []
+    for _ in range(round(seconds / 2)):
+        clock.now += 2
+        reaped += reaper.reap()
+    return reaped
+
+
 def test_a_silent_holder_loses_the_run_after_a_whole_lease(
     database: Database, settings: Settings, reaper: Reaper, clock: Clock
 ) -> None:
     run_id, fence = claimed_run(database)
     assert reaper.reap() == []
-    clock.now += settings.lease_s - 1
+    assert watch(reaper, clock, settings.lease_s - 2) == []
     with database.write() as session:
         heartbeat(session, run_id, fence)
-    assert reaper.reap() == []
-    clock.now += settings.lease_s - 1
-    assert reaper.reap() == []
-    clock.now += 2
-    assert reaper.reap() == [(run_id, RunState.RETRY_WAIT)]
+    assert watch(reaper, clock, settings.lease_s) == []
+    assert watch(reaper, clock, 4) == [(run_id, RunState.RETRY_WAIT)]
     assert state_of(database, run_id) == (RunState.RETRY_WAIT, "worker_lost", 1)
     with database.write() as session:
         assert heartbeat(session, run_id, fence) is None
+
+
+def test_a_reaper_that_was_blind_waits_a_whole_lease_again(
+    database: Database, settings: Settings, reaper: Reaper, clock: Clock
+) -> None:
+    """While the database was away nobody could renew a lease."""
+    run_id, _ = claimed_run(database)
+    assert reaper.reap() == []
+    clock.now += 10 * settings.lease_s
+    assert watch(reaper, clock, settings.lease_s) == []
+    assert state_of(database, run_id)[0] == RunState.STARTING
+    assert watch(reaper, clock, 4) == [(run_id, RunState.RETRY_WAIT)]
 
 
 def test_a_cancelled_run_is_not_started_again(
@@ -71,8 +89,7 @@ def test_a_cancelled_run_is_not_started_again(
     with database.write() as session:
         assert request_cancel(session, run_id, actor="user") == RunState.STOPPING
     reaper.reap()
-    clock.now += settings.lease_s + 1
-    assert reaper.reap() == [(run_id, RunState.CANCELLED)]
+    assert watch(reaper, clock, settings.lease_s + 2) == [(run_id, RunState.CANCELLED)]
 
 
 def test_a_dead_supervisor_of_this_host_is_noticed_at_once(
