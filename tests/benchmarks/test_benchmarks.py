@@ -20,6 +20,7 @@ HELPERS = {
     "__init__",
     "bits",
     "dispatch",
+    "entry_launches",
     "entry_sums",
     "fast",
     "further_parts",
@@ -27,6 +28,7 @@ HELPERS = {
     "reference",
     "rows",
     "sparse_code",
+    "squared_error",
     "tuning",
 }
 """Modules of sparsify_core.kernels that are no operation of their own."""
