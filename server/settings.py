@@ -61,7 +61,8 @@ class Settings(BaseSettings):
 
     lease_s: float = Field(default=60, ge=10)
     """A worker may be silent for so long before its runs are started again elsewhere. It renews its leases twelve times
-    as often, and ends training itself when it could not do so for three quarters of that time."""
+    as often. Where workers on several machines share the database, it ends training itself when it could not do so for
+    three quarters of that time."""
 
     stalled_after_s: float = Field(default=600, gt=0)
     """A run that trains and makes no step for so long is taken to hang: it is ended, and tried again."""

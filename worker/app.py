@@ -85,6 +85,10 @@ def attach(host: HostWorker, settings: Settings) -> Ticker:
     def stop(**_: Any) -> None:
         ticker.stop()
         wakes.stop()
+        try:
+            host.leave()
+        except (DBAPIError, PoolTimeoutError) as error:
+            logger.warning("the database does not know that this worker stops: %s", error)
 
     def keep_logging(**_: Any) -> None:
         """A receiver keeps Celery from configuring logging."""

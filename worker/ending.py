@@ -74,7 +74,7 @@ def judge(evidence: Evidence, *, intent: Intent, spent: Mapping[str, int]) -> En
     finished = evidence.finished
     if finished and finished.outcome == "completed" and evidence.has_checkpoint:
         return Ending(RunState.COMPLETED, "completed")
-    if intent == Intent.CANCEL and not (finished and finished.outcome == "completed"):
+    if intent == Intent.CANCEL:
         return Ending(RunState.CANCELLED, "stopped")
     code, message = _cause(evidence)
     failure = FAILURES.get(code, UNKNOWN)
@@ -96,7 +96,7 @@ def judge(evidence: Evidence, *, intent: Intent, spent: Mapping[str, int]) -> En
     if is_retried:
         return Ending(RunState.RETRY_WAIT, outcome, code, message, spends=failure.budget)
     if failure.retries and spent[failure.budget]:
-        message = f"{message} (attempts that ended like this: {spent[failure.budget] + 1})"
+        message = f"{message} ({spent[failure.budget] + 1} attempts have failed so far)"
     return Ending(RunState.FAILED, outcome, code, message, spends=failure.budget)
 
 

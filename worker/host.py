@@ -17,6 +17,7 @@ from server.db.placing import has_queued, place_queued
 from server.db.session import Database
 from server.db.tables import RunState, Worker
 from server.queue import PROTOCOL, wake_workers
+from server.scheduling import ALIVE_S
 from server.settings import Settings
 from worker.devices import Gpus, num_cores
 from worker.hints import Hints
@@ -79,6 +80,13 @@ class HostWorker:
             logger.warning("run %s: %s", run_id, "waits to be tried again" if state == RunState.RETRY_WAIT else state)
             self._hints.publish(run_id)
         return self.look()
+
+    def leave(self) -> None:
+        """Let nothing more be placed here: this worker stops."""
+        with self._database.write() as session:
+            row = session.get(Worker, self.worker_id)
+            if row is not None:
+                row.seen_at = min(row.seen_at, time.time() - ALIVE_S)
 
     def _place(self) -> None:
         with self._database.read() as session:

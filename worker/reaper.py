@@ -20,8 +20,8 @@ from worker.orphans import UNKILLABLE
 
 logger = logging.getLogger(__name__)
 
-BLIND_FRAC = 0.5
-"""Part of a lease without a look after which silence is timed anew."""
+BLIND_FRAC, BLIND_S = 0.5, 15.0
+"""Part of a lease, and at least so long, without a look: behind that silence is timed anew. Three ticks of a worker."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Reaper:
         with self._database.read() as session:
             held = active(session)
         now = self._clock()
-        if now - self._looked_at > self._settings.lease_s * BLIND_FRAC:
+        if now - self._looked_at > max(self._settings.lease_s * BLIND_FRAC, BLIND_S):
             self._seen = {}
         self._looked_at = now
         sights = {(run.id, node.node): self._sight(node, now) for run, node in held}

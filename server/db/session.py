@@ -15,7 +15,15 @@ from sqlmodel import Session, create_engine
 
 from server.settings import Settings
 
-_CONNECT_TIMEOUT_S = 5
+_POSTGRES = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+"""libpq's parameters, in seconds and milliseconds: a connection whose packets are dropped is given up in ten seconds,
+before its holder's lease is over."""
 _POOL_TIMEOUT_S = 10
 _TURN_TIMEOUT_S = 20
 
@@ -24,9 +32,8 @@ def make_engine(settings: Settings) -> Engine:
     """Engine for the deployment's database; creates the data folder for SQLite."""
     url = settings.resolved_database_url
     if not url.startswith("sqlite"):
-        connect = {"connect_timeout": _CONNECT_TIMEOUT_S}
         return create_engine(
-            url, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=_POOL_TIMEOUT_S, connect_args=connect
+            url, pool_pre_ping=True, pool_size=10, max_overflow=20, pool_timeout=_POOL_TIMEOUT_S, connect_args=_POSTGRES
         )
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     connect = {"check_same_thread": False, "timeout": 10}

@@ -50,9 +50,10 @@ def resources_of(run: Run) -> Resources:
     )
 
 
-def has_other_hosts(session: Session, host: str) -> bool:
-    """Whether a worker on another machine than `host` ever was there."""
-    return session.exec(select(Worker.id).where(Worker.host != host).limit(1)).first() is not None
+def has_other_hosts(session: Session, host: str, *, within_s: float = 86_400.0) -> bool:
+    """Whether a worker on another machine than `host` was there lately."""
+    others = select(Worker.id).where(Worker.host != host, col(Worker.seen_at) > time.time() - within_s)
+    return session.exec(others.limit(1)).first() is not None
 
 
 def set_worker_state(session: Session, worker_id: str, state: WorkerState) -> bool:

@@ -33,6 +33,7 @@ def cancel_run(session: Session, run_id: str, *, settings: Settings, actor: str)
 
 def cancel_runs(session: Session, run_ids: Sequence[str] | None, *, settings: Settings, actor: str) -> list[Run]:
     """End these runs, or with None all that are not over. Raises NotFoundError, and then ends none of them."""
+    machine.lock_queue(session)  # a scheduling pass writes many rows in another order
     if run_ids is None:
         unfinished = select(Run.id).where(col(Run.state).not_in(TERMINAL)).order_by(col(Run.id))
         run_ids = list(session.exec(unfinished))

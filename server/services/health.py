@@ -52,8 +52,10 @@ def examine(session: Session, settings: Settings, hints: Hints) -> Health:
         symptoms.append(_paused(queue.reason))
     if hints.is_broker_down:
         symptoms.append(BROKER_DOWN)
-    else:
-        symptoms += [_deaf(worker) for worker in alive if settings.redis_url and consumer_age_s(worker) > DEAF_S]
+    elif settings.redis_url:
+        deaf = [worker for worker in alive if consumer_age_s(worker) > DEAF_S]
+        if len(deaf) == len(alive):  # they share one queue: where one listens, it may have taken the others' messages
+            symptoms += [_deaf(worker) for worker in deaf]
     if not alive:
         symptoms.append(NO_WORKER)
     if free < LOW_DISK_BYTES:

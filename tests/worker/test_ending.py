@@ -1,5 +1,6 @@
 """What becomes of a run whose attempt has ended."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from rows import claim_by, claimed_run
 from server.db.runs import request_cancel, requeue, resume
+from server.db.runs.moves import RELEASES
 from server.db.session import Database
 from server.db.tables import Intent, Run, RunState
 from server.settings import Settings
@@ -15,7 +17,7 @@ from sparsify_core import events
 from sparsify_core.events import AttemptFinished
 from sparsify_core.rundir import RunDir
 from worker.ending import Evidence, conclude, error_message, finished_event, judge, killed_by, read_tail
-from worker.failures import BUDGET
+from worker.failures import BUDGET, FAILURES
 
 COMPLETED = AttemptFinished(outcome="completed")
 STOPPED = AttemptFinished(outcome="stopped")
@@ -102,6 +104,30 @@ def test_the_ending_follows_from_the_evidence(found: tuple[str, str, str], expec
     assert found == expected
 
 
+@pytest.mark.parametrize("intent", Intent)
+@pytest.mark.parametrize("outcome", [None, "completed", "stopped", *FAILURES, "something else"])
+def test_every_ending_is_a_move_that_a_holder_can_make(outcome: str | None, intent: Intent) -> None:
+    """Otherwise the run would be held for ever."""
+    finished = {None: None, "completed": COMPLETED, "stopped": STOPPED}.get(
+        outcome, AttemptFinished(outcome="failed", reason_code=outcome or "")
+    )
+    flags = [False, True]
+    for has_checkpoint, is_stopping, has_trained, is_lost in itertools.product(flags, flags, flags, flags):
+        for spent, returncode in itertools.product((0, BUDGET), (None, 0, 1, -9)):
+            evidence = Evidence(
+                finished,
+                has_checkpoint,
+                returncode,
+                is_stopping=is_stopping,
+                has_trained=has_trained,
+                has_lost_node=is_lost,
+            )
+            to = judge(evidence, intent=intent, spent={"failures": spent, "losses": spent}).to
+            # Who wants to pause or to cancel a run has it stopped.
+            if is_stopping or intent == Intent.RUN:
+                assert intent in RELEASES[to].intents, evidence
+
+
 def test_a_killed_rank_is_named_from_the_log() -> None:
     log = "  exitcode  : -9 (pid: 77)\n  traceback : Signal 9 (SIGKILL) received by PID 77\n"
     assert (killed_by(log), killed_by("nothing")) == (9, None)
@@ -111,7 +137,7 @@ def test_a_killed_rank_is_named_from_the_log() -> None:
         spent={"failures": 0, "losses": BUDGET},
     )
     assert "killed by signal 9 (SIGKILL): the machine probably ran out of memory" in judged.message
-    assert f"attempts that ended like this: {BUDGET + 1}" in judged.message
+    assert f"{BUDGET + 1} attempts have failed so far" in judged.message
 
 
 def test_the_error_file_of_torchrun_is_read(tmp_path: Path) -> None:

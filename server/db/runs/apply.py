@@ -56,6 +56,7 @@ def make_move(
     if after.state in TERMINAL:
         values.setdefault("finished_at", time.time())
     if after.state == RunState.QUEUED:
+        values.setdefault("reason_code", "")
         values |= {"queued_at": time.time(), "not_before": None, "started_at": None, "message": "", "log_tail": ""}
     guarded = update(Run).where(
         col(Run.id) == run_id,

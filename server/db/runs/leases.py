@@ -1,5 +1,6 @@
 """Which devices are taken: rows that are inserted with a claim and deleted with a release."""
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -49,9 +50,13 @@ def free_devices(session: Session, run_id: str, attempt: int) -> None:
 def quarantine(session: Session, run_id: str, attempt: int, *, node: int = 0, actor: str, reason: str) -> None:
     """Keep a node's devices taken beyond the end of its attempt: a process on them could not be killed."""
     held = update(DeviceLease).where(
-        col(DeviceLease.run_id) == run_id, col(DeviceLease.attempt) == attempt, col(DeviceLease.node) == node
+        col(DeviceLease.run_id) == run_id,
+        col(DeviceLease.attempt) == attempt,
+        col(DeviceLease.node) == node,
+        col(DeviceLease.state) == LeaseState.HELD,
     )
-    if execute(session, held.values(state=LeaseState.QUARANTINED, reason=storable(reason))):
+    values = {"state": LeaseState.QUARANTINED, "reason": storable(reason), "since": time.time()}
+    if execute(session, held.values(**values)):
         record(session, run_id, actor=actor, kind="quarantined", detail=reason)
 
 
