@@ -56,6 +56,7 @@ def save_checkpoint(
     with group.failing_together():
         if group.is_main:
             shutil.rmtree(staging.root, ignore_errors=True)  # a killed attempt may have left it
+            run_dir.root.mkdir(parents=True, exist_ok=True)
             check_space(run_dir, needed_bytes)
             staging.root.mkdir(parents=True)
     try:
