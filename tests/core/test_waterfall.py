@@ -32,7 +32,7 @@ class Collected(Reporter):
     """Keeps the events."""
 
     def __init__(self) -> None:
-        super().__init__(None)
+        super().__init__(None, Path("unused"))
         self.events: list[StepTimed] = []
 
     def event(self, event: object) -> None:

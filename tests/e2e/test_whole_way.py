@@ -152,7 +152,7 @@ def test_cancelling_a_run_in_the_browser_ends_every_process(
     page.locator("#head").get_by_text("Running").wait_for(timeout=90_000)
     page.get_by_role("button", name="Cancel", exact=True).click()
     page.get_by_role("button", name="Cancel run").click()
-    page.locator("#head").get_by_text("Cancelled").wait_for(timeout=15_000)
+    page.locator("#head").get_by_text("Cancelled", exact=True).wait_for(timeout=15_000)
     wait_until(lambda: not processes_of(run_id), timeout_s=10, what="the run's processes to end")
 
 

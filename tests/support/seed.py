@@ -79,6 +79,7 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
             cpu_count=32,
             devices=[_gpu(0, busy=0.97), _gpu(1, busy=0.0)],
             started_at=now - 90_000,
+            consumed_at=now,
         )
         old = Worker(name="laptop", host="laptop", pid=812, cpu_count=8, started_at=now - 400_000, seen_at=now - 86_000)
         session.add_all([worker, old])
