@@ -55,7 +55,7 @@ def _activate(x, FUNCTION: tl.constexpr):
         ratio = ratio * s + 0.146782234
         ratio = ratio * s - 0.200705305
         ratio = ratio * s + 0.403872609
-        return tl.where(x < -4.95, 0.0, 0.5 * x * (1.0 + z * ratio))
+        return 0.5 * x * (1.0 + z * ratio)
     else:
         return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
