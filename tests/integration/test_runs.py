@@ -283,7 +283,7 @@ def test_pausing_and_retrying_change_nothing_about_the_result(bench: Bench) -> N
     """Whatever ends an attempt, and although the newest checkpoint is damaged meanwhile."""
     bench.start_worker()
     config: dict[str, Any] = {"ctx_len": 8, "batch_size": 1, "save_every": 30, "keep_last": 3, "eval_tokens": 0}
-    config["max_tokens"] = 8 * 200
+    config["max_tokens"] = 8 * 600  # a quiet machine makes a hundred before it hears of a pause
     paused = bench.queue(**config)
     bench.wait_training(paused, step=32)
     with bench.database.write() as session:
