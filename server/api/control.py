@@ -5,17 +5,15 @@ from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session
 
 from server.api.dependencies import Body, DatabaseDep, SettingsDep, SingleQuery, body_schema, json_body
 from server.api.models import RunOut, StateList, StateOut
-from server.api.runs import IdempotencyKey
+from server.api.runs import IdempotencyKey, answer_once
 from server.auth import CurrentUser
 from server.db.ids import ID_PATTERN
-from server.db.session import Database
 from server.db.tables import Run
-from server.services import control, idempotency, runs
-from server.settings import Settings
+from server.services import control
 
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
 
@@ -126,24 +124,12 @@ def clone_run(
     idempotency_key: IdempotencyKey = None,
 ) -> RunOut:
     """Queue a run with the same configuration, from the beginning. `Idempotency-Key` as for a new run."""
-    try:
-        run = _clone(database, settings, run_id, user.name, idempotency_key)
-    except IntegrityError:  # the same key at the same moment: the other request has made the run
-        run = _clone(database, settings, run_id, user.name, idempotency_key)
-    response.headers["Location"] = f"/api/v1/runs/{run.id}"
-    return RunOut.model_validate(run)
 
+    def clone(session: Session) -> Run:
+        return control.clone_run(session, run_id, settings=settings, actor=user.name)
 
-def _clone(database: Database, settings: Settings, run_id: str, actor: str, key: str | None) -> Run:
     fingerprint = hashlib.sha256(f"clone {run_id}".encode()).hexdigest()
-    with database.write() as session:
-        known = idempotency.find(session, key, fingerprint) if key else None
-        if known is not None:
-            return runs.get_run(session, known)
-        run = control.clone_run(session, run_id, settings=settings, actor=actor)
-        if key:
-            idempotency.remember(session, key, fingerprint, run.id)
-        return run
+    return answer_once(response, database, idempotency_key, fingerprint, clone)
 
 
 @router.post("/{run_id}/move", openapi_extra=body_schema(MoveRequest))

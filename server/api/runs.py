@@ -1,9 +1,11 @@
 """`/api/v1/runs`."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session
 
 from server.api.dependencies import Body, DatabaseDep, ReadSession, SettingsDep, SingleQuery, body_schema, json_body
 from server.api.models import (
@@ -24,7 +26,6 @@ from server.db.session import Database
 from server.db.tables import Run, RunState
 from server.services import checkpoints, idempotency, logs, metrics, runs, timings
 from server.services.requests import RunRequest
-from server.settings import Settings
 
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
 
@@ -55,23 +56,28 @@ def create_run(
     idempotency_key: IdempotencyKey = None,
 ) -> RunOut:
     """Queue a run. With an `Idempotency-Key` a repeated request answers with the run of the first."""
+
+    def create(session: Session) -> Run:
+        return runs.create_run(session, body.value, settings=settings, actor=user.name)
+
+    return answer_once(response, database, idempotency_key, body.sha256, create)
+
+
+def answer_once(
+    response: Response, database: Database, key: str | None, fingerprint: str, create: Callable[[Session], Run]
+) -> RunOut:
+    """Answer with the run that `create` makes, or with the one that it made for this key before."""
+
+    def attempt() -> Run:
+        with database.write() as session:
+            return idempotency.once(session, key, fingerprint, lambda: create(session))
+
     try:
-        run = _create(database, settings, body, user.name, idempotency_key)
+        run = attempt()
     except IntegrityError:  # the same key at the same moment: the other request has made the run
-        run = _create(database, settings, body, user.name, idempotency_key)
+        run = attempt()
     response.headers["Location"] = f"/api/v1/runs/{run.id}"
     return RunOut.model_validate(run)
-
-
-def _create(database: Database, settings: Settings, body: Body[RunRequest], actor: str, key: str | None) -> Run:
-    with database.write() as session:
-        known = idempotency.find(session, key, body.sha256) if key else None
-        if known is not None:
-            return runs.get_run(session, known)
-        run = runs.create_run(session, body.value, settings=settings, actor=actor)
-        if key:
-            idempotency.remember(session, key, body.sha256, run.id)
-        return run
 
 
 @router.get("/{run_id}")
