@@ -90,9 +90,8 @@ def choose_dead_gradient(device: torch.device, *, tokens: int, width: int) -> Ch
 
 def _choose_product(device: torch.device, kernel: str, library: str, tokens: int, sizes: dict[str, int]) -> Choice:
     """`sizes`: the lengths of the rows that are moved."""
-    for name, size in sizes.items():
-        if size % FUSED_MULTIPLE:
-            return Choice(False, library, f"{size:,} {name} are no multiple of {FUSED_MULTIPLE}")
+    if unfit := _unfit(sizes):
+        return Choice(False, library, unfit)
     if not tokens:
         return Choice(False, library, "there are no tokens")
     if device.type != "cuda":
@@ -108,15 +107,22 @@ def choose_mlp(device: torch.device, dtype: torch.dtype, *, width: int, features
         features: activations between its two halves.
     """
     compiled = "compiled layer"
-    for size, name in ((width, "inputs"), (features, "features")):
-        if size % FUSED_MULTIPLE:
-            return Choice(False, compiled, f"{size:,} {name} are no multiple of {FUSED_MULTIPLE}")
+    if unfit := _unfit({"inputs": width, "features": features}):
+        return Choice(False, compiled, unfit)
     if dtype not in (torch.bfloat16, torch.float16):
         return Choice(False, compiled, f"the language model is in {str(dtype).removeprefix('torch.')}")
     by_device = _choose_by_device(device, "activated_gemm")
     if not by_device.is_kernel:
         return Choice(False, compiled, by_device.why)
     return _choose_by_capability(device, "activated_gemm", compiled)
+
+
+def _unfit(sizes: dict[str, int]) -> str | None:
+    """Why rows of these lengths cannot be moved by a device's own engine."""
+    for name, size in sizes.items():
+        if size % FUSED_MULTIPLE:
+            return f"{size:,} {name} are no multiple of {FUSED_MULTIPLE}"
+    return None
 
 
 def _choose_by_capability(device: torch.device, kernel: str, otherwise: str) -> Choice:

@@ -53,6 +53,11 @@ def encoder_launch(x_ND: torch.Tensor) -> EncoderLaunch:
     return EncoderLaunch(slabs, width, *split_width(width), _UNROLL, num_warps)
 
 
+def step_launch(launch: DecoderLaunch | EncoderLaunch) -> dict[str, int]:
+    """The same for a kernel that steps the rows too: their state comes on top of the sums, and one warp would spill."""
+    return launch._asdict() | {"num_warps": max(launch.num_warps, 2)}
+
+
 def _num_slabs(x_ND: torch.Tensor) -> int:
     """The fewest equal slabs that fit the cache, or as many as are wide enough."""
     num_tokens, width = x_ND.shape

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparsify_core.kernels.by_latent import SEGMENT, sort_by_latent
-from sparsify_core.kernels.entry_launches import DecoderLaunch, EncoderLaunch, decoder_launch, encoder_launch
+from sparsify_core.kernels.entry_launches import decoder_launch, encoder_launch, step_launch
 from sparsify_core.kernels.entry_sums import entries_of, sum_decoder, sum_encoder
 from sparsify_core.kernels.further_parts import EntryTensors, further_parts
 from sparsify_core.kernels.rows import load_row, store_row
@@ -244,7 +244,7 @@ def sparse_update(
     _decoder_step_kernel[(num_latents,)](
         *segments, tokens, acts, grad_NE, rows_ME, slopes, part_dec_TE, *part_numbers,
         *_tensors(W_dec), *_tensors(b_enc)[:3], counts_M, bias_grad_M, scale, *_numbers(rule, scale), active,
-        **_step_launch(decoder_launch(E)), **options, STRAIGHT_THROUGH=straight_through,
+        **step_launch(decoder_launch(E)), **options, STRAIGHT_THROUGH=straight_through,
         NORMALIZE=normalize, NORM_EPS=NORM_EPS, COPY=W_dec.copy is not None,
     )  # fmt: skip
     launch, num_groups = encoder_launch(x_ND), triton.cdiv(num_latents, _LATENTS)
@@ -252,14 +252,9 @@ def sparse_update(
     _encoder_step_kernel[(num_groups, launch.SLABS)](
         *segments, tokens, slopes, x_ND, part_enc_TD, *_tensors(W_enc), bias_grad_M, centre_GD,
         scale, *_numbers(rule, scale), num_latents, active,
-        **_step_launch(launch), **options, LATENTS=_LATENTS, CENTRE=with_centre, COPY=W_enc.copy is not None,
+        **step_launch(launch), **options, LATENTS=_LATENTS, CENTRE=with_centre, COPY=W_enc.copy is not None,
     )  # fmt: skip
     return Updated(counts_M, centre_GD.sum(0) if with_centre else None)
-
-
-def _step_launch(launch: DecoderLaunch | EncoderLaunch) -> dict[str, int]:
-    # The state's rows come on top of the sums: one warp would spill.
-    return launch._asdict() | {"num_warps": max(launch.num_warps, 2)}
 
 
 def _rule_options(rule: Signum | Adam) -> dict[str, float | bool]:

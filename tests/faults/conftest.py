@@ -1,6 +1,7 @@
 """Deployments to break, and the check of all promises behind every fault."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -9,22 +10,31 @@ import promises
 from deployment import Deployment, deploy, train_undisturbed
 from sparsify_core.rundir import RunDir
 
+Deploy = Callable[[str], AbstractContextManager[Deployment]]
+
 
 @pytest.fixture(scope="module")
-def sqlite_deployment(
+def deploy_on(
     tmp_path_factory: pytest.TempPathFactory, sqlite_template: bytes, tiny_model: Path, tiny_text: Path
-) -> Iterator[Deployment]:
-    folder = tmp_path_factory.mktemp("sqlite") / "data"
-    with deploy("sqlite", folder, template=sqlite_template, model=tiny_model, text=tiny_text) as deployment:
+) -> Deploy:
+    """Deploys on a kind of database, in a folder of its own."""
+
+    def run(kind: str) -> AbstractContextManager[Deployment]:
+        folder = tmp_path_factory.mktemp(kind) / "data"
+        return deploy(kind, folder, template=sqlite_template, model=tiny_model, text=tiny_text)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def sqlite_deployment(deploy_on: Deploy) -> Iterator[Deployment]:
+    with deploy_on("sqlite") as deployment:
         yield deployment
 
 
 @pytest.fixture(scope="module")
-def postgres_deployment(
-    tmp_path_factory: pytest.TempPathFactory, sqlite_template: bytes, tiny_model: Path, tiny_text: Path
-) -> Iterator[Deployment]:
-    folder = tmp_path_factory.mktemp("postgres") / "data"
-    with deploy("postgres", folder, template=sqlite_template, model=tiny_model, text=tiny_text) as deployment:
+def postgres_deployment(deploy_on: Deploy) -> Iterator[Deployment]:
+    with deploy_on("postgres") as deployment:
         yield deployment
 
 
