@@ -12,6 +12,7 @@ from torch.utils.flop_counter import register_flop_formula
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sparsify_core.kernels import tuning
+from sparsify_core.kernels.tiles import in_halves, num_programs, tile_at
 
 FUNCTIONS = ("silu", "gelu", "gelu_tanh", "relu")
 """Activation functions, by their names in PyTorch; gelu_tanh is GELU's approximation by tanh."""
@@ -82,13 +83,10 @@ def _activated(
 ):
     token_tiles = tl.cdiv(N, TOKENS)
     feature_tiles = tl.cdiv(F, FEATURES)
-    band = TOKEN_TILES * feature_tiles
     tiles = token_tiles * feature_tiles
     for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=FLAT, warp_specialize=not FLAT):
-        first_tile = tile // band * TOKEN_TILES
-        height = tl.minimum(token_tiles - first_tile, TOKEN_TILES)
-        token = (first_tile + tile % band % height) * TOKENS
-        feature = tile % band // height * FEATURES
+        row, column = tile_at(tile, token_tiles, feature_tiles, TOKEN_TILES)
+        token, feature = row * TOKENS, column * FEATURES
         products = tl.zeros((TOKENS, FEATURES), tl.float32)
         others = tl.zeros((TOKENS, FEATURES), tl.float32)
         for start in range(0, D, WIDTH):
@@ -101,9 +99,9 @@ def _activated(
             products += tl.load(bias_ptr + features, mask=features < F, other=0.0).to(tl.float32)[None, :]
         if IS_GATED:
             out_desc.store([token, feature], (_activate(products, FUNCTION) * others).to(out_desc.dtype))
-        else:  # in two halves, which need fewer registers
+        else:
             HALF: tl.constexpr = FEATURES // 2
-            left, right = tl.split(tl.permute(tl.reshape(products, (TOKENS, 2, HALF)), (0, 2, 1)))
+            left, right = in_halves(products, TOKENS, FEATURES)
             out_desc.store([token, feature], _activate(left, FUNCTION).to(out_desc.dtype))
             out_desc.store([token, feature + HALF], _activate(right, FUNCTION).to(out_desc.dtype))
 
@@ -141,7 +139,7 @@ def activated_gemm(
     if function not in FUNCTIONS:
         raise ValueError(f"{function!r} is none of {', '.join(FUNCTIONS)}")
     out_NF = x_ND.new_empty(tokens, features)
-    programs = torch.cuda.get_device_properties(x_ND.device).multi_processor_count if x_ND.is_cuda else 132
+    programs = num_programs(x_ND.device)
     is_gated = other_FD is not None
     other_FD = weight_FD if other_FD is None else other_FD  # a descriptor that is not used
 

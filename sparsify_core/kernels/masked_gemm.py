@@ -9,6 +9,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from sparsify_core.kernels.tiles import in_halves, num_programs, tile_at
+
 LAUNCH = {"ROWS": 128, "COLUMNS": 256, "WIDTH": 64, "ROW_TILES": 8, "num_stages": 3, "num_warps": 8}
 """The same for every shape: it decides in which order columns are added. See `encode_gemm` for the meaning."""
 
@@ -31,20 +33,15 @@ def _multiply_masked(
 ):  # fmt: skip
     row_tiles = tl.cdiv(N, ROWS)
     column_tiles = tl.cdiv(C, COLUMNS)
-    band = ROW_TILES * column_tiles
     for tile in tl.range(tl.program_id(0), row_tiles * column_tiles, PROGRAMS, flatten=True):
-        first_tile = tile // band * ROW_TILES
-        height = tl.minimum(row_tiles - first_tile, ROW_TILES)
-        first_row = (first_tile + tile % band % height) * ROWS
-        first_column = tile % band // height * COLUMNS
+        row, column = tile_at(tile, row_tiles, column_tiles, ROW_TILES)
+        first_row, first_column = row * ROWS, column * COLUMNS
         products = tl.zeros((ROWS, COLUMNS), tl.float32)
         for start in range(0, E, WIDTH):
             left = left_desc.load([first_row, start])
             right = right_desc.load([first_column, start])
             products = tl.dot(left, right.T, products)
-        # In two halves, which need fewer registers.
-        halves = tl.permute(tl.reshape(products, (ROWS, 2, COLUMNS // 2)), (0, 2, 1))
-        low, high = tl.split(halves)
+        low, high = in_halves(products, ROWS, COLUMNS)
         HALF: tl.constexpr = COLUMNS // 2
         _put(low, mask_desc, out_desc, sums_ptr, first_row, first_column, C, ROWS, HALF)
         _put(high, mask_desc, out_desc, sums_ptr, first_row, first_column + HALF, C, ROWS, HALF)
@@ -75,7 +72,7 @@ def multiply_masked(left_NE: Tensor, right_CE: Tensor, mask_NC: Tensor) -> tuple
     tile_rows, tile_columns, tile_width = (LAUNCH[name] for name in ("ROWS", "COLUMNS", "WIDTH"))
     row_tiles = triton.cdiv(rows, tile_rows)
     sums_TC = torch.empty(row_tiles, columns, dtype=torch.float32, device=left_NE.device)
-    programs = torch.cuda.get_device_properties(left_NE.device).multi_processor_count if left_NE.is_cuda else 132
+    programs = num_programs(left_NE.device)
     half = [tile_rows, tile_columns // 2]
     _multiply_masked[(min(programs, row_tiles * triton.cdiv(columns, tile_columns)),)](
         TensorDescriptor.from_tensor(left_NE, [tile_rows, tile_width]),

@@ -29,6 +29,7 @@ HELPERS = {
     "rows",
     "sparse_code",
     "squared_error",
+    "tiles",
     "tuning",
 }
 """Modules of sparsify_core.kernels that are no operation of their own."""
