@@ -1,5 +1,6 @@
 """A database that is locked, down or full: 503 or 507 with a reason, never 500, and nothing is lost after it."""
 
+import gc
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ def _begins(other: sqlite3.Connection, app: FastAPI) -> bool:
         other.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError:  # the application still tidies up after its start
         app.state.db.engine.dispose()
+        gc.collect()  # a connection that was in use then stays open with the pool that it came from
         return False
     return True
 
