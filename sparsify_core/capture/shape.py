@@ -25,13 +25,14 @@ def model_shape(name: str, revision: str | None = None) -> ModelShape:
     import transformers  # slow to import, and --help must be instant
 
     check_path(name)
+    builder: Any = transformers.AutoModel
     try:
         config = transformers.AutoConfig.from_pretrained(
             **model_source(name), revision=revision, trust_remote_code=False
         )
         with torch.device("meta"):
             # Eager attention takes a mask as it is; other kinds look into it, and there is nothing to see here.
-            model = transformers.AutoModel.from_config(config, attn_implementation="eager", trust_remote_code=False)
+            model = builder.from_config(config, attn_implementation="eager", trust_remote_code=False)
     except LOAD_ERRORS as error:
         raise ModelError(load_failure("model", name, error)) from error
     text_config = config.get_text_config()
