@@ -60,6 +60,8 @@ class RunOut(Model):
     retry_of: str | None
     """The run that this one continues from its newest checkpoint."""
     cloned_from: str | None
+    sweep_id: str | None
+    """The sweep that it belongs to."""
     attempt: int
     failures: int
     losses: int

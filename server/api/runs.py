@@ -65,17 +65,22 @@ def answer_once(
     response: Response, database: Database, key: str | None, fingerprint: str, create: Callable[[Session], Run]
 ) -> RunOut:
     """Answer with the run that `create` makes, or with the one that it made for this key before."""
+    run = made_once(database, key, fingerprint, create)
+    response.headers["Location"] = f"/api/v1/runs/{run.id}"
+    return RunOut.model_validate(run)
+
+
+def made_once(database: Database, key: str | None, fingerprint: str, create: Callable[[Session], Run]) -> Run:
+    """The run that `create` makes, or the one that it made for this key before, in a transaction of its own."""
 
     def attempt() -> Run:
         with database.write() as session:
             return idempotency.once(session, key, fingerprint, lambda: create(session))
 
     try:
-        run = attempt()
+        return attempt()
     except IntegrityError:  # the same key at the same moment: the other request has made the run
-        run = attempt()
-    response.headers["Location"] = f"/api/v1/runs/{run.id}"
-    return RunOut.model_validate(run)
+        return attempt()
 
 
 @router.get("/{run_id}")
