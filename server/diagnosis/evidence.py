@@ -18,11 +18,15 @@ WARM_STEPS = 50
 
 @dataclass(frozen=True)
 class Line:
-    """One series in the order of its steps; `ts` in Unix seconds. Values may be NaN or infinite."""
+    """One series in the order of its steps; `ts` in Unix seconds. Values may be NaN or infinite.
+
+    Of a long one a point is the last of several, and `highest` the largest of them; empty where they are all here.
+    """
 
     steps: Sequence[int]
     values: Sequence[float]
     ts: Sequence[float]
+    highest: Sequence[float] = ()
 
     def part(self, start: float, end: float) -> list[float]:
         """The finite values whose steps lie between two fractions of the way to the newest step."""

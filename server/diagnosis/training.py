@@ -120,7 +120,8 @@ def _stuck(evidence: Evidence, line: Line) -> tuple[float, bool] | None:
 
 def _spike(line: Line) -> tuple[int, float, float] | None:
     """`(step, FVU before, FVU at it)` of the largest jump."""
-    points = [(s, v) for s, v in zip(line.steps, line.values, strict=True) if math.isfinite(v)]
+    values = zip(line.steps, line.highest or line.values, strict=True)
+    points = [(step, value) for step, value in values if math.isfinite(value)]
     first = max(SPIKE_WINDOW, len(points) // 2)
     best: tuple[int, float, float] | None = None
     for i in range(first, len(points)):
