@@ -25,13 +25,13 @@ KEYS = ("fvu/a", "lr")
 SMALL = 8
 """Points of a chunk in these tests."""
 VALUES = st.sampled_from([0.25, 1.0, -3.5, 7.0, math.nan, math.inf, -math.inf])
-WRITES = st.lists(
-    st.tuples(st.sampled_from([0, 1, 1, 1, 2, 3, 40]), VALUES, st.sampled_from([*KEYS, "both"])), max_size=30
-)
+AHEAD = st.sampled_from([0, 1, 1, 1, 2, 3, 40])
+WRITES = st.lists(st.tuples(AHEAD, VALUES, st.sampled_from([*KEYS, "both"])), min_size=1, max_size=30)
 ACTS = st.one_of(
     st.tuples(st.just("write"), WRITES),
+    st.tuples(st.just("write unread"), WRITES),
     st.tuples(st.just("seal"), st.sampled_from([1, SMALL])),
-    st.tuples(st.just("resume"), st.integers(0, 60)),
+    st.tuples(st.just("resume"), st.integers(0, 9)),
     st.tuples(st.just("read anew"), st.integers(0, 3)),
     st.tuples(st.just("ingest"), st.integers(0, 3)),
 )
@@ -63,6 +63,7 @@ class Story:
     def act(self, what: str, how: int | list[tuple[int, float, str]]) -> None:
         acts: dict[str, Callable[..., None]] = {
             "write": self.write,
+            "write unread": self.write_unread,
             "seal": lambda at_least: seal(self.database, self.run_id, at_least=at_least),
             "resume": self.resume,
             "read anew": self.read_anew,
@@ -71,6 +72,10 @@ class Story:
         acts[what](how)
 
     def write(self, what: list[tuple[int, float, str]]) -> None:
+        self.write_unread(what)
+        self.ingest(len(self.writers) - 1)
+
+    def write_unread(self, what: list[tuple[int, float, str]]) -> None:
         for ahead, value, keys in what:
             self.last_step += ahead
             self.write_values(dict.fromkeys(KEYS if keys == "both" else (keys,), value))
@@ -81,9 +86,9 @@ class Story:
         seq = 2 + len({point.seq for _, point in self.written[-1]})
         self.written[-1] += [(key, Point(self.last_step, attempt, seq, 0.0, value)) for key, value in values.items()]
 
-    def resume(self, step: int) -> None:
-        """A new attempt, from a checkpoint of this step or an earlier one."""
-        attempt, self.last_step = len(self.writers) + 1, min(step, self.last_step)
+    def resume(self, back: int) -> None:
+        """A new attempt, from a checkpoint so many steps ago."""
+        attempt, self.last_step = len(self.writers) + 1, max(self.last_step - back, 0)
         with self.database.write() as session:
             add_attempt(session, session.get_one(Run, self.run_id), attempt=attempt)
         self.writers.append(events.EventWriter(self.settings.run_dir(self.run_id).events(attempt), attempt=attempt))
