@@ -72,7 +72,7 @@ def set_worker_state(session: Session, worker_id: str, state: WorkerState) -> bo
     return execute(session, changed.values(state=state)) == 1
 
 
-def add_sample(session: Session, worker: Worker, host: Mapping[str, float], *, now: float | None = None) -> None:
+def add_sample(session: Session, worker: Worker, host: Mapping[str, Any], *, now: float | None = None) -> None:
     """Keep what a worker measured, `host` (the machine's columns of WorkerSample) and its devices; forget old samples.
 
     How long a sample lives is written into it, so that one delete by an index is all that thinning takes.
