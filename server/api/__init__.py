@@ -9,6 +9,7 @@ from server.api import (
     language_models,
     metrics,
     notices,
+    plans,
     pushes,
     queue,
     runs,
@@ -21,11 +22,10 @@ from server.api.models import ProblemDetail
 _PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
 
 router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
-_PARTS = (
-    *(runs, metrics, control, checkpoints, pushes, queue, sweeps),
-    *(workers, tokens, notices, config, language_models),
-)
-for part in _PARTS:
+for part in (
+    *(runs, plans, metrics, control, checkpoints, pushes, queue),
+    *(sweeps, workers, tokens, notices, config, language_models),
+):
     router.include_router(part.router)
 
 __all__ = ["router"]
