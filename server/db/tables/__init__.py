@@ -11,6 +11,7 @@ from server.db.tables.notices import Channel, Delivery, WatchHit, WatchRule
 from server.db.tables.prediction import Prediction
 from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTiming
 from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
+from server.db.tables.series import MetricChunk
 from server.db.tables.sweep import Sweep
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Intent",
     "LeaseState",
     "LoginCode",
+    "MetricChunk",
     "MetricPoint",
     "Prediction",
     "QueueState",
