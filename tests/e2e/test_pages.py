@@ -37,6 +37,7 @@ def paths(site: Site) -> dict[str, str]:
         "workers": "/workers",
         "worker": f"/workers/{ids['worker']}",
         "settings": "/settings",
+        "notices": "/notices",
     }
 
 
