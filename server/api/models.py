@@ -60,6 +60,8 @@ class RunOut(Model):
     retry_of: str | None
     """The run that this one continues from its newest checkpoint."""
     cloned_from: str | None
+    sweep_id: str | None
+    """The sweep that it belongs to."""
     attempt: int
     failures: int
     losses: int
@@ -93,12 +95,18 @@ class StateList(BaseModel):
     items: list[StateOut]
 
 
-class SeriesOut(BaseModel):
-    """One series, ordered by step."""
+class SeriesOut(Model):
+    """One series in buckets of `width` steps, ordered by step and aligned to step 0."""
 
     steps: list[int]
+    """Of the last point in each bucket, like `values` and `ts`."""
     values: list[Value]
     ts: list[float]
+    min: list[float | None] | None
+    """The smallest finite value in each bucket; null when `width` is 1, and these are the points themselves."""
+    max: list[float | None] | None
+    width: int
+    """A power of two."""
 
 
 class MetricsOut(BaseModel):
@@ -106,6 +114,12 @@ class MetricsOut(BaseModel):
 
     cursor: str
     series: dict[str, SeriesOut]
+
+
+class OverlayOut(BaseModel):
+    """Series by run and key, all in buckets of one width."""
+
+    series: dict[str, dict[str, SeriesOut]]
 
 
 class TimingOut(Model):

@@ -58,6 +58,8 @@ class Run(SQLModel, table=True):
     """The failed or cancelled run that this one continues from its newest checkpoint; a run has one successor."""
     cloned_from: str | None = Field(default=None, max_length=26)
     """The run whose configuration was copied."""
+    sweep_id: str | None = Field(default=None, max_length=26, index=True)
+    """The sweep that it belongs to."""
 
     reason_code: str = Field(default="", max_length=64)
     """Why it failed, waits to be tried again, or was paused by something else than a person."""
