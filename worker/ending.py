@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from server.db.predictions import note_actual
 from server.db.runs import endings_of, is_unchanged, nodes_of, release
 from server.db.session import Database
 from server.db.tables import Attempt, AttemptNode, Intent, Run, RunState
@@ -200,6 +201,9 @@ def conclude(
             **spent,
         )
         if released:
+            session.refresh(run)
+            known = evidence.finished.peak_memory_bytes if evidence.finished else 0
+            note_actual(session, run, fence, memory_bytes=known)
             pause_if_runs_die_early(session)
     return ending.to if released else None
 
