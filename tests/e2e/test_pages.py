@@ -36,6 +36,7 @@ def paths(site: Site) -> dict[str, str]:
         "latent": f"/checkpoints/{ids['checkpoint_many']}?coder=layers.5&latent=17",
         "workers": "/workers",
         "settings": "/settings",
+        "notices": "/notices",
     }
 
 
