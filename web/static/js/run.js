@@ -8,7 +8,7 @@ const page = document.getElementById("run");
 const runId = page.dataset.run;
 const store = new SeriesStore();
 const charts = [...document.querySelectorAll(".chart")].map((figure) => new Chart(figure, store));
-const log = new LogView(document.getElementById("log"));
+const log = new LogView(document.querySelector(".log-card"), page.dataset.run);
 const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
 const refreshLists = coalesce(() => fire("sb-lists"), 1000);
@@ -53,18 +53,15 @@ document.body.addEventListener("sb-run", () => {
   refreshTimings();
   refreshWatch();
 });
-document.body.addEventListener("sb-log", ({ detail }) => {
-  if (!log.take(detail)) fire("sb-log-gap");
-});
+document.body.addEventListener("sb-log", ({ detail }) => log.take(detail));
 document.body.addEventListener("sb-resync", () => {
   fire("sb-head");
   fire("sb-lists");
   fire("sb-timings");
   fire("sb-health");
-  fire("sb-log-gap");
+  log.showEnd();
   loadWithRetry();
 });
-document.addEventListener("htmx:after:swap", () => log.attach(document.getElementById("log")));
 
 const recolor = () => charts.forEach((chart) => chart.recolor());
 new MutationObserver(recolor).observe(document.documentElement, { attributeFilter: ["data-theme"] });
