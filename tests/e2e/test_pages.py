@@ -7,7 +7,7 @@ import pytest
 
 from server.db.tables import Run, RunState
 from server.pages.runs import PAGE_ROWS
-from webpage import SCREENSHOTS, OpenPage, Site, soon
+from webpage import SCREENSHOTS, OpenPage, Site, soon, violations
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 
@@ -57,6 +57,18 @@ def test_pages_fit_and_raise_no_error(site: Site, open_page: OpenPage) -> None:
             if pictures:
                 page.wait_for_timeout(400)
                 page.screenshot(path=SCREENSHOTS / f"{name}-{theme}-{width}.png", full_page=True)
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+def test_no_page_shuts_anybody_out(site: Site, open_page: OpenPage, width: int, theme: str) -> None:
+    """WCAG 2.1 AA, as far as axe can see it."""
+    page = open_page("/login", width=width, theme=theme, anonymous=True)
+    found = {"/login": violations(page)}
+    page = open_page("/runs", width=width, theme=theme)
+    for path in paths(site).values():
+        page.goto(path)
+        found[path] = violations(page)
+    assert [f"{path} {one}" for path, some in found.items() for one in some] == []
 
 
 def test_pages_hold_no_inline_script_or_style(site: Site, open_page: OpenPage) -> None:
