@@ -325,6 +325,9 @@ class ConfigField(Model):
     choices: list[str]
     minimum: float | None
     maximum: float | None
+    visible_if: dict[str, str]
+    """On which values of other fields it has an effect: name -> alternatives by `|`, `*` in front of an ending, `!` in
+    front for none of them."""
 
 
 class ConfigFields(BaseModel):
