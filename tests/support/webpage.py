@@ -42,7 +42,9 @@ def violations(page: "Page") -> list[str]:
     page.evaluate(AXE.read_text())  # the debugger may, whatever the page's policy says
     found = page.evaluate("tags => axe.run(document, { runOnly: tags, resultTypes: ['violations'] })", _RULES)
     return [
-        f"{one['id']}: {node['target']} {node['failureSummary']}" for one in found["violations"] for node in one["nodes"]
+        f"{one['id']}: {node['target']} {node['failureSummary']}"
+        for one in found["violations"]
+        for node in one["nodes"]
     ]
 
 
