@@ -84,7 +84,9 @@ class _Batch:
                 case events.CheckpointSaved():
                     self._checkpoint(event)
                 case events.Warned():
-                    record(self.session, self.run_id, actor="trainer", kind="warning", detail=event.message)
+                    record(
+                        self.session, self.run_id, actor="trainer", kind="warning", detail=event.message, ts=event.ts
+                    )
                 case _:
                     pass  # the end is judged by the supervisor; what is unknown stays in the file
         if points:
@@ -104,7 +106,7 @@ class _Batch:
     def _start(self, event: events.AttemptStarted) -> None:
         if event.resumed_step:
             detail = f"from the checkpoint of step {event.resumed_step}"
-            record(self.session, self.run_id, actor="trainer", kind="resumed", detail=detail)
+            record(self.session, self.run_id, actor="trainer", kind="resumed", detail=detail, ts=event.ts)
         mine = update(Attempt).where(col(Attempt.run_id) == self.run_id, col(Attempt.attempt) == self.attempt)
         self.session.execute(mine.values(resumed_step=event.resumed_step))
         for table in (MetricPoint, StepTiming):
