@@ -5,11 +5,23 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from sqlmodel import Session
+from sqlmodel import Session, select
 
-from server.db.runs import Placement, claim, record
+from server.db.runs import Placement, claim, record, set_supervisor
+from server.db.series import Point
+from server.db.series.packing import unpack_points
 from server.db.session import Database
-from server.db.tables import Attempt, AttemptNode, Checkpoint, MetricPoint, Run, RunState, StepTiming, Worker
+from server.db.tables import (
+    Attempt,
+    AttemptNode,
+    Checkpoint,
+    MetricChunk,
+    MetricPoint,
+    Run,
+    RunState,
+    StepTiming,
+    Worker,
+)
 from server.queue import PROTOCOL
 from server.scheduling import GB
 from server.settings import Settings
@@ -46,6 +58,14 @@ def add_point(
     kind = "finite" if finite else str(float(value))
     place = {"run_id": run.id, "attempt": attempt, "seq": seq, "key": key, "step": seq, "ts": float(seq)}
     session.add(MetricPoint(**place, value=value if finite else None, kind=kind))
+
+
+def stored_points(session: Session, run_id: str) -> list[tuple[str, Point]]:
+    """Everything that the database has of a run's series, sealed or not."""
+    rows = session.exec(select(MetricPoint).where(MetricPoint.run_id == run_id))
+    hot = [(row.key, Point(row.step, row.attempt, row.seq, row.ts, row.number)) for row in rows]
+    chunks = session.exec(select(MetricChunk).where(MetricChunk.run_id == run_id, MetricChunk.level == 0))
+    return hot + [(one.key, point) for one in chunks for point in unpack_points(one.data, one.attempt)]
 
 
 def add_timing(
@@ -89,7 +109,7 @@ def _row(session: Session, run: Run, directory: CheckpointDir, step: int) -> Che
 
 
 def claimed_run(database: Database) -> tuple[str, int]:
-    """A run that a worker holds: its id and the fence."""
+    """A run that was placed on a worker, and has no supervisor yet: its id and the fence."""
     with database.write() as session:
         run = Run(name="run", config={})
         session.add(run)
@@ -97,6 +117,14 @@ def claimed_run(database: Database) -> tuple[str, int]:
         fence = claim_by(session, run.id)
         assert fence is not None
         return run.id, fence
+
+
+def held_run(database: Database, *, pid: int = 1, started: float = 0.0) -> tuple[str, int]:
+    """A run with a supervisor: its id and the fence."""
+    run_id, fence = claimed_run(database)
+    with database.write() as session:
+        assert set_supervisor(session, run_id, fence, pid=pid, started=started)
+    return run_id, fence
 
 
 def claim_by(

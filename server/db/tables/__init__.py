@@ -7,8 +7,10 @@ import server.db.tables.columns  # noqa: F401 - names the constraints of all tab
 from server.db.states import ACTIVE, TERMINAL, WAITING, Intent, RunState
 from server.db.tables.access import ApiToken, BrowserSession, IdempotencyKey, LoginCode
 from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerState
+from server.db.tables.prediction import Prediction
 from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTiming
 from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
+from server.db.tables.series import MetricChunk
 from server.db.tables.sweep import Sweep
 
 __all__ = [
@@ -26,7 +28,9 @@ __all__ = [
     "Intent",
     "LeaseState",
     "LoginCode",
+    "MetricChunk",
     "MetricPoint",
+    "Prediction",
     "QueueState",
     "Run",
     "RunEvent",
