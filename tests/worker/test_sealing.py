@@ -142,7 +142,7 @@ def rows_of(buckets: Buckets) -> list[tuple[float, ...]]:
 
 STEPS = [(1, 1.0, "both")] * 11
 REPEATED = [("write", [*STEPS, (1, -3.5, "lr")]), ("seal", 1), ("resume", 0), ("write", [(0, 7.0, "lr"), *STEPS])]
-CUT = [("write", [*STEPS, (1, -3.5, "lr")]), ("seal", 1), ("resume", 4), ("write", [(2, 7.0, "lr")])]
+CUT = [("write", [*STEPS, (1, -3.5, "lr")]), ("seal", 1), ("resume", 6), ("write", [(2, 7.0, "lr")])]
 
 
 @example(acts=REPEATED, start=3, length=20, max_points=4, limit=30)
