@@ -8,6 +8,7 @@ from server.api import (
     control,
     language_models,
     metrics,
+    notices,
     plans,
     pushes,
     queue,
@@ -23,7 +24,7 @@ _PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
 router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
 for part in (
     *(runs, plans, metrics, control, checkpoints, pushes, queue),
-    *(sweeps, workers, tokens, config, language_models),
+    *(sweeps, workers, tokens, notices, config, language_models),
 ):
     router.include_router(part.router)
 

@@ -15,6 +15,7 @@ from server.pages.health import health_of
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
+from server.pages.worker import system_of
 from server.services import checkpoints, control, logs, marks, metrics, runs, timings, workers
 from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
@@ -37,7 +38,7 @@ def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
         cursor = metrics.cursor(session, run_id)
         context = _head(session, run_id) | _lists(session, run_id) | _timings(session, run_id)
         view: RunView = context["view"]
-        context |= health_of(session, view.run)
+        context |= health_of(session, view.run) | system_of(session, view.run)
     context |= {
         "nav": "runs",
         "cursor": cursor,

@@ -10,18 +10,21 @@ const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
 const refreshLists = coalesce(() => fire("sb-lists"), 1000);
 const refreshTimings = coalesce(() => fire("sb-timings"), 1000);
-const refreshHealth = coalesce(() => fire("sb-health"), 10_000);
+const refreshWatch = coalesce(() => {
+  fire("sb-health");
+  fire("sb-system");
+}, 10_000);
 
 document.body.addEventListener("sb-metrics", ({ detail }) => {
   charts.take(detail.points);
   refreshHead();
-  refreshHealth();
+  refreshWatch();
 });
 document.body.addEventListener("sb-run", () => {
   refreshHead();
   refreshLists();
   refreshTimings();
-  refreshHealth();
+  refreshWatch();
 });
 document.body.addEventListener("sb-log", ({ detail }) => {
   if (!log.take(detail)) fire("sb-log-gap");
