@@ -24,6 +24,7 @@ from server.db.session import Database
 from server.db.trouble import TROUBLE
 from server.hints import closed_by_signals, watch
 from server.middleware import Envelope
+from server.pages.sparks import Sparks
 from server.pages.templating import install
 from server.services import hub
 from server.settings import Settings, get_settings
@@ -52,6 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.no_touch_until = 0.0
     app.state.open_streams = Counter[str]()
     app.state.templates = _templates()
+    app.state.sparks = Sparks()
     app.state.telemetry = telemetry.Telemetry(app.state)
     errors.install(app)
     app.add_middleware(Guard)

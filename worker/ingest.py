@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 from server.db.runs import note_first_step, record
 from server.db.session import Database
 from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState, StepTiming
+from server.db.tables.values import store_metrics
 from sparsify_core import events
 from sparsify_core.rundir import CheckpointDir, RunDir
 from worker.values import as_json, as_point
@@ -91,6 +92,8 @@ class _Batch:
             self.session.execute(insert(MetricPoint), points)
         if newest and values:
             self.session.execute(update(Run).where(col(Run.id) == self.run_id).values(**values))
+        if newest and points:
+            store_metrics(self.session, self.run_id, latest)
         if newest and points and run.state == RunState.STARTING:
             note_first_step(self.session, self.run_id, self.attempt)
 

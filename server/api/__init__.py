@@ -2,13 +2,13 @@
 
 from fastapi import APIRouter
 
-from server.api import checkpoints, config, control, pushes, queue, runs, tokens, workers
+from server.api import checkpoints, config, control, pushes, queue, runs, tokens, views, workers
 from server.api.models import ProblemDetail
 
 _PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
 
 router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
-for part in (runs, control, checkpoints, pushes, queue, workers, tokens, config):
+for part in (runs, control, checkpoints, pushes, queue, workers, views, tokens, config):
     router.include_router(part.router)
 
 __all__ = ["router"]

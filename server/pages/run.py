@@ -10,6 +10,7 @@ from server.auth import CurrentUser
 from server.db.tables import Run
 from server.pages.actions import legal_actions
 from server.pages.advice import advice
+from server.pages.annotations import about
 from server.pages.formatting import metric, metric_form
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
@@ -37,6 +38,7 @@ def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
     view: RunView = context["view"]
     context |= {
         "nav": "runs",
+        "about": about(view.run),
         "charts": chart_specs(),
         "chart_rows": lambda chart: _latest_rows(view, chart),
         "config_groups": config_groups(view.config),

@@ -9,6 +9,8 @@ from server.db.tables.access import ApiToken, BrowserSession, IdempotencyKey, Lo
 from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerState
 from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTiming
 from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
+from server.db.tables.values import RunValue
+from server.db.tables.views import SavedView
 
 __all__ = [
     "ACTIVE",
@@ -30,6 +32,8 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunState",
+    "RunValue",
+    "SavedView",
     "StepTiming",
     "Worker",
     "WorkerState",
