@@ -64,26 +64,27 @@ def wake_workers(broker_url: str) -> bool:
     return True
 
 
-def publish_hint(broker_url: str, run_id: str) -> bool:
-    """Tell everybody who watches that something about a run changed. Returns whether the broker took the message."""
+def publish_hint(broker_url: str, *run_ids: str) -> bool:
+    """Tell everybody who watches that something about these runs changed. Returns whether the broker took that."""
     from redis import Redis, RedisError
 
     try:
         with Redis.from_url(redis_client_url(broker_url), socket_timeout=3, socket_connect_timeout=3) as client:
-            client.publish(HINT_CHANNEL, run_id)
+            for run_id in run_ids:
+                client.publish(HINT_CHANNEL, run_id)
     except (RedisError, OSError) as error:
         log.warning("the broker took no hint (%s): browsers see the change a little later", error)
         return False
     return True
 
 
-def announce(broker_url: str, run_id: str = "", *, wake: bool = False) -> None:
-    """Hint at a run's change, if one is named, and with `wake` wake the workers; in the background, for a broker may be
-    slow.
+def announce(broker_url: str, *run_ids: str, wake: bool = False) -> None:
+    """Hint at the change of these runs, if any, and with `wake` wake the workers; in the background, for a broker may
+    be slow.
     """
 
     def send() -> None:
-        if (not run_id or publish_hint(broker_url, run_id)) and wake:
+        if (not run_ids or publish_hint(broker_url, *run_ids)) and wake:
             wake_workers(broker_url)
 
     if broker_url:

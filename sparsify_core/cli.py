@@ -22,6 +22,7 @@ _COMMANDS = {
     "convert": "sparsify_core.convert",
     "eval": "sparsify_core.evaluation.command",
     "kernels": "sparsify_core.kernel_table",
+    "modules": "sparsify_core.module_table",
 }
 """First word of the command line -> the module whose `run(arguments)` carries it out, imported only then."""
 

@@ -2,13 +2,39 @@
 
 from fastapi import APIRouter
 
-from server.api import checkpoints, config, control, pushes, queue, runs, tokens, views, workers
+from server.api import (
+    checkpoints,
+    config,
+    control,
+    language_models,
+    metrics,
+    pushes,
+    queue,
+    runs,
+    sweeps,
+    tokens,
+    views,
+    workers,
+)
 from server.api.models import ProblemDetail
 
 _PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
 
 router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
-for part in (runs, control, checkpoints, pushes, queue, workers, views, tokens, config):
+for part in (
+    runs,
+    metrics,
+    control,
+    checkpoints,
+    pushes,
+    queue,
+    sweeps,
+    workers,
+    views,
+    tokens,
+    config,
+    language_models,
+):
     router.include_router(part.router)
 
 __all__ = ["router"]

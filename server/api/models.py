@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.db.tables import Intent, Run, RunState, WorkerState
+from server.diagnosis import Severity, State
 
 
 class Model(BaseModel):
@@ -61,6 +62,8 @@ class RunOut(Model):
     retry_of: str | None
     """The run that this one continues from its newest checkpoint."""
     cloned_from: str | None
+    sweep_id: str | None
+    """The sweep that it belongs to."""
     attempt: int
     failures: int
     losses: int
@@ -135,12 +138,18 @@ class OutcomeList(BaseModel):
     items: list[OutcomeOut]
 
 
-class SeriesOut(BaseModel):
-    """One series, ordered by step."""
+class SeriesOut(Model):
+    """One series in buckets of `width` steps, ordered by step and aligned to step 0."""
 
     steps: list[int]
+    """Of the last point in each bucket, like `values` and `ts`."""
     values: list[Value]
     ts: list[float]
+    min: list[float | None] | None
+    """The smallest finite value in each bucket; null when `width` is 1, and these are the points themselves."""
+    max: list[float | None] | None
+    width: int
+    """A power of two."""
 
 
 class MetricsOut(BaseModel):
@@ -148,6 +157,12 @@ class MetricsOut(BaseModel):
 
     cursor: str
     series: dict[str, SeriesOut]
+
+
+class OverlayOut(BaseModel):
+    """Series by run and key, all in buckets of one width."""
+
+    series: dict[str, dict[str, SeriesOut]]
 
 
 class TimingOut(Model):
@@ -165,6 +180,31 @@ class TimingOut(Model):
 
 class TimingList(BaseModel):
     items: list[TimingOut]
+
+
+class FindingOut(Model):
+    """Something that is wrong with a run's training."""
+
+    code: str
+    severity: Severity
+    title: str
+    cause: str
+    fix: dict[str, Any]
+    """Fields of the configuration by dotted name, with the values that a clone should have; null leaves one empty."""
+
+
+class CheckOut(Model):
+    code: str
+    label: str
+    state: State
+    """`waiting`: the run has no values to look at yet."""
+    finding: FindingOut | None
+
+
+class HealthOut(BaseModel):
+    """How well a run trains."""
+
+    checks: list[CheckOut]
 
 
 class EventOut(Model):

@@ -9,17 +9,18 @@ from sqlmodel import Session
 
 from server.api.dependencies import Body, DatabaseDep, ReadSession, SettingsDep, SingleQuery, body_schema, json_body
 from server.api.models import (
+    CheckOut,
     CheckpointList,
     CheckpointOut,
     EventList,
     EventOut,
+    FindingOut,
+    HealthOut,
     LogOut,
-    MetricsOut,
     RunList,
     RunOut,
     RunRow,
     RunTable,
-    SeriesOut,
     TimingList,
     TimingOut,
     as_json,
@@ -27,7 +28,8 @@ from server.api.models import (
 from server.auth import CurrentUser
 from server.db.session import Database
 from server.db.tables import Run, RunState
-from server.services import annotations, checkpoints, idempotency, logs, metrics, run_list, runs, timings
+from server.services import annotations, checkpoints, idempotency, logs, run_list, runs, timings
+from server.services.diagnosis import diagnose_run
 from server.services.requests import RunRequest
 from server.services.run_fields import NEWEST_FIRST, RunField
 from server.services.run_values import parse_fields, value_of
@@ -87,17 +89,22 @@ def answer_once(
     response: Response, database: Database, key: str | None, fingerprint: str, create: Callable[[Session], Run]
 ) -> RunOut:
     """Answer with the run that `create` makes, or with the one that it made for this key before."""
+    run = made_once(database, key, fingerprint, create)
+    response.headers["Location"] = f"/api/v1/runs/{run.id}"
+    return RunOut.model_validate(run)
+
+
+def made_once(database: Database, key: str | None, fingerprint: str, create: Callable[[Session], Run]) -> Run:
+    """The run that `create` makes, or the one that it made for this key before, in a transaction of its own."""
 
     def attempt() -> Run:
         with database.write() as session:
             return idempotency.once(session, key, fingerprint, lambda: create(session))
 
     try:
-        run = attempt()
+        return attempt()
     except IntegrityError:  # the same key at the same moment: the other request has made the run
-        run = attempt()
-    response.headers["Location"] = f"/api/v1/runs/{run.id}"
-    return RunOut.model_validate(run)
+        return attempt()
 
 
 @router.get("/{run_id}")
@@ -108,20 +115,6 @@ def get_run(session: ReadSession, response: Response, run_id: str) -> RunOut:
     return RunOut.model_validate(run)
 
 
-@router.get("/{run_id}/metrics")
-def get_metrics(
-    session: ReadSession,
-    run_id: str,
-    key: Annotated[list[str] | None, Query(max_length=200)] = None,
-    max_points: Annotated[int, Query(ge=2, le=20_000)] = metrics.MAX_POINTS,
-) -> MetricsOut:
-    """All series of a run, or those named by `key` (repeatable), thinned to at most about `max_points` each."""
-    runs.get_run(session, run_id)
-    cursor = metrics.cursor(session, run_id)
-    found = metrics.series(session, run_id, key, max_points=max_points)
-    return MetricsOut(cursor=cursor, series={name: SeriesOut(**one) for name, one in found.items()})
-
-
 @router.get("/{run_id}/timings")
 def list_timings(
     session: ReadSession, run_id: str, limit: Annotated[int, Query(ge=1, le=10_000)] = timings.NEWEST
@@ -130,6 +123,23 @@ def list_timings(
     runs.get_run(session, run_id)
     rows = timings.newest(session, run_id, limit=limit)
     return TimingList(items=[TimingOut.model_validate(row) for row in rows])
+
+
+@router.get("/{run_id}/health")
+def get_health(session: ReadSession, run_id: str) -> HealthOut:
+    """What the checks of a run's training say: dead latents, a stuck FVU, spikes and more, each with a cure."""
+    results = diagnose_run(session, runs.get_run(session, run_id))
+    return HealthOut(
+        checks=[
+            CheckOut(
+                code=result.check.code,
+                label=result.check.label,
+                state=result.state,
+                finding=result.finding and FindingOut.model_validate(result.finding),
+            )
+            for result in results
+        ]
+    )
 
 
 @router.get("/{run_id}/events")

@@ -7,6 +7,7 @@ from server.pages import (
     banners,
     bulk,
     checkpoints,
+    health,
     launch,
     login,
     queue,
@@ -18,7 +19,21 @@ from server.pages import (
 )
 
 router = APIRouter(include_in_schema=False)
-for part in (login, launch, bulk, saved_views, runs, annotations, run, queue, checkpoints, workers, settings, banners):
+for part in (
+    login,
+    launch,
+    bulk,
+    saved_views,
+    runs,
+    annotations,
+    run,
+    health,
+    queue,
+    checkpoints,
+    workers,
+    settings,
+    banners,
+):
     router.include_router(part.router)
 
 __all__ = ["router"]

@@ -12,6 +12,7 @@ from server.pages.actions import legal_actions
 from server.pages.advice import advice
 from server.pages.annotations import about
 from server.pages.formatting import metric, metric_form
+from server.pages.health import health_of
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
@@ -35,7 +36,8 @@ def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
     """Everything about one run."""
     with request.app.state.db.read() as session:
         context = _head(session, run_id) | _lists(session, run_id) | _timings(session, run_id)
-    view: RunView = context["view"]
+        view: RunView = context["view"]
+        context |= health_of(session, view.run)
     context |= {
         "nav": "runs",
         "about": about(view.run),

@@ -76,6 +76,7 @@ def _own() -> Iterator[RunField]:
     yield own("tag", "tags", None, "A tag, exactly.", key=TAGS_KEY)
     yield own("notes", "text", col(Run.notes), "What people wrote about it.")
     yield own("archived", "archived", None, "yes, no or any; archived runs are hidden otherwise.")
+    yield own("sweep", "text", col(Run.sweep_id), "The id of the sweep that it belongs to.")
     yield own("priority", "number", col(Run.priority), "Higher ones start first.")
     yield own("step", "number", col(Run.step), "Optimizer steps taken.", unit="steps")
     yield own("attempt", "number", col(Run.attempt), "Number of the newest attempt.")

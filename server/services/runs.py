@@ -33,7 +33,14 @@ def create_run(
     problems = source_problems(request.config, settings)
     if problems:
         raise InvalidError(problems[0].msg, errors=problems)
-    run = Run(
+    run = new_run(request, **values)
+    enqueue(session, run, settings=settings, actor=actor, detail=detail)
+    return run
+
+
+def new_run(request: RunRequest, **values: Any) -> Run:
+    """The row of a run that was asked for, not yet in the database."""
+    return Run(
         name=request.name or random_name(),
         config=request.config.model_dump(mode="json"),
         config_version=CONFIG_VERSION,
@@ -43,20 +50,21 @@ def create_run(
         labels=sorted(set(request.labels)),
         **values,
     )
-    enqueue(session, run, settings=settings, actor=actor, detail=detail)
-    return run
 
 
-def enqueue(session: Session, run: Run, *, settings: Settings, actor: str, detail: str = "") -> None:
-    """Add a new row to the queue; the workers are woken once it is committed. It says if it can never start there."""
-    never = never_satisfiable(resources_of(run), worker_views(session))
-    run.waits_for = f"cannot start yet: {never}" if never else ""
-    session.add(run)
-    session.flush()
-    record(session, run.id, actor=actor, kind=RunState.QUEUED, detail=detail)
-    if never:
-        record(session, run.id, actor="server", kind="warning", detail=run.waits_for)
-    after_commit(session, lambda: queue.announce(settings.redis_url, run.id, wake=True))
+def enqueue(session: Session, *new: Run, settings: Settings, actor: str, detail: str = "") -> None:
+    """Add new rows to the queue; the workers are woken once they are committed. Each says if it can never start."""
+    workers = worker_views(session)
+    for run in new:
+        never = never_satisfiable(resources_of(run), workers)
+        run.waits_for = f"cannot start yet: {never}" if never else ""
+        session.add(run)
+        session.flush()
+        record(session, run.id, actor=actor, kind=RunState.QUEUED, detail=detail)
+        if never:
+            record(session, run.id, actor="server", kind="warning", detail=run.waits_for)
+    ids = [run.id for run in new]
+    after_commit(session, lambda: queue.announce(settings.redis_url, *ids, wake=True))
 
 
 def get_run(session: Session, run_id: str) -> Run:

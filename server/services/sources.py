@@ -18,6 +18,11 @@ def source_problems(config: RunConfig, settings: Settings) -> list[FieldProblem]
     return [*_problems(config, settings)]
 
 
+def model_problem(model: str, settings: Settings) -> str | None:
+    """Why a model may not be named, or None."""
+    return _source_problem(model, settings)
+
+
 def _problems(config: RunConfig, settings: Settings) -> Iterator[FieldProblem]:
     for name in ("model", "dataset"):
         message = _source_problem(getattr(config, name), settings)

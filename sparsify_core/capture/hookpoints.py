@@ -1,14 +1,10 @@
-"""Hookpoint patterns -> names of modules."""
+"""Which modules of a model are trained on."""
 
-import difflib
-from collections.abc import Sequence
-from fnmatch import fnmatchcase
-
-from natsort import natsorted
 from torch import nn
 
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import HookpointError
+from sparsify_core.hookpoints import choose_layers, match_patterns
 
 
 def resolve_hookpoints(model: nn.Module, config: RunConfig) -> list[str]:
@@ -16,15 +12,10 @@ def resolve_hookpoints(model: nn.Module, config: RunConfig) -> list[str]:
 
     Raises HookpointError when a pattern matches nothing (near matches are named) or a layer does not exist.
     """
-    names = [name for name, _ in model.named_modules() if name]
     if config.hookpoints:
-        return _matches(names, config.hookpoints)[:: config.layer_stride]
-    prefix, num_layers = layer_list(model)
-    for layer in config.layers:
-        if layer >= num_layers:
-            raise HookpointError(f"layer {layer} does not exist: the model has layers 0 to {num_layers - 1}")
-    layers = sorted(set(config.layers)) or range(num_layers)
-    return [f"{prefix}.{layer}" for layer in layers][:: config.layer_stride]
+        names = [name for name, _ in model.named_modules() if name]
+        return match_patterns(names, config.hookpoints)[:: config.layer_stride]
+    return choose_layers(*layer_list(model), config.layers)[:: config.layer_stride]
 
 
 def layer_list(model: nn.Module) -> tuple[str, int]:
@@ -45,23 +36,3 @@ def layer_list(model: nn.Module) -> tuple[str, int]:
             "name the modules with hookpoints"
         )
     return found[0], num_layers
-
-
-def _matches(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    matched: set[str] = set()
-    for pattern in patterns:
-        hits = [name for name in names if fnmatchcase(name, pattern)]
-        if not hits:
-            raise HookpointError(_no_match(pattern, names))
-        matched.update(hits)
-    ordered: list[str] = natsorted(matched)
-    return ordered
-
-
-def _no_match(pattern: str, names: Sequence[str]) -> str:
-    for prefix in ("model.", "transformer.", "gpt_neox."):
-        short = pattern.removeprefix(prefix)
-        if short != pattern and any(fnmatchcase(name, short) for name in names):
-            return f"no module matches hookpoint {pattern!r}: names start below the base model, write {short!r}"
-    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or list(names[:3])
-    return f"no module matches hookpoint {pattern!r}: did you mean {', '.join(near)}?"

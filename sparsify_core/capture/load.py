@@ -25,7 +25,7 @@ def load_model(config: RunConfig, device: torch.device) -> nn.Module:
 
     if config.load_in_8bit:
         eight_bit.require("load_in_8bit", device, otherwise="leave load_in_8bit out")
-    _check_path(config.model)
+    check_path(config.model)
     with_head = config.loss_fn != "fvu" or config.eval_downstream
     loader: Any = transformers.AutoModelForCausalLM if with_head else transformers.AutoModel
     try:
@@ -109,6 +109,11 @@ def load_failure(what: str, name: str, error: Exception) -> str:
         )
     if "safetensors" in text and "does not appear to have a file" in text:
         return f"{what} {name!r} has no safetensors weights, and pickled ones are never loaded: convert it first"
+    if "trust_remote_code" in text:
+        return (
+            f"{what} {name!r} needs code of its own, which is never run: "
+            "choose one of an architecture that transformers knows"
+        )
     if "gated repo" in text:
         return f"{what} {name!r} is gated: accept its terms on the Hugging Face Hub and set HF_TOKEN"
     if "couldn't connect" in text or "Connection error" in text or "LocalEntryNotFound" in text:
@@ -119,7 +124,7 @@ def load_failure(what: str, name: str, error: Exception) -> str:
     return f"{what} {name!r} cannot be loaded: {first_line}"
 
 
-def _check_path(name: str) -> None:
+def check_path(name: str) -> None:
     """Say what is wrong with a path before the Hub's client takes it for a model id."""
     path = Path(name).expanduser()
     looks_like_path = name.startswith(("/", "./", "../", "~")) or name.count("/") > 1

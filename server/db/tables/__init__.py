@@ -9,6 +9,7 @@ from server.db.tables.access import ApiToken, BrowserSession, IdempotencyKey, Lo
 from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerState
 from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTiming
 from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
+from server.db.tables.sweep import Sweep
 from server.db.tables.values import RunValue
 from server.db.tables.views import SavedView
 
@@ -35,6 +36,7 @@ __all__ = [
     "RunValue",
     "SavedView",
     "StepTiming",
+    "Sweep",
     "Worker",
     "WorkerState",
 ]

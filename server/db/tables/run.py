@@ -61,6 +61,8 @@ class Run(SQLModel, table=True):
     """The failed or cancelled run that this one continues from its newest checkpoint; a run has one successor."""
     cloned_from: str | None = Field(default=None, max_length=26)
     """The run whose configuration was copied."""
+    sweep_id: str | None = Field(default=None, max_length=26, index=True)
+    """The sweep that it belongs to."""
 
     tags: list[str] = json_column(list)
     """Short words that people gave it, to find it by."""

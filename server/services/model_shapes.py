@@ -1,0 +1,153 @@
+"""Shapes of models, read by a short child process, which may load what the server never does, and kept on disk.
+
+Below `models/` in the data folder lies an answer per model, revision and version of transformers.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from server.errors import InvalidError, TooManyRequestsError
+from server.services.sources import model_problem
+from server.settings import Settings
+from sparsify_core.shape import ModelShape
+
+LIMIT_S = 120.0
+"""For one child, which loads PyTorch and may ask the Hub."""
+_KEPT_S = 7 * 24 * 3600.0
+"""A branch on the Hub may get another configuration."""
+_FAILURE_KEPT_S = 20.0
+"""So that many who wait for the same model do not all try in turn."""
+_CHILDREN = threading.BoundedSemaphore(2)
+"""Each of them needs half a gigabyte."""
+_REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
+
+
+class _Answer(BaseModel):
+    """What lies on disk: a shape, or why there is none."""
+
+    at: float
+    shape: ModelShape | None = None
+    failure: str = ""
+
+    @property
+    def is_fresh(self) -> bool:
+        return time.time() - self.at < (_KEPT_S if self.shape else _FAILURE_KEPT_S)
+
+
+def shape_of(settings: Settings, model: str, revision: str | None = None) -> ModelShape:
+    """The shape of `model`, from the answer on disk or from a child process, which may take a minute.
+
+    Raises:
+        InvalidError: the model may not be named, cannot be found, or cannot be built; the message says what to do.
+        TooManyRequestsError: other models are being read.
+    """
+    if message := model_problem(model, settings):
+        raise InvalidError.field(("query", "model"), message, "model_not_allowed")
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise InvalidError.field(("query", "revision"), f"{revision!r} is no branch, tag or commit", "revision")
+    file = settings.data_dir / "models" / f"{_key(model, revision)}.json"
+    answer = _read(file)
+    if answer is None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(file.with_suffix(".lock")):
+            answer = _read(file) or _ask(settings, model, revision)
+            _write(file, answer)
+    if answer.shape is None:
+        raise InvalidError.field(("query", "model"), answer.failure, "model_error")
+    return answer.shape
+
+
+def known_shape(settings: Settings, model: str, revision: str | None = None) -> ModelShape | None:
+    """The shape of `model` if it lies on disk; starts nothing."""
+    if model_problem(model, settings):
+        return None
+    answer = _read(settings.data_dir / "models" / f"{_key(model, revision)}.json")
+    return answer.shape if answer else None
+
+
+def _key(model: str, revision: str | None) -> str:
+    """Of a local model its configuration counts too."""
+    path = Path(model)
+    config = b""
+    if path.is_absolute():
+        local = path / "config.json" if path.is_dir() else path
+        # A GGUF file is too large to read; nobody rewrites one in place.
+        config = local.read_bytes() if local.suffix == ".json" and local.is_file() else str(local.stat()).encode()
+    parts = (model, revision or "", version("transformers"))
+    return hashlib.sha256("\0".join(parts).encode() + config).hexdigest()
+
+
+def _read(file: Path) -> _Answer | None:
+    try:
+        answer = _Answer.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):  # missing, or of another version of Sparseboard
+        return None
+    return answer if answer.is_fresh else None
+
+
+def _write(file: Path, answer: _Answer) -> None:
+    whole = file.with_suffix(".new")
+    whole.write_text(answer.model_dump_json(), encoding="utf-8")
+    whole.replace(file)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One child per model, whatever thread or process asks; the kernel frees the lock of one that dies."""
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _ask(settings: Settings, model: str, revision: str | None) -> _Answer:
+    if not _CHILDREN.acquire(timeout=LIMIT_S):
+        raise TooManyRequestsError("Other models are being read: try again in a moment.", retry_after_s=10)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "sparsify_core", "modules", *_revision_flag(revision), "--", model],
+            env=_environment(settings),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        failure = f"reading the configuration of {model} took more than {LIMIT_S:.0f} s: try again, or copy it here"
+        return _Answer(at=time.time(), failure=failure)
+    finally:
+        _CHILDREN.release()
+    if child.returncode == 0:
+        return _Answer(at=time.time(), shape=ModelShape.model_validate_json(child.stdout))
+    return _Answer(at=time.time(), failure=_failure(model, child.stderr))
+
+
+def _revision_flag(revision: str | None) -> list[str]:
+    return [f"--revision={revision}"] if revision else []
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Ours without what only a server needs; with the token, for models that are not open to all."""
+    ours = {n: v for n, v in os.environ.items() if not n.startswith("SPARSEBOARD_") and not n.endswith("_URL")}
+    token = {"HF_TOKEN": settings.hf_token.get_secret_value()} if settings.hf_token else {}
+    return ours | token | {"HF_ENDPOINT": settings.hf_endpoint, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _failure(model: str, stderr: str) -> str:
+    """The sentence after `error: `; a defect ends in a traceback, whose last line names it."""
+    lines = stderr.strip().splitlines() or ["the process said nothing"]
+    for line in lines:
+        if line.startswith("error: "):
+            return line.removeprefix("error: ")
+    return f"model {model!r} cannot be read: {lines[-1][:300]}"

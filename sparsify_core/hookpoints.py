@@ -1,0 +1,44 @@
+"""Hookpoint patterns -> names of modules. Torch-free: the trainer and the form match by the same code."""
+
+import difflib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from natsort import natsorted
+
+from sparsify_core.errors import HookpointError
+
+
+def match_patterns(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The names that any of the patterns matches, in natural order.
+
+    Raises HookpointError when a pattern matches nothing; near matches are named.
+    """
+    matched: set[str] = set()
+    for pattern in patterns:
+        hits = [name for name in names if fnmatchcase(name, pattern)]
+        if not hits:
+            raise HookpointError(_no_match(pattern, names))
+        matched.update(hits)
+    ordered: list[str] = natsorted(matched)
+    return ordered
+
+
+def choose_layers(prefix: str, num_layers: int, layers: Sequence[int]) -> list[str]:
+    """Names of the entries `layers` of the list of layers `prefix`, or of all of them where none are given.
+
+    Raises HookpointError when one does not exist.
+    """
+    for layer in layers:
+        if layer >= num_layers:
+            raise HookpointError(f"layer {layer} does not exist: the model has layers 0 to {num_layers - 1}")
+    return [f"{prefix}.{layer}" for layer in sorted(set(layers)) or range(num_layers)]
+
+
+def _no_match(pattern: str, names: Sequence[str]) -> str:
+    for prefix in ("model.", "transformer.", "gpt_neox."):
+        short = pattern.removeprefix(prefix)
+        if short != pattern and any(fnmatchcase(name, short) for name in names):
+            return f"no module matches hookpoint {pattern!r}: names start below the base model, write {short!r}"
+    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or list(names[:3])
+    return f"no module matches hookpoint {pattern!r}: did you mean {', '.join(near)}?"

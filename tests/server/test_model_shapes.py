@@ -1,0 +1,75 @@
+"""`GET /api/v1/models/shape`: a child process reads the model, once; afterwards the answer lies on disk."""
+
+import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from clients import serve
+from server.app import create_app
+from server.settings import Settings
+
+
+@pytest.fixture
+def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that gets a line for every child process."""
+    log, python = tmp_path / "children", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$*" >> {log}\nexec {sys.executable} "$@"\n')
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(python))
+    return log
+
+
+def test_a_model_is_read_once_for_all_who_ask(sqlite_settings: Settings, tiny_model: Path, children: Path) -> None:
+    settings = sqlite_settings.model_copy(update={"source_roots": [tiny_model.parent]})
+    with serve(create_app(settings)) as client, ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(client.get, "/api/v1/models/shape", params={"model": str(tiny_model)}) for _ in range(3)]
+        answers = [future.result().json() for future in asked]
+    assert answers[0] == answers[1] == answers[2]
+    assert (answers[0]["layers"], answers[0]["num_layers"], answers[0]["hidden_size"]) == ("layers", 2, 32)
+    module = next(m for m in answers[0]["modules"] if m["path"] == "layers.1.mlp.down_proj")
+    assert module == {
+        "path": "layers.1.mlp.down_proj",
+        "kind": "Linear",
+        "d_in": 64,
+        "d_out": 32,
+        "num_parameters": 2048,
+    }
+    assert len(children.read_text().splitlines()) == 1
+    with serve(create_app(settings)) as client:
+        assert client.get("/api/v1/models/shape", params={"model": str(tiny_model)}).json() == answers[0]
+    assert len(children.read_text().splitlines()) == 1
+
+
+def test_an_unknown_model_is_answered_with_what_to_do(
+    sqlite_api: TestClient, children: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    answers = [sqlite_api.get("/api/v1/models/shape?model=owner/unknown") for _ in range(2)]
+    for answer in answers:
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["loc"] == ["query", "model"]
+        assert "not on this machine, and HF_HUB_OFFLINE=1 forbids to download it" in answer.json()["detail"]
+    assert len(children.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "place", "message"),
+    [
+        ("model=/etc", "model", "outside the folders"),
+        ("model=--help", "model", "neither a Hub id"),
+        ("model=a/b&revision=--help", "revision", "is no branch"),
+        ("model=a/b&revision=../../x%0a", "revision", "is no branch"),
+    ],
+)
+def test_nothing_is_started_for_what_may_not_be_named(
+    sqlite_api: TestClient, children: Path, query: str, place: str, message: str
+) -> None:
+    answer = sqlite_api.get(f"/api/v1/models/shape?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["loc"] == ["query", place]
+    assert message in answer.json()["detail"]
+    assert not children.exists()
