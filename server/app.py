@@ -24,7 +24,7 @@ from server.db.session import Database
 from server.db.trouble import TROUBLE
 from server.hints import closed_by_signals, watch
 from server.middleware import Envelope
-from server.pages.sparks import Sparks
+from server.notices.notifier import Notifier
 from server.pages.templating import install
 from server.services import hub
 from server.settings import Settings, get_settings
@@ -53,7 +53,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.no_touch_until = 0.0
     app.state.open_streams = Counter[str]()
     app.state.templates = _templates()
-    app.state.sparks = Sparks()
     app.state.telemetry = telemetry.Telemetry(app.state)
     errors.install(app)
     app.add_middleware(Guard)
@@ -70,9 +69,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     app.state.db = Database(settings)
     cleaning = asyncio.create_task(_clean_up(app.state.db))
+    notifier = Notifier(app.state.db, settings)
+    notifier.start()
     async with watch(settings.redis_url) as app.state.hints:
         with closed_by_signals(app.state.hints):
             yield
+    await run_in_threadpool(notifier.stop)
     cleaning.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await cleaning

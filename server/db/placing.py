@@ -13,8 +13,8 @@ from sqlmodel import Session, col, select
 
 from server.db.runs import Placement, claim, lock_queue, queue_due
 from server.db.states import ACTIVE, Intent, RunState
-from server.db.tables import Run, Worker
-from server.db.workers import held_devices, worker_view
+from server.db.tables import QueueState, Run, Worker
+from server.db.workers import held_devices, worker_view, worker_views
 from server.scheduling import DeviceKind, Node, QueuedRun, Resources, RunningRun, remaining_s, schedule
 
 
@@ -56,6 +56,20 @@ def place_queued(session: Session, *, actor: str, now: float) -> list[Placed]:
     if changed:
         session.execute(update(Run), changed)
     return placed
+
+
+def preview(session: Session, run: QueuedRun, *, now: float) -> tuple[tuple[Node, ...], int, str]:
+    """What would become of a run that was queued now: where it would start, or its place among those that wait (the
+    first one is 1) and what for. Nothing is changed, and nobody waits for it.
+    """
+    queue = session.exec(select(QueueState)).one()
+    queued, _ = _queued(session, now)
+    views = worker_views(session, now=now)
+    paused = queue.reason if queue.paused else None
+    decided = schedule([*queued, run], views, held_devices(session), _running(session), paused=paused)
+    nodes = next((placement.nodes for placement in decided.placements if placement.run_id == run.id), ())
+    waiting = list(decided.waits_for)
+    return nodes, waiting.index(run.id) + 1 if not nodes else 0, decided.waits_for.get(run.id, "")
 
 
 def _place(worker: Worker, node: Node) -> Placement:

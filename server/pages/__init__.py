@@ -10,29 +10,20 @@ from server.pages import (
     health,
     launch,
     login,
+    notices,
     queue,
     run,
     runs,
     saved_views,
     settings,
+    worker,
     workers,
 )
 
 router = APIRouter(include_in_schema=False)
 for part in (
-    login,
-    launch,
-    bulk,
-    saved_views,
-    runs,
-    annotations,
-    run,
-    health,
-    queue,
-    checkpoints,
-    workers,
-    settings,
-    banners,
+    *(login, launch, bulk, saved_views, runs, annotations, run, health, queue),
+    *(checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)
 

@@ -12,6 +12,7 @@ from server.errors import InvalidError
 from server.pages import columns
 from server.pages.columns import Column
 from server.pages.list_state import MAX_QUERY, ListState, read_list_state
+from server.pages.svg import sparkline
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView
 from server.services import feeds, presets, run_list, runs, saved_views
@@ -39,9 +40,8 @@ def list_runs(request: Request, user: CurrentUser, here: StateOfList) -> HTMLRes
             if is_partial(request):
                 return render(request, "runs/_problem.html", {"problem": error.detail}, user=user, status=422)
             page, shown, problem = Page([], None), _columns(ListState()), error.detail
-        sparks = request.app.state.sparks
         context = _context(session, here) | {
-            "runs": [RunView(row, sparks.of(session, row)) for row in page.items],
+            "runs": [RunView(row, sparkline(row.spark["values"])) for row in page.items],
             "columns": shown,
             "problem": problem,
             "next_url": here.at(page.next_cursor).url if page.next_cursor else None,
@@ -74,7 +74,7 @@ def row(
     here = ListState(fields=fields)
     with request.app.state.db.read() as session:
         found = runs.get_run(session, run_id)
-        view = RunView(found, request.app.state.sparks.of(session, found))
+        view = RunView(found, sparkline(found.spark["values"]))
     return render(request, "runs/_row.html", {"view": view, "here": here, "columns": _columns(here)}, user=user)
 
 

@@ -9,15 +9,16 @@ import time
 import pytest
 from sqlmodel import col, select
 
-from rows import claim_by, claimed_run
+from rows import claim_by, claimed_run, stored_points
 from server.db.runs import release
 from server.db.session import Database
-from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunEvent, RunState, StepTiming
+from server.db.tables import Attempt, Checkpoint, Run, RunEvent, RunState, StepTiming
 from server.settings import Settings
 from services import python
 from sparsify_core import events
 from sparsify_core.rundir import RunDir
 from worker.ingest import ingest, prune_checkpoints
+from worker.values import as_point
 
 
 def claim_again(database: Database, run_id: str, fence: int) -> int:
@@ -39,12 +40,8 @@ def publish(run_dir: RunDir, step: int) -> events.CheckpointSaved:
 
 def points(database: Database, run_id: str) -> list[tuple[int, int, str, float | None, str]]:
     with database.read() as session:
-        rows = session.exec(
-            select(MetricPoint)
-            .where(MetricPoint.run_id == run_id)
-            .order_by(col(MetricPoint.attempt), col(MetricPoint.seq), col(MetricPoint.key))
-        )
-        return [(row.attempt, row.step, row.key, row.value, row.kind) for row in rows]
+        found = sorted(stored_points(session, run_id), key=lambda one: (one[1].attempt, one[1].seq, one[0]))
+    return [(point.attempt, point.step, key, *as_point(point.value).values()) for key, point in found]
 
 
 def test_every_event_becomes_what_the_pages_read(database: Database, settings: Settings) -> None:
@@ -78,6 +75,7 @@ def test_every_event_becomes_what_the_pages_read(database: Database, settings: S
         run = session.get_one(Run, run_id)
         assert (run.state, run.step, run.total_steps, run.coders) == (RunState.RUNNING, 2, 10, ["layers.0"])
         assert run.latest == {"fvu/layers.0": "nan", "lr": "inf"}
+        assert run.spark == {"steps": [1, 2], "values": [0.5, None]}
         (checkpoint,) = session.exec(select(Checkpoint).where(Checkpoint.run_id == run_id))
         assert checkpoint.evaluation == {"layers.0": {"eval_fvu": 0.25, "eval_l0": "nan"}}
         assert [e.detail for e in session.exec(select(RunEvent).where(RunEvent.kind == "warning"))] == ["careful"]
@@ -88,6 +86,26 @@ def test_every_event_becomes_what_the_pages_read(database: Database, settings: S
         ]
         without_floor = select(StepTiming.step).where(col(StepTiming.floor_ms).is_(None))
         assert list(session.exec(without_floor)) == [3]
+
+
+def test_the_sparkline_stays_short_and_follows_a_resumed_attempt(database: Database, settings: Settings) -> None:
+    run_id, first = claimed_run(database)
+    run_dir = settings.run_dir(run_id)
+    writer = events.EventWriter(run_dir.events(first), attempt=first)
+    writer.write(events.TrainingPlanned(total_steps=200, tokens_per_step=64, coders=["a", "b"]))
+    for step in range(1, 151):
+        writer.write(events.Metrics(step=step, values={"fvu/a": step, "fvu/b": 0.5}))
+    ingest(database, run_dir, run_id, first)
+    with database.read() as session:
+        assert session.get_one(Run, run_id).spark["steps"] == [*range(3, 150, 4), 150]
+    second = claim_again(database, run_id, first)
+    again = events.EventWriter(run_dir.events(second), attempt=second)
+    again.write(events.AttemptStarted(resumed_step=100))
+    again.write(events.Metrics(step=101, values={"fvu/a": -1.0}))
+    ingest(database, run_dir, run_id, second)
+    with database.read() as session:
+        spark = session.get_one(Run, run_id).spark
+    assert (spark["steps"][-2:], spark["values"][-2:]) == ([99, 101], [99.0, -1.0])
 
 
 def test_a_torn_line_waits_and_foreign_lines_are_passed(database: Database, settings: Settings) -> None:

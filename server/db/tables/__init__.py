@@ -6,9 +6,12 @@ Times are Unix seconds (float, UTC): they sort, subtract and cross SQLite and Po
 import server.db.tables.columns  # noqa: F401 - names the constraints of all tables
 from server.db.states import ACTIVE, TERMINAL, WAITING, Intent, RunState
 from server.db.tables.access import ApiToken, BrowserSession, IdempotencyKey, LoginCode
-from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerState
+from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerSample, WorkerState
+from server.db.tables.notices import Channel, Delivery, WatchHit, WatchRule
+from server.db.tables.prediction import Prediction
 from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTiming
 from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
+from server.db.tables.series import MetricChunk
 from server.db.tables.sweep import Sweep
 from server.db.tables.values import RunValue
 from server.db.tables.views import SavedView
@@ -21,14 +24,18 @@ __all__ = [
     "Attempt",
     "AttemptNode",
     "BrowserSession",
+    "Channel",
     "Checkpoint",
+    "Delivery",
     "DeviceLease",
     "HubPush",
     "IdempotencyKey",
     "Intent",
     "LeaseState",
     "LoginCode",
+    "MetricChunk",
     "MetricPoint",
+    "Prediction",
     "QueueState",
     "Run",
     "RunEvent",
@@ -37,6 +44,9 @@ __all__ = [
     "SavedView",
     "StepTiming",
     "Sweep",
+    "WatchHit",
+    "WatchRule",
     "Worker",
+    "WorkerSample",
     "WorkerState",
 ]

@@ -5,8 +5,8 @@ from alembic import op
 
 from server.db.tables.values import config_rows, metric_rows
 
-revision = '0008'
-down_revision = '0007'
+revision = '0013'
+down_revision = '0012'
 branch_labels = None
 depends_on = None
 
