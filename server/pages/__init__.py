@@ -9,6 +9,7 @@ from server.pages import (
     launch,
     login,
     notices,
+    plan,
     queue,
     run,
     runs,
@@ -18,7 +19,10 @@ from server.pages import (
 )
 
 router = APIRouter(include_in_schema=False)
-for part in (login, launch, runs, run, health, queue, checkpoints, workers, worker, settings, notices, banners):
+for part in (
+    *(login, launch, plan, runs, run, health, queue),
+    *(checkpoints, workers, worker, settings, notices, banners),
+):
     router.include_router(part.router)
 
 __all__ = ["router"]

@@ -88,8 +88,9 @@ def _key(model: str, revision: str | None) -> str:
     config = b""
     if path.is_absolute():
         local = path / "config.json" if path.is_dir() else path
-        # A GGUF file is too large to read; nobody rewrites one in place.
-        config = local.read_bytes() if local.suffix == ".json" and local.is_file() else str(local.stat()).encode()
+        # A GGUF file is too large to read; nobody rewrites one in place. A folder may hold no model.
+        if local.is_file():
+            config = local.read_bytes() if local.suffix == ".json" else str(local.stat()).encode()
     parts = (model, revision or "", version("transformers"))
     return hashlib.sha256("\0".join(parts).encode() + config).hexdigest()
 
