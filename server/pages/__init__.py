@@ -11,6 +11,7 @@ from server.pages import (
     launch,
     login,
     notices,
+    plan,
     queue,
     run,
     runs,
@@ -22,7 +23,11 @@ from server.pages import (
 
 router = APIRouter(include_in_schema=False)
 for part in (
+<<<<<<< HEAD
     *(login, launch, bulk, saved_views, runs, annotations, run, health, queue),
+=======
+    *(login, launch, plan, runs, run, health, queue),
+>>>>>>> main
     *(checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)
