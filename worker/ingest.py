@@ -15,6 +15,7 @@ from server.db.runs import note_first_step, record
 from server.db.series import Point, as_json, begun_again, drawn_on, seal_points, take_back
 from server.db.session import Database
 from server.db.tables import Attempt, Checkpoint, MetricChunk, MetricPoint, Run, RunState, StepTiming
+from server.db.tables.values import store_metrics
 from sparsify_core import events
 from sparsify_core.metrics import series_key
 from sparsify_core.rundir import CheckpointDir, RunDir
@@ -112,13 +113,17 @@ class _Batch:
                 case events.CheckpointSaved():
                     self._checkpoint(event)
                 case events.Warned():
-                    record(self.session, self.run_id, actor="trainer", kind="warning", detail=event.message)
+                    record(
+                        self.session, self.run_id, actor="trainer", kind="warning", detail=event.message, ts=event.ts
+                    )
                 case _:
                     pass  # the end is judged by the supervisor; what is unknown stays in the file
         self._keep(points)
         values |= self._spark(points, values)
         if newest and values:
             self.session.execute(update(Run).where(col(Run.id) == self.run_id).values(**values))
+        if newest and points:
+            store_metrics(self.session, self.run_id, latest)
         if newest and points and run.state == RunState.STARTING:
             note_first_step(self.session, self.run_id, self.attempt)
 
@@ -132,7 +137,7 @@ class _Batch:
     def _start(self, event: events.AttemptStarted) -> None:
         if event.resumed_step:
             detail = f"from the checkpoint of step {event.resumed_step}"
-            record(self.session, self.run_id, actor="trainer", kind="resumed", detail=detail)
+            record(self.session, self.run_id, actor="trainer", kind="resumed", detail=detail, ts=event.ts)
         mine = update(Attempt).where(col(Attempt.run_id) == self.run_id, col(Attempt.attempt) == self.attempt)
         self.session.execute(mine.values(resumed_step=event.resumed_step))
         for table in (MetricPoint, StepTiming):

@@ -19,6 +19,7 @@ from server.db.tables import (
     HubPush,
     Intent,
     MetricPoint,
+    Prediction,
     Run,
     RunEvent,
     RunState,
@@ -102,6 +103,7 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
             ids[state] = run.id
         for number, why in enumerate(WAITS_FOR):
             _queued(session, number, why, now)
+        session.add(_prediction(ids[RunState.COMPLETED]))
         many = _run(session, settings, RunState.COMPLETED, now, worker.id, coders=["layers.3", "layers.5", "layers.7"])
         ids |= {"many": many.id, "worker": worker.id}
         ids["checkpoint"] = _checkpoint(session, settings, ids[RunState.COMPLETED], ["layers.5"], now)
@@ -189,6 +191,22 @@ def _queued(session: Session, number: int, why: str, now: float) -> None:
     session.add(run)
     session.flush()
     session.add(RunEvent(run_id=run.id, actor="user", kind="queued", ts=now - 400))
+
+
+def _prediction(run_id: str) -> Prediction:
+    expected = {"tokens_per_s": [9800.0, 7400.0, 13_000.0], "duration_s": [211.0, 150.0, 300.0]}
+    expected |= {"memory_bytes": [1.31e9, 1.12e9, 1.53e9], "disk_bytes": [1.283e8] * 3}
+    actual = {"tokens_per_s": 11_500.0, "duration_s": 196.0, "memory_bytes": 1.29e9, "disk_bytes": 1.283e8}
+    device = "cpu of lab-2"
+    return Prediction(
+        run_id=run_id,
+        device=device,
+        family="f",
+        counted={"tokens_per_s": 8000.0, "memory_bytes": 1.2e9},
+        expected=expected,
+        actual_device=device,
+        actual=actual,
+    )
 
 
 def _run(
