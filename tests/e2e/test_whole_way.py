@@ -61,6 +61,7 @@ def page(product: tuple[str, Path]) -> Iterator["playwright_api.Page"]:
         page.goto(product[0])
         page.wait_for_url("**/runs*")
         assert "code=" not in page.url
+        page.get_by_role("button", name="Skip", exact=True).click()  # the tour of who is here for the first time
         yield page
         assert problems == []
         browser.close()
