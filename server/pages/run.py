@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from sqlmodel import Session
 
 from server.auth import CurrentUser
-from server.db.tables import Run
+from server.db.tables import Run, Sweep
 from server.pages.actions import legal_actions
 from server.pages.advice import advice
 from server.pages.formatting import metric, metric_form
@@ -115,6 +115,7 @@ def _head(session: Session, run_id: str) -> dict[str, Any]:
         "actions": legal_actions(run, has_successor=successor is not None),
         "successor": successor,
         "origin": _origin(session, run),
+        "sweep": session.get(Sweep, run.sweep_id) if run.sweep_id else None,
         "advice": advice(run),
         "log_end": logs.training_lines(run.log_tail)[-LOG_LINES:],
         "num_workers": workers.count_alive(session),
