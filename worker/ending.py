@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from server.db.runs import nodes_of, release
+from server.db.runs import endings_of, is_unchanged, nodes_of, release
 from server.db.session import Database
-from server.db.tables import Attempt, Intent, Run, RunState
+from server.db.tables import Attempt, AttemptNode, Intent, Run, RunState
 from server.settings import Settings
 from sparsify_core.events import AttemptFinished, parse
 from sparsify_core.rundir import RunDir
@@ -27,6 +27,7 @@ _TAIL_BYTES = 64 << 10
 _KILLED = re.compile(r"Signal (\d+) \(SIG[A-Z0-9]+\) received by PID")
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that nothing in a training process raises by itself."""
+_LOST = ("worker_lost", "not_started")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Evidence:
     """Whether the run wants a loss that is not finite to be tried again from a checkpoint, and has one."""
     has_lost_node: bool = False
     """Whether one of several nodes vanished: then the others' complaints are no reason."""
+    has_started: bool = True
+    """Whether the node that vanished ever had a supervisor."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Ending:
     reason_code: str = ""
     message: str = ""
     spends: Literal["", "failures", "losses"] = ""
-    """The budget that pays for another try, or that is used up."""
+    """The budget that pays for another try, or that is used up; empty also for a budget of the class's own."""
 
 
 def judge(evidence: Evidence, *, intent: Intent, spent: Mapping[str, int]) -> Ending:
@@ -69,7 +72,7 @@ def judge(evidence: Evidence, *, intent: Intent, spent: Mapping[str, int]) -> En
     be tried again.
 
     Args:
-        spent: how much of the budgets `failures` and `losses` is used.
+        spent: how much of the budgets `failures` and `losses` is used, and how many attempts each reason code ended.
     """
     finished = evidence.finished
     if finished and finished.outcome == "completed" and evidence.has_checkpoint:
@@ -78,8 +81,9 @@ def judge(evidence: Evidence, *, intent: Intent, spent: Mapping[str, int]) -> En
         return Ending(RunState.CANCELLED, "stopped")
     code, message = _cause(evidence)
     failure = FAILURES.get(code, UNKNOWN)
+    used = spent.get(failure.budget or code, 0)
     is_retried = (
-        spent[failure.budget] < failure.retries
+        used < failure.retries
         and (evidence.has_trained or not failure.needs_step)
         and (evidence.may_roll_back or not failure.needs_policy)
     )
@@ -89,14 +93,14 @@ def judge(evidence: Evidence, *, intent: Intent, spent: Mapping[str, int]) -> En
         if intent == Intent.PAUSE:
             return Ending(RunState.PAUSED, "stopped")
         return Ending(RunState.QUEUED, "interrupted", message="gave its devices back and continues from the queue")
-    outcome = "lost" if code == "worker_lost" else "failed"
+    outcome = "lost" if code in _LOST else "failed"
     message = message or failure.sentence
     if failure.pauses:
         return Ending(RunState.PAUSED, outcome, code, message)
     if is_retried:
         return Ending(RunState.RETRY_WAIT, outcome, code, message, spends=failure.budget)
-    if failure.retries and spent[failure.budget]:
-        message = f"{message} ({spent[failure.budget] + 1} attempts have failed so far)"
+    if failure.retries and used:
+        message = f"{message} ({used + 1} attempts have failed so far)"
     return Ending(RunState.FAILED, outcome, code, message, spends=failure.budget)
 
 
@@ -105,6 +109,8 @@ def _cause(evidence: Evidence) -> tuple[str, str]:
     finished = evidence.finished
     if finished and finished.outcome == "completed":
         return "checkpoint_missing", ""
+    if not evidence.has_started:
+        return "not_started", ""
     if evidence.has_lost_node:
         return "worker_lost", ""
     if evidence.killed_by in _FROM_OUTSIDE and finished and finished.reason_code == "communication_error":
@@ -133,7 +139,7 @@ def conclude(
     returncode: int | None,
     is_drained: bool = False,
     cause: AttemptFinished | None = None,
-    takes_away: bool = False,
+    lost: AttemptNode | None = None,
     has_lost_node: bool = False,
 ) -> RunState | None:
     """Read the attempt's last events, judge, and release the run. All its processes must be gone.
@@ -141,10 +147,11 @@ def conclude(
     Args:
         is_drained: the host asked the holder to give the run back.
         cause: why the holder ended the attempt, or could not start it; counts where the trainer has said nothing.
-        takes_away: the caller is the reaper, not the holder.
+        lost: the node that the caller, then the reaper, saw dead or silent. If it has shown a sign of life since,
+            the run is left alone.
         has_lost_node: one of several nodes vanished.
 
-    Returns the run's new state, or None when the attempt did not hold the run any more.
+    Returns the run's new state, or None when it was left alone or the attempt did not hold it any more.
     """
     run_dir = settings.run_dir(run_id)
     ingest(database, run_dir, run_id, fence)
@@ -160,11 +167,12 @@ def conclude(
         killed_by=killed_by(log),
         is_disk_full=_is_disk_full(run_dir.root if run_dir.root.is_dir() else settings.data_dir),
         has_lost_node=has_lost_node,
+        has_started=lost is None or lost.supervisor_pid > 0,
     )
     with database.write() as session:
         run = session.get(Run, run_id, with_for_update=True)
         attempt = session.get(Attempt, (run_id, fence))
-        if run is None or attempt is None:
+        if run is None or attempt is None or (lost and not is_unchanged(session, lost)):
             return None
         evidence = replace(
             evidence,
@@ -173,7 +181,7 @@ def conclude(
             may_roll_back=run.config.get("nan_policy") == "rollback" and evidence.has_checkpoint,
         )
         spent = {"failures": run.failures, "losses": run.losses}
-        ending = judge(evidence, intent=Intent(run.intent), spent=spent)
+        ending = judge(evidence, intent=Intent(run.intent), spent=spent | endings_of(session, run_id))
         if ending.spends:
             spent[ending.spends] += 1
         released = release(
@@ -184,7 +192,7 @@ def conclude(
             actor=actor,
             outcome=ending.outcome,
             detail=ending.message,
-            takes_away=takes_away,
+            takes_away=lost is not None,
             exit_code=returncode,
             reason_code=ending.reason_code,
             message=ending.message if ending.reason_code else "",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.db.runs import active, quarantine
+from server.db.runs import active, is_unchanged, quarantine
 from server.db.session import Database
 from server.db.tables import AttemptNode, Run, RunState
 from server.settings import Settings
@@ -82,6 +82,9 @@ class Reaper:
         return node.supervisor_pid > 0 and not processes.is_alive(node.supervisor_pid, node.supervisor_started)
 
     def _take_away(self, run: Run, node: AttemptNode) -> RunState | None:
+        with self._database.read() as session:
+            if not is_unchanged(session, node):  # while others were taken away
+                return None
         logger.warning("the supervisor of run %s, attempt %d, node %d, is gone", run.id, node.attempt, node.node)
         if node.host == self._host:
             self._kill(run.id, node)
@@ -92,7 +95,7 @@ class Reaper:
             node.attempt,
             actor="reaper",
             returncode=None,
-            takes_away=True,
+            lost=node,
             has_lost_node=run.num_nodes > 1,
         )
 

@@ -2,13 +2,25 @@
 
 from fastapi import APIRouter
 
-from server.api import checkpoints, config, control, language_models, pushes, queue, runs, sweeps, tokens, workers
+from server.api import (
+    checkpoints,
+    config,
+    control,
+    language_models,
+    metrics,
+    pushes,
+    queue,
+    runs,
+    sweeps,
+    tokens,
+    workers,
+)
 from server.api.models import ProblemDetail
 
 _PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
 
 router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
-for part in (runs, control, checkpoints, pushes, queue, sweeps, workers, tokens, config, language_models):
+for part in (runs, metrics, control, checkpoints, pushes, queue, sweeps, workers, tokens, config, language_models):
     router.include_router(part.router)
 
 __all__ = ["router"]

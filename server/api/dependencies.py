@@ -45,7 +45,7 @@ def body_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 def _single(request: Request) -> None:
     """A parameter given twice is refused: which one counts would be a guess."""
-    names = [name for name, _ in request.query_params.multi_items() if name not in ("key",)]
+    names = [name for name, _ in request.query_params.multi_items() if name not in ("key", "run")]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         problems = [FieldProblem(("query", name), "given more than once", "repeated") for name in twice]

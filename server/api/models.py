@@ -95,12 +95,18 @@ class StateList(BaseModel):
     items: list[StateOut]
 
 
-class SeriesOut(BaseModel):
-    """One series, ordered by step."""
+class SeriesOut(Model):
+    """One series in buckets of `width` steps, ordered by step and aligned to step 0."""
 
     steps: list[int]
+    """Of the last point in each bucket, like `values` and `ts`."""
     values: list[Value]
     ts: list[float]
+    min: list[float | None] | None
+    """The smallest finite value in each bucket; null when `width` is 1, and these are the points themselves."""
+    max: list[float | None] | None
+    width: int
+    """A power of two."""
 
 
 class MetricsOut(BaseModel):
@@ -108,6 +114,12 @@ class MetricsOut(BaseModel):
 
     cursor: str
     series: dict[str, SeriesOut]
+
+
+class OverlayOut(BaseModel):
+    """Series by run and key, all in buckets of one width."""
+
+    series: dict[str, dict[str, SeriesOut]]
 
 
 class TimingOut(Model):
@@ -287,6 +299,9 @@ class ConfigField(Model):
     choices: list[str]
     minimum: float | None
     maximum: float | None
+    visible_if: dict[str, str]
+    """On which values of other fields it has an effect: name -> alternatives by `|`, `*` in front of an ending, `!` in
+    front for none of them."""
 
 
 class ConfigFields(BaseModel):

@@ -14,17 +14,15 @@ from server.api.models import (
     EventList,
     EventOut,
     LogOut,
-    MetricsOut,
     RunList,
     RunOut,
-    SeriesOut,
     TimingList,
     TimingOut,
 )
 from server.auth import CurrentUser
 from server.db.session import Database
 from server.db.tables import Run, RunState
-from server.services import checkpoints, idempotency, logs, metrics, runs, timings
+from server.services import checkpoints, idempotency, logs, runs, timings
 from server.services.requests import RunRequest
 
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
@@ -89,20 +87,6 @@ def made_once(database: Database, key: str | None, fingerprint: str, create: Cal
 def get_run(session: ReadSession, run_id: str) -> RunOut:
     """One run."""
     return RunOut.model_validate(runs.get_run(session, run_id))
-
-
-@router.get("/{run_id}/metrics")
-def get_metrics(
-    session: ReadSession,
-    run_id: str,
-    key: Annotated[list[str] | None, Query(max_length=200)] = None,
-    max_points: Annotated[int, Query(ge=2, le=20_000)] = metrics.MAX_POINTS,
-) -> MetricsOut:
-    """All series of a run, or those named by `key` (repeatable), thinned to at most about `max_points` each."""
-    runs.get_run(session, run_id)
-    cursor = metrics.cursor(session, run_id)
-    found = metrics.series(session, run_id, key, max_points=max_points)
-    return MetricsOut(cursor=cursor, series={name: SeriesOut(**one) for name, one in found.items()})
 
 
 @router.get("/{run_id}/timings")

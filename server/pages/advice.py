@@ -14,6 +14,7 @@ class Advice(NamedTuple):
 
 ADVICE = {
     "worker_lost": Advice("retry", "See under Workers whether the machine is back, then retry."),
+    "not_started": Advice("retry", "See under Workers which one starts nothing, drain or restart it, then retry."),
     "killed": Advice(
         "clone", "The machine most likely ran out of memory: clone it with a smaller batch_size or ctx_len."
     ),

@@ -1,51 +1,67 @@
-"""Series of a run as charts want them, read from the database."""
+"""Series of runs as charts want them, read from the database."""
 
+import math
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from sqlalchemy import case, func
-from sqlalchemy import select as core_select
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
+from server.db.series import Thinned, read_series
 from server.db.tables import Attempt, MetricPoint
 from sparsify_core.metrics import split_key
 
-MAX_POINTS = 2000
+MAX_POINTS = 1500
+MAX_RUNS = 50
 SPARK_POINTS = 48
 
 
 class Series(TypedDict):
-    """One series, ordered by step; non-finite values are the strings `nan`, `inf` and `-inf`."""
+    """One series in buckets of `width` steps, ordered by step; non-finite values are the strings `nan`, `inf`, `-inf`.
+
+    Steps, values and times are those of each bucket's last point, `min` and `max` are over its finite values: None
+    where there is none, and no lists at all with a width of 1, when these are the points themselves.
+    """
 
     steps: list[int]
     values: list[float | str]
     ts: list[float]
+    min: list[float | None] | None
+    max: list[float | None] | None
+    width: int
 
 
 def series(
-    session: Session, run_id: str, keys: Sequence[str] | None = None, *, max_points: int = MAX_POINTS
+    session: Session,
+    run_id: str,
+    keys: Sequence[str] | None = None,
+    *,
+    start: int | None = None,
+    end: int | None = None,
+    max_points: int = MAX_POINTS,
 ) -> dict[str, Series]:
-    """Every series of a run, or those of `keys`; of a longer one every 2^n-th point and the last."""
-    order = func.row_number().over(
-        partition_by=col(MetricPoint.key), order_by=(col(MetricPoint.step), col(MetricPoint.attempt))
+    """Every series of a run, or those of `keys`, as buckets that meet steps `start` to `end`, both included."""
+    found = read_series(session, [run_id], _storable(keys), start=start, end=end, max_points=max_points)
+    return {key: _shown(one) for (_, key), one in sorted(found.items())}
+
+
+def overlay(
+    session: Session,
+    run_ids: Sequence[str],
+    keys: Sequence[str],
+    *,
+    start: int | None = None,
+    end: int | None = None,
+    max_points: int = MAX_POINTS,
+) -> dict[str, dict[str, Series]]:
+    """The same series of several runs, by run and key, all in buckets of one width."""
+    found = read_series(
+        session, run_ids, _storable(keys), start=start, end=end, max_points=max_points, share_width=True
     )
-    total = func.count().over(partition_by=col(MetricPoint.key))
-    columns = (MetricPoint.key, MetricPoint.step, MetricPoint.ts, MetricPoint.value, MetricPoint.kind)
-    numbered = core_select(*(col(c) for c in columns), (order - 1).label("place"), total.label("total"))
-    numbered = numbered.where(col(MetricPoint.run_id) == run_id)
-    if keys is not None:
-        storable = [key for key in keys if "\x00" not in key]  # PostgreSQL has no such text
-        numbered = numbered.where(col(MetricPoint.key).in_(storable))
-    table = numbered.subquery()
-    is_last = table.c.place == table.c.total - 1
-    thinned = core_select(table).where((table.c.place % _stride(table.c.total, max_points) == 0) | is_last)
-    found: dict[str, Series] = {}
-    for row in session.execute(thinned.order_by(table.c.key, table.c.place)):
-        one = found.setdefault(row.key, {"steps": [], "values": [], "ts": []})
-        one["steps"].append(row.step)
-        one["values"].append(row.value if row.kind == "finite" else row.kind)
-        one["ts"].append(row.ts)
-    return found
+    by_run: dict[str, dict[str, Series]] = {run_id: {} for run_id in run_ids}
+    for (run_id, key), one in sorted(found.items()):
+        by_run[run_id][key] = _shown(one)
+    return by_run
 
 
 def spark(session: Session, run_id: str) -> list[float | None]:
@@ -78,6 +94,19 @@ def position(session: Session, run_id: str) -> tuple[int, int]:
     return (newest[0], newest[1]) if newest else (0, 0)
 
 
-def _stride(total: Any, max_points: int) -> Any:
-    """The smallest power of two that thins `total` points to at most `max_points`: growth keeps the points chosen."""
-    return case(*((total <= max_points << n, 1 << n) for n in range(16)), else_=1 << 16)
+def _storable(keys: Sequence[str] | None) -> list[str] | None:
+    """PostgreSQL has no text with a zero byte in it."""
+    return None if keys is None else [key for key in keys if "\x00" not in key]
+
+
+def _shown(one: Thinned) -> Series:
+    steps, ts, values, lows, highs = one.buckets.columns
+    is_raw = one.width == 1
+    return {
+        "steps": list(steps),
+        "values": [value if math.isfinite(value) else str(value) for value in values],
+        "ts": list(ts),
+        "min": None if is_raw else [value if math.isfinite(value) else None for value in lows],
+        "max": None if is_raw else [value if math.isfinite(value) else None for value in highs],
+        "width": one.width,
+    }

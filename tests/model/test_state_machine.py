@@ -46,9 +46,11 @@ def violation(before: World, step: Step) -> str:
         return "two trainers at once"
     spent = (after.losses, after.failures) != (before.losses, before.failures)
     has_failed = step.label in SPENDING and (old.state != RunState.STOPPING or before.outcome == "failed")
+    has_failed = has_failed and before.has_started
     if spent and not has_failed:
         return "something else than a failure spent the budget"
-    if run.state == RunState.FAILED and old.state in ACTIVE and after.losses + after.failures <= BUDGET - 1:
+    has_spent = after.losses + after.failures > BUDGET - 1 or after.unstarted > BUDGET
+    if run.state == RunState.FAILED and old.state in ACTIVE and not has_spent:
         return "a run failed although nothing did"
     held = [attempt for attempt in after.leases if attempt]
     if held != ([run.attempt] if run.state in ACTIVE else []):
@@ -74,7 +76,7 @@ def is_at_rest(world: World) -> bool:
     """Ended or paused, with no process left; or where exploring ends."""
     if world.run.attempt == MAX_ATTEMPTS and world.run.state in (RunState.QUEUED, RunState.RETRY_WAIT):
         return True
-    is_quiet = not any(worker.trainer or worker.supervisor for worker in world.workers)
+    is_quiet = not any(worker.trainer or worker.supervisor or worker.placed for worker in world.workers)
     return is_quiet and world.run.state in (*TERMINAL, RunState.PAUSED)
 
 
@@ -108,6 +110,7 @@ MUTANTS = {
     "orphans are left alive": (Rules(kills_lower_fences=False), "two trainers at once"),
     "claims spend the budget": (Rules(claim_costs=1), "spent the budget"),
     "a pause is a loss": (Rules(stopping_is_no_loss=False), "spent the budget"),
+    "a claim that came to nothing is a loss": (Rules(unstarted_is_no_loss=False), "spent the budget"),
     "a release keeps the devices": (Rules(frees_devices=False), "the leases are not"),
 }
 

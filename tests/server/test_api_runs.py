@@ -122,7 +122,9 @@ def test_metrics_come_with_gaps_named_and_long_series_thinned(api: TestClient, a
     assert whole["series"]["lr"]["values"][2] == "inf"
     thin = api.get(f"/api/v1/runs/{run_id}/metrics", params={"key": "lr", "max_points": 100}).json()["series"]
     assert list(thin) == ["lr"]
-    assert thin["lr"]["steps"] == [*range(1, 1001, 16), 1000]
+    assert thin["lr"]["width"] == 16
+    assert thin["lr"]["steps"] == [*range(15, 1000, 16), 1000]
+    assert thin["lr"]["min"] == [1, *range(16, 1000, 16)]
 
 
 def test_the_log_is_read_by_offset_as_plain_text(

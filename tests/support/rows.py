@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from sqlmodel import Session
 
-from server.db.runs import Placement, claim, record
+from server.db.runs import Placement, claim, record, set_supervisor
 from server.db.session import Database
 from server.db.tables import Attempt, AttemptNode, Checkpoint, MetricPoint, Run, RunState, StepTiming, Worker
 from server.queue import PROTOCOL
@@ -89,7 +89,7 @@ def _row(session: Session, run: Run, directory: CheckpointDir, step: int) -> Che
 
 
 def claimed_run(database: Database) -> tuple[str, int]:
-    """A run that a worker holds: its id and the fence."""
+    """A run that was placed on a worker, and has no supervisor yet: its id and the fence."""
     with database.write() as session:
         run = Run(name="run", config={})
         session.add(run)
@@ -97,6 +97,14 @@ def claimed_run(database: Database) -> tuple[str, int]:
         fence = claim_by(session, run.id)
         assert fence is not None
         return run.id, fence
+
+
+def held_run(database: Database, *, pid: int = 1, started: float = 0.0) -> tuple[str, int]:
+    """A run with a supervisor: its id and the fence."""
+    run_id, fence = claimed_run(database)
+    with database.write() as session:
+        assert set_supervisor(session, run_id, fence, pid=pid, started=started)
+    return run_id, fence
 
 
 def claim_by(

@@ -36,6 +36,8 @@ class Worker(NamedTuple):
 
     seen: tuple[int, ...] = ()
     """Fence and attempt of the queued run that it is about to claim; empty: it claims nothing."""
+    placed: int = 0
+    """The attempt that was placed here, whose supervisor it is about to start."""
     supervisor: int = 0
     is_frozen: bool = False
     trainer: int = 0
@@ -51,6 +53,10 @@ class World(NamedTuple):
     run: Snapshot
     losses: int
     failures: int = 0
+    unstarted: int = 0
+    """Attempts that ended before they had a supervisor."""
+    has_started: bool = False
+    """Whether the newest attempt ever had one."""
     has_message: bool = True
     outcome: str = ""
     """How the newest attempt's trainer ended, as its event file says."""
@@ -73,6 +79,7 @@ class Rules:
     reaper_raises_fence: bool = True
     reaper_sees_intent: bool = True
     stopping_is_no_loss: bool = True
+    unstarted_is_no_loss: bool = True
     frees_devices: bool = True
     claim_costs: int = 0
 
@@ -85,7 +92,7 @@ class Step(NamedTuple):
     is_progress: bool
 
 
-FIRST = World(Snapshot(RunState.QUEUED, Intent.RUN, fence=0), losses=BUDGET - 1)
+FIRST = World(Snapshot(RunState.QUEUED, Intent.RUN, fence=0), losses=BUDGET - 1, unstarted=BUDGET - 1)
 
 
 def steps(world: World, rules: Rules) -> Iterator[Step]:
@@ -113,7 +120,7 @@ def _ordered(world: World) -> World:
 
 def _tidy(worker: Worker) -> Worker:
     """Without what nobody remembers once the supervisor is gone."""
-    return worker if worker.supervisor else Worker(seen=worker.seen, trainer=worker.trainer)
+    return worker if worker.supervisor else Worker(seen=worker.seen, placed=worker.placed, trainer=worker.trainer)
 
 
 def _user(world: World) -> Iterator[Step]:
@@ -150,6 +157,9 @@ def _worker(world: World, rules: Rules, number: int) -> Iterator[Step]:
     if worker.seen:
         yield Step("claim", _claim(world, rules, number), True)
         return
+    if worker.placed:
+        yield Step("start supervisor", _start_supervisor(world, number), True)
+        return
     if not rules.claim.allows(world.run):
         return
     seen = (0, 0) if rules.compares_and_sets else (world.run.fence, world.run.attempt)
@@ -165,14 +175,25 @@ def _claim(world: World, rules: Rules, number: int) -> World:
     seen = world.workers[number].seen
     world = _with(world, number, seen=())
     run = world.run if rules.compares_and_sets else Snapshot(RunState.QUEUED, Intent.RUN, *seen)
-    is_busy = run.attempt == MAX_ATTEMPTS or world.workers[number].supervisor or world.leases[number]
+    worker = world.workers[number]
+    is_busy = run.attempt == MAX_ATTEMPTS or worker.supervisor or worker.placed or world.leases[number]
     if not rules.claim.allows(run) or is_busy:
         return world
     after = rules.claim.after(run)
     leases = (after.attempt, world.leases[1]) if number == 0 else (world.leases[0], after.attempt)
     losses = min(BUDGET + 1, world.losses + rules.claim_costs)
-    world = world._replace(run=after, leases=leases, outcome="", losses=losses)
-    return _with(world, number, supervisor=after.attempt, is_asked=False, has_started=False)
+    world = world._replace(run=after, leases=leases, outcome="", losses=losses, has_started=False)
+    return _with(world, number, placed=after.attempt)
+
+
+def _start_supervisor(world: World, number: int) -> World:
+    """As `worker.starter`: what is not held any more is left alone."""
+    attempt = world.workers[number].placed
+    world = _with(world, number, placed=0)
+    if world.run.fence != attempt or world.run.state not in ACTIVE:
+        return world
+    world = world._replace(has_started=True)
+    return _with(world, number, supervisor=attempt, is_asked=False, has_started=False)
 
 
 def _supervisor(world: World, rules: Rules, number: int) -> Iterator[Step]:
@@ -215,8 +236,8 @@ def _trainer(world: World, number: int) -> Iterator[Step]:
 
 def _faults(world: World, number: int) -> Iterator[Step]:
     worker = world.workers[number]
-    if worker.seen:
-        yield Step("kill worker", _with(world, number, seen=()), False)
+    if worker.seen or worker.placed:
+        yield Step("kill worker", _with(world, number, seen=(), placed=0), False)
     if not worker.supervisor:
         return
     dead = _with(world, number, supervisor=0, is_frozen=False)
@@ -238,6 +259,8 @@ def _release(
     if ending.spends:
         spent = {ending.spends: min(BUDGET + 1, getattr(world, ending.spends) + 1)}
         after = after._replace(**spent)
+    if ending.reason_code == "not_started":
+        after = after._replace(unstarted=world.unstarted + 1)
     if rules.frees_devices:
         after = after._replace(leases=tuple(0 if held == fence else held for held in world.leases))
     return after
@@ -253,8 +276,10 @@ def _ending(world: World, rules: Rules, returncode: int | None, intent: Intent) 
         has_checkpoint=True,
         returncode=returncode,
         is_stopping=rules.stopping_is_no_loss and world.run.state == RunState.STOPPING,
+        has_started=world.has_started or not rules.unstarted_is_no_loss,
     )
-    return judge(evidence, intent=intent, spent={"failures": world.failures, "losses": world.losses})
+    spent = {"failures": world.failures, "losses": world.losses, "not_started": world.unstarted}
+    return judge(evidence, intent=intent, spent=spent)
 
 
 _FINISHED = {
@@ -264,8 +289,8 @@ _FINISHED = {
 
 
 def _is_served(world: World) -> bool:
-    """Whether somebody renews the lease."""
-    return any(w.supervisor == world.run.fence and not w.is_frozen for w in world.workers)
+    """Whether somebody renews the lease, or is about to."""
+    return any(world.run.fence in (w.placed, w.supervisor) and not w.is_frozen for w in world.workers)
 
 
 def _kill(world: World, below: int) -> World:

@@ -2,13 +2,14 @@
 
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rows import claim_by, claimed_run
-from server.db.runs import request_cancel, requeue, resume
+from rows import claim_by, claimed_run, held_run
+from server.db.runs import active, request_cancel, requeue, resume, set_supervisor
 from server.db.runs.moves import RELEASES
 from server.db.session import Database
 from server.db.tables import Intent, Run, RunState
@@ -25,6 +26,7 @@ FAILED = AttemptFinished(outcome="failed", reason_code="model_error", message="n
 
 
 LAST = BUDGET - 1
+NOTHING: Mapping[str, int] = {}
 
 
 def ending(
@@ -34,10 +36,11 @@ def ending(
     intent: Intent = Intent.RUN,
     losses: int = 0,
     failures: int = 0,
+    before: Mapping[str, int] = NOTHING,
     **evidence: Any,
 ) -> tuple[str, str, str]:
     found = Evidence(finished, evidence.pop("has_checkpoint", True), returncode, **evidence)
-    judged = judge(found, intent=intent, spent={"failures": failures, "losses": losses})
+    judged = judge(found, intent=intent, spent={"failures": failures, "losses": losses, **before})
     return judged.to, judged.reason_code, judged.spends
 
 
@@ -45,6 +48,7 @@ def failed(code: str) -> AttemptFinished:
     return AttemptFinished(outcome="failed", reason_code=code, message="because")
 
 
+OUT_OF_MEMORY, NOT_FINITE = failed("gpu_out_of_memory"), failed("non_finite_loss")
 STOPPING: dict[str, Any] = {"is_stopping": True}
 ROLLBACK: dict[str, Any] = {"may_roll_back": True}
 PAUSING: dict[str, Any] = {"is_stopping": True, "intent": Intent.PAUSE}
@@ -81,16 +85,19 @@ PAUSING: dict[str, Any] = {"is_stopping": True, "intent": Intent.PAUSE}
         (ending(None, -15), (RunState.RETRY_WAIT, "killed", "losses")),
         (ending(None, 1, killed_by=11), (RunState.RETRY_WAIT, "crashed", "failures")),
         (ending(None, 1, killed_by=11, failures=BUDGET), (RunState.FAILED, "crashed", "failures")),
-        (ending(failed("gpu_out_of_memory"), 1), (RunState.RETRY_WAIT, "gpu_out_of_memory", "failures")),
-        (ending(failed("gpu_out_of_memory"), 1, failures=1), (RunState.FAILED, "gpu_out_of_memory", "failures")),
-        (ending(failed("gpu_out_of_memory"), 1, has_trained=False), (RunState.FAILED, "gpu_out_of_memory", "failures")),
+        (ending(OUT_OF_MEMORY, 1), (RunState.RETRY_WAIT, "gpu_out_of_memory", "")),
+        (ending(OUT_OF_MEMORY, 1, failures=BUDGET), (RunState.RETRY_WAIT, "gpu_out_of_memory", "")),
+        (ending(OUT_OF_MEMORY, 1, before={"non_finite_loss": 1}), (RunState.RETRY_WAIT, "gpu_out_of_memory", "")),
+        (ending(OUT_OF_MEMORY, 1, before={"gpu_out_of_memory": 1}), (RunState.FAILED, "gpu_out_of_memory", "")),
+        (ending(OUT_OF_MEMORY, 1, has_trained=False), (RunState.FAILED, "gpu_out_of_memory", "")),
+        (ending(None, None, has_started=False), (RunState.RETRY_WAIT, "not_started", "")),
+        (ending(None, None, has_started=False, losses=BUDGET), (RunState.RETRY_WAIT, "not_started", "")),
+        (ending(None, None, has_started=False, before={"not_started": BUDGET}), (RunState.FAILED, "not_started", "")),
+        (ending(None, None, has_started=False, **PAUSING), (RunState.PAUSED, "", "")),
         (ending(failed("disk_full"), 1), (RunState.PAUSED, "disk_full", "")),
-        (ending(failed("non_finite_loss"), 1), (RunState.FAILED, "non_finite_loss", "failures")),
-        (ending(failed("non_finite_loss"), 1, **ROLLBACK), (RunState.RETRY_WAIT, "non_finite_loss", "failures")),
-        (
-            ending(failed("non_finite_loss"), 1, failures=1, **ROLLBACK),
-            (RunState.FAILED, "non_finite_loss", "failures"),
-        ),
+        (ending(NOT_FINITE, 1), (RunState.FAILED, "non_finite_loss", "")),
+        (ending(NOT_FINITE, 1, failures=BUDGET, **ROLLBACK), (RunState.RETRY_WAIT, "non_finite_loss", "")),
+        (ending(NOT_FINITE, 1, before={"non_finite_loss": 1}, **ROLLBACK), (RunState.FAILED, "non_finite_loss", "")),
         (ending(None, 1, is_disk_full=True), (RunState.PAUSED, "disk_full", "")),
         (ending(None, None, is_disk_full=True), (RunState.PAUSED, "disk_full", "")),
         (ending(FAILED, 1, is_disk_full=True), (RunState.FAILED, "model_error", "failures")),
@@ -168,12 +175,32 @@ def test_the_tail_of_a_log_has_two_hundred_lines(tmp_path: Path) -> None:
     assert read_tail(tmp_path / "none") == ""
 
 
-def test_losses_are_paid_from_the_budget_until_it_is_spent(database: Database, settings: Settings) -> None:
+def test_a_second_try_is_not_used_up_by_what_else_went_wrong(database: Database, settings: Settings) -> None:
     run_id, fence = claimed_run(database)
+    ends = [
+        ("stalled", RunState.RETRY_WAIT, 1),
+        ("gpu_out_of_memory", RunState.RETRY_WAIT, 1),
+        ("crashed", RunState.RETRY_WAIT, 2),
+        ("gpu_out_of_memory", RunState.FAILED, 2),
+    ]
+    for code, expected, failures in ends:
+        writer = events.EventWriter(settings.run_dir(run_id).events(fence), attempt=fence)
+        writer.write(events.Metrics(step=10 * fence, values={"lr": 0.1}))
+        writer.write(failed(code))
+        assert conclude(database, settings, run_id, fence, actor="supervisor", returncode=1) == expected
+        with database.write() as session:
+            run = session.get_one(Run, run_id)
+            assert (run.reason_code, run.failures, run.losses) == (code, failures, 0)
+            requeue(session, run_id, actor="user")
+            fence = claim_by(session, run_id) or 0
+
+
+def test_losses_are_paid_from_the_budget_until_it_is_spent(database: Database, settings: Settings) -> None:
+    run_id, fence = held_run(database)
     settings.run_dir(run_id).log(1).parent.mkdir(parents=True)
     settings.run_dir(run_id).log(1).write_text("the last words\n")
     for losses in range(1, BUDGET + 2):
-        state = conclude(database, settings, run_id, fence, actor="reaper", returncode=None, takes_away=True)
+        state = take_away(database, settings, run_id)
         assert state == (RunState.RETRY_WAIT if losses <= BUDGET else RunState.FAILED)
         with database.write() as session:
             run = session.get_one(Run, run_id)
@@ -182,6 +209,7 @@ def test_losses_are_paid_from_the_budget_until_it_is_spent(database: Database, s
                 assert run.log_tail == ("the last words" if losses == 1 else "")
                 requeue(session, run_id, actor="user")
                 fence = claim_by(session, run_id) or 0
+                set_supervisor(session, run_id, fence, pid=1, started=0.0)
         assert conclude(database, settings, run_id, losses, actor="supervisor", returncode=0) is None  # fenced out
 
 
@@ -199,8 +227,15 @@ def test_a_full_disk_pauses_the_run_with_the_reason(database: Database, settings
 
 
 def test_an_acknowledged_cancel_ends_a_lost_run(database: Database, settings: Settings) -> None:
-    run_id, fence = claimed_run(database)
+    run_id, _ = held_run(database)
     with database.write() as session:
         assert request_cancel(session, run_id, actor="user") == RunState.STOPPING
-    state = conclude(database, settings, run_id, fence, actor="reaper", returncode=None, takes_away=True)
-    assert state == RunState.CANCELLED
+    assert take_away(database, settings, run_id) == RunState.CANCELLED
+
+
+def take_away(database: Database, settings: Settings, run_id: str) -> RunState | None:
+    """As the reaper does, from the node that holds the run."""
+    with database.read() as session:
+        run, node = active(session)[0]
+    assert run.id == run_id
+    return conclude(database, settings, run_id, run.fence, actor="reaper", returncode=None, lost=node)

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from rows import add_run
-from server.db.runs import Placement, claim, end_node, heartbeat, nodes_of, offer_rendezvous, rendezvous_of
+from server.db.runs import (
+    Placement,
+    claim,
+    end_node,
+    heartbeat,
+    nodes_of,
+    offer_rendezvous,
+    rendezvous_of,
+    set_supervisor,
+)
 from server.db.session import Database
 from server.db.tables import Intent, Run, RunState
 from server.settings import Settings
@@ -26,6 +35,8 @@ def gang(database: Database) -> tuple[str, int]:
         placement = [Placement(f"w{number}", f"host{number}", "boot", ()) for number in range(3)]
         fence = claim(session, run_id, placement=placement, actor="test")
         assert fence is not None
+        for node in range(3):
+            assert set_supervisor(session, run_id, fence, pid=1, started=0.0, node=node)
     return run_id, fence
 
 

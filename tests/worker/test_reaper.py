@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from rows import add_run, claim_by, claimed_run
-from server.db.runs import heartbeat, quarantine, request_cancel, set_supervisor
+from rows import add_run, claim_by, claimed_run, held_run
+from server.db.runs import active, heartbeat, quarantine, request_cancel, requeue, set_supervisor
 from server.db.session import Database
 from server.db.tables import Run, RunState
 from server.db.workers import held_devices
@@ -14,6 +14,8 @@ from server.settings import Settings
 from services import python
 from sparsify_core import events
 from worker import processes
+from worker.ending import conclude
+from worker.failures import BUDGET
 from worker.orphans import kill_orphans, lift_quarantines
 from worker.reaper import Reaper
 
@@ -58,7 +60,7 @@ def watch(reaper: Reaper, clock: Clock, seconds: float) -> list[tuple[str, RunSt
 def test_a_silent_holder_loses_the_run_after_a_whole_lease(
     database: Database, settings: Settings, reaper: Reaper, clock: Clock
 ) -> None:
-    run_id, fence = claimed_run(database)
+    run_id, fence = held_run(database)
     assert reaper.reap() == []
     assert watch(reaper, clock, settings.lease_s - 2) == []
     with database.write() as session:
@@ -68,6 +70,38 @@ def test_a_silent_holder_loses_the_run_after_a_whole_lease(
     assert state_of(database, run_id) == (RunState.RETRY_WAIT, "worker_lost", 1)
     with database.write() as session:
         assert heartbeat(session, run_id, fence) is None
+
+
+def test_a_worker_that_starts_no_supervisor_costs_the_run_nothing_for_a_while(
+    database: Database, settings: Settings, reaper: Reaper, clock: Clock
+) -> None:
+    run_id, _ = claimed_run(database)
+    for _ in range(BUDGET):
+        reaper.reap()
+        assert watch(reaper, clock, settings.lease_s + 2) == [(run_id, RunState.RETRY_WAIT)]
+        assert state_of(database, run_id) == (RunState.RETRY_WAIT, "not_started", 0)
+        with database.write() as session:
+            requeue(session, run_id, actor="user")
+            assert claim_by(session, run_id) is not None
+    reaper.reap()
+    assert watch(reaper, clock, settings.lease_s + 2) == [(run_id, RunState.FAILED)]
+    assert state_of(database, run_id) == (RunState.FAILED, "not_started", 0)
+
+
+def test_a_node_that_shows_a_sign_of_life_keeps_the_run(
+    database: Database, settings: Settings, reaper: Reaper, clock: Clock
+) -> None:
+    """While the reaper takes others away."""
+    run_id, fence = claimed_run(database)
+    with database.write() as session:
+        ((_, seen),) = active(session)
+        set_supervisor(session, run_id, fence, pid=1, started=0.0)
+    assert conclude(database, settings, run_id, fence, actor="reaper", returncode=None, lost=seen) is None
+    with database.write() as session:
+        ((_, seen),) = active(session)
+        heartbeat(session, run_id, fence)
+    assert conclude(database, settings, run_id, fence, actor="reaper", returncode=None, lost=seen) is None
+    assert state_of(database, run_id) == (RunState.STARTING, "", 0)
 
 
 def test_a_reaper_that_was_blind_waits_a_whole_lease_again(
@@ -95,11 +129,9 @@ def test_a_cancelled_run_is_not_started_again(
 def test_a_dead_supervisor_of_this_host_is_noticed_at_once(
     database: Database, settings: Settings, clock: Clock
 ) -> None:
-    run_id, fence = claimed_run(database)
     supervisor = sleeper("another-run", 1)
+    run_id, fence = held_run(database, pid=supervisor.pid, started=processes.start_time(supervisor.pid))
     rank = sleeper(run_id, fence)
-    with database.write() as session:
-        set_supervisor(session, run_id, fence, pid=supervisor.pid, started=processes.start_time(supervisor.pid))
     reaper = Reaper(database, settings, host="host", clock=clock)
     assert reaper.reap() == []
     supervisor.kill()

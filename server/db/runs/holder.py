@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import update
+from sqlalchemy import func, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, exists, select
 
@@ -97,6 +97,21 @@ def active(session: Session) -> list[tuple[Run, AttemptNode]]:
         .order_by(col(Run.id), col(AttemptNode.node))
     )
     return [(run, node) for run, node in session.exec(statement)]
+
+
+def is_unchanged(session: Session, seen: AttemptNode) -> bool:
+    """Whether a node is still as it was `seen`: no heartbeat since, no supervisor, no end. Locks its row."""
+    statement = select(AttemptNode.heartbeat, AttemptNode.supervisor_pid, AttemptNode.ended_at).where(
+        AttemptNode.run_id == seen.run_id, AttemptNode.attempt == seen.attempt, AttemptNode.node == seen.node
+    )
+    row = session.exec(statement.with_for_update()).first()
+    return row is not None and tuple(row) == (seen.heartbeat, seen.supervisor_pid, seen.ended_at)
+
+
+def endings_of(session: Session, run_id: str) -> dict[str, int]:
+    """How many attempts at a run each reason code has ended."""
+    ended = select(Attempt.reason_code, func.count()).where(Attempt.run_id == run_id, Attempt.reason_code != "")
+    return dict(session.exec(ended.group_by(Attempt.reason_code)).all())
 
 
 def set_supervisor(session: Session, run_id: str, fence: int, *, pid: int, started: float, node: int = 0) -> bool:

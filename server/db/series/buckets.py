@@ -1,0 +1,90 @@
+"""Points of a series by buckets of 2^n steps, aligned to step 0: points that come later change the last bucket alone,
+and buckets of several runs lie on one grid.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+
+class Point(NamedTuple):
+    """One value of one series. Points sort by step, and those of one step by who came last."""
+
+    step: int
+    attempt: int
+    seq: int
+    ts: float
+    value: float
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Columns of equal length, ordered by step. A point is a bucket of its own."""
+
+    steps: Sequence[int]
+    ts: Sequence[float]
+    values: Sequence[float]
+    """Step, time and value are those of the bucket's last point."""
+    lows: Sequence[float]
+    """Smallest finite value; inf where there is none."""
+    highs: Sequence[float]
+    """Largest finite value; -inf where there is none."""
+
+    @property
+    def columns(self) -> tuple[Sequence[int], Sequence[float], Sequence[float], Sequence[float], Sequence[float]]:
+        return self.steps, self.ts, self.values, self.lows, self.highs
+
+
+def newest_per_step(points: Iterable[Point]) -> list[Point]:
+    """The points that count, ordered by step: of one step that of the latest attempt and event."""
+    return list({point.step: point for point in sorted(points, key=lambda point: point[:3])}.values())
+
+
+def of_points(points: Sequence[Point]) -> Buckets:
+    """Every point as a bucket of its own; they must be ordered by step."""
+    steps, _, _, ts, values = zip(*points, strict=True) if points else ((), (), (), (), ())
+    if all(map(math.isfinite, values)):
+        return Buckets(steps, ts, values, values, values)
+    lows = [value if math.isfinite(value) else math.inf for value in values]
+    highs = [value if math.isfinite(value) else -math.inf for value in values]
+    return Buckets(steps, ts, values, lows, highs)
+
+
+def join(parts: Iterable[Buckets]) -> Buckets:
+    """Parts that do not overlap, one behind the other."""
+    columns: tuple[list[float], ...] = ([], [], [], [], [])
+    for part in sorted((part for part in parts if part.steps), key=lambda part: part.steps[0]):
+        for column, more in zip(columns, part.columns, strict=True):
+            column.extend(more)
+    return Buckets(*columns)  # type: ignore[arg-type]
+
+
+def merged(fine: Buckets, width: int) -> Buckets:
+    """The same in buckets of `width` steps, which is a multiple of the width that `fine` has."""
+    if width == 1:
+        return fine
+    steps, ts, values, lows, highs = fine.columns
+    ends, begin = [0], 0
+    while begin < len(steps):
+        begin = bisect_left(steps, (steps[begin] // width + 1) * width, begin)
+        ends.append(begin)
+    spans = [slice(begin, end) for begin, end in pairwise(ends)]
+    last = [end - 1 for end in ends[1:]]
+    return Buckets(
+        [steps[i] for i in last],
+        [ts[i] for i in last],
+        [values[i] for i in last],
+        [min(lows[span]) for span in spans],
+        [max(highs[span]) for span in spans],
+    )
+
+
+def width_for(first: int, last: int, max_points: int) -> int:
+    """The smallest power of two that covers steps `first` to `last` with at most `max_points` buckets."""
+    width = 1
+    while last // width - first // width >= max_points:
+        width *= 2
+    return width
