@@ -7,6 +7,7 @@ import server.db.tables.columns  # noqa: F401 - names the constraints of all tab
 from server.db.states import ACTIVE, TERMINAL, WAITING, Intent, RunState
 from server.db.tables.access import ApiToken, BrowserSession, IdempotencyKey, LoginCode
 from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerState
+from server.db.tables.preset import Preset
 from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTiming
 from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
 from server.db.tables.sweep import Sweep
@@ -27,6 +28,7 @@ __all__ = [
     "LeaseState",
     "LoginCode",
     "MetricPoint",
+    "Preset",
     "QueueState",
     "Run",
     "RunEvent",
