@@ -8,6 +8,8 @@ from server.api import (
     control,
     language_models,
     metrics,
+    notices,
+    plans,
     presets,
     pushes,
     queue,
@@ -22,18 +24,8 @@ _PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
 
 router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
 for part in (
-    runs,
-    metrics,
-    control,
-    checkpoints,
-    pushes,
-    queue,
-    sweeps,
-    presets,
-    workers,
-    tokens,
-    config,
-    language_models,
+    *(runs, plans, metrics, control, checkpoints, pushes, queue),
+    *(sweeps, presets, workers, tokens, notices, config, language_models),
 ):
     router.include_router(part.router)
 

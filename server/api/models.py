@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.db.tables import Intent, RunState, WorkerState
+from server.diagnosis import Severity, State
 
 
 class Model(BaseModel):
@@ -140,6 +141,31 @@ class TimingOut(Model):
 
 class TimingList(BaseModel):
     items: list[TimingOut]
+
+
+class FindingOut(Model):
+    """Something that is wrong with a run's training."""
+
+    code: str
+    severity: Severity
+    title: str
+    cause: str
+    fix: dict[str, Any]
+    """Fields of the configuration by dotted name, with the values that a clone should have; null leaves one empty."""
+
+
+class CheckOut(Model):
+    code: str
+    label: str
+    state: State
+    """`waiting`: the run has no values to look at yet."""
+    finding: FindingOut | None
+
+
+class HealthOut(BaseModel):
+    """How well a run trains."""
+
+    checks: list[CheckOut]
 
 
 class EventOut(Model):

@@ -1,6 +1,7 @@
 """Workers and their devices as the scheduler sees them."""
 
 import time
+from typing import Any
 
 from sqlalchemy import update
 from sqlmodel import Session, col, select
@@ -33,9 +34,11 @@ def worker_view(row: Worker, *, now: float) -> WorkerView:
 
 def held_devices(session: Session) -> list[HeldDevice]:
     """What is leased or quarantined, on all workers."""
+    lease = DeviceLease
+    columns: tuple[Any, ...] = (lease.worker_id, lease.kind, lease.index, lease.run_id, lease.state, lease.uuid)
     return [
-        HeldDevice(row.worker_id, DeviceKind(row.kind), row.index, row.run_id, row.state == LeaseState.QUARANTINED)
-        for row in session.exec(select(DeviceLease))
+        HeldDevice(worker_id, DeviceKind(kind), index, run_id, state == LeaseState.QUARANTINED, uuid)
+        for worker_id, kind, index, run_id, state, uuid in session.execute(select(*columns))
     ]
 
 

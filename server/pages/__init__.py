@@ -2,10 +2,38 @@
 
 from fastapi import APIRouter
 
-from server.pages import banners, checkpoints, launch, login, presets, queue, run, runs, settings, sweeps, workers
+from server.pages import (
+    banners,
+    checkpoints,
+    health,
+    launch,
+    login,
+    notices,
+    presets,
+    queue,
+    run,
+    runs,
+    settings,
+    sweeps,
+    workers,
+)
 
 router = APIRouter(include_in_schema=False)
-for part in (login, launch, presets, runs, run, queue, sweeps, checkpoints, workers, settings, banners):
+for part in (
+    login,
+    launch,
+    presets,
+    runs,
+    run,
+    health,
+    queue,
+    sweeps,
+    checkpoints,
+    workers,
+    settings,
+    notices,
+    banners,
+):
     router.include_router(part.router)
 
 __all__ = ["router"]

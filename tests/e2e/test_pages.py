@@ -38,6 +38,7 @@ def paths(site: Site) -> dict[str, str]:
         "sweep": f"/sweeps/{ids['sweep']}?sort=fvu",
         "workers": "/workers",
         "settings": "/settings",
+        "notices": "/notices",
     }
 
 

@@ -65,6 +65,8 @@ class DeviceLease(SQLModel, table=True):
     run_id: str = Field(foreign_key="run.id", max_length=26)
     attempt: int
     node: int = 0
+    uuid: str = Field(default="", max_length=100)
+    """Of the GPU, as far as its driver tells it: which one is leased even if its worker numbers them anew."""
     state: str = Field(default=LeaseState.HELD, max_length=16)
     reason: str = text_column()
     """Why it is quarantined."""

@@ -13,6 +13,7 @@ const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
 const refreshLists = coalesce(() => fire("sb-lists"), 1000);
 const refreshTimings = coalesce(() => fire("sb-timings"), 1000);
+const refreshHealth = coalesce(() => fire("sb-health"), 10_000);
 
 function drawAll() {
   for (const chart of charts) chart.draw();
@@ -41,11 +42,13 @@ document.body.addEventListener("sb-metrics", ({ detail }) => {
   for (const [key, step, value] of detail.points) store.put(key, step, value);
   drawAll();
   refreshHead();
+  refreshHealth();
 });
 document.body.addEventListener("sb-run", () => {
   refreshHead();
   refreshLists();
   refreshTimings();
+  refreshHealth();
 });
 document.body.addEventListener("sb-log", ({ detail }) => {
   if (!log.take(detail)) fire("sb-log-gap");
@@ -54,6 +57,7 @@ document.body.addEventListener("sb-resync", () => {
   fire("sb-head");
   fire("sb-lists");
   fire("sb-timings");
+  fire("sb-health");
   fire("sb-log-gap");
   loadWithRetry();
 });
