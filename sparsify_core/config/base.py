@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 Group = Literal[
     "Model and data",
@@ -47,5 +48,5 @@ def option(
             the field otherwise, while it has its default.
         constraints: pydantic bounds (`ge`, `gt`, `le`, `lt`, `min_length`, `max_length`, `pattern`).
     """
-    extra = {"group": group, "unit": unit, "basic": basic, "visible_if": dict(visible_if or {})}
+    extra: JsonDict = {"group": group, "unit": unit, "basic": basic, "visible_if": {**(visible_if or {})}}
     return Field(default, json_schema_extra=extra, **constraints)
