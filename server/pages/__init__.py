@@ -20,19 +20,8 @@ from server.pages import (
 
 router = APIRouter(include_in_schema=False)
 for part in (
-    login,
-    launch,
-    presets,
-    runs,
-    run,
-    health,
-    queue,
-    sweeps,
-    checkpoints,
-    workers,
-    settings,
-    notices,
-    banners,
+    *(login, launch, presets, runs, run, health, queue, sweeps),
+    *(checkpoints, workers, settings, notices, banners),
 ):
     router.include_router(part.router)
 

@@ -212,9 +212,12 @@ def form_again(
         offered = presets.list_presets(session, request.app.state.settings)
     origin, typed = _origin_of(request, pairs), forms.parse(pairs)[0]
     differences = _differences(origin, origin.values, origin.values | typed) if origin else {}
-    context = _context(offered) | differences | {
-        "form": forms.build(typed, beside, problems),
-            "sweep": sweep_form.read(pairs).refused(errors),
+    context = (
+        _context(offered)
+        | differences
+        | {
+            "form": forms.build(typed, beside, problems),
+            "sweep": sweep.refused(errors),
         }
     )
     return render(request, "runs/new.html", context | more, user=user, status=status)

@@ -1,11 +1,11 @@
-"""presets that people save"""
+"""presets that people save, and runs that start from a checkpoint of another one"""
 
 import sqlalchemy as sa
 import sqlmodel
 from alembic import op
 
-revision = '0007'
-down_revision = '0006'
+revision = '0011'
+down_revision = '0010'
 branch_labels = None
 depends_on = None
 
@@ -22,3 +22,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint('id', name=op.f('pk_preset')),
         sa.UniqueConstraint('name', name=op.f('uq_preset_name')),
     )
+    op.add_column('run', sa.Column('forked_from', sqlmodel.sql.sqltypes.AutoString(length=26), nullable=True))
+    op.add_column('run', sa.Column('forked_step', sa.Integer(), nullable=True))
+    op.create_index('ix_run_forked_from', 'run', ['forked_from'], unique=False)
