@@ -86,9 +86,10 @@ def axis_of(name: str, text: str) -> dict[str, Any]:
 
 
 def _sentence(loc: tuple[Any, ...], message: str) -> str:
-    """What names a run, `k=64: ...`, is left as it is."""
-    sentence = sentence_of(message)
-    return message[:1] + sentence[1:] if loc[:1] == ("runs",) else sentence
+    """A run or a field that a message begins with, `k=64: ...`, is left as it is."""
+    text, sentence = message.removeprefix("Value error, "), sentence_of(message)
+    begins_with_name = loc[:1] == ("runs",) or text.partition(":")[0] in sweepable()
+    return text[:1] + sentence[1:] if begins_with_name else sentence
 
 
 def _value(spec: FieldSpec | None, word: str) -> Any:

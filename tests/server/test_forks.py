@@ -101,7 +101,7 @@ def test_the_form_forks_and_both_runs_say_so(
     assert re.search(r'name="config.sae.expansion_factor" value="8"[^>]*aria-invalid', refused.text)
     where = visitor.post("/runs/new", data=asked).headers["location"]
     child = words(visitor.get(where).text).replace("&#39;", "'")
-    assert "forked from fox at step 20, with the optimizer's state ; differs in lr none → 0.002" in child
+    assert "forked from fox at step 20, with the optimizer's state; differs in lr none → 0.002" in child
     parent = folder.root.parents[1].name
     assert "forked as child" in words(visitor.get(f"/runs/{parent}").text)
     with app.state.db.read() as session:
