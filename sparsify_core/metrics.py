@@ -211,6 +211,15 @@ METRICS: dict[str, Metric] = {
             per_coder=False,
         ),
         Metric(
+            "gpu_memory",
+            "Peak GPU memory",
+            "bytes",
+            "The most that the first process has had allocated on its GPU so far.",
+            "gpu_memory.peak.v1",
+            "lower",
+            per_coder=False,
+        ),
+        Metric(
             "tokens",
             "Tokens",
             "tokens",

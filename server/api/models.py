@@ -268,6 +268,35 @@ class DeviceOut(BaseModel):
     """Of the last second or so; null where the driver does not tell."""
     used_bytes: int | None = None
     num_processes: int | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+
+
+class DeviceSample(BaseModel):
+    index: int
+    utilization_frac: float | None = None
+    used_bytes: int | None = None
+    num_processes: int | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+
+
+class SampleOut(Model):
+    """What a worker measured of its machine."""
+
+    ts: float
+    cpu_frac: float
+    """Of all cores, since the sample before."""
+    memory_used_bytes: int
+    memory_bytes: int
+    disk_free_bytes: int
+    """Of the disk that holds the data folder."""
+    disk_bytes: int
+    devices: list[DeviceSample]
+
+
+class SampleList(BaseModel):
+    items: list[SampleOut]
 
 
 class WorkerOut(Model):

@@ -15,13 +15,14 @@ from server.pages import (
     runs,
     settings,
     sweeps,
+    worker,
     workers,
 )
 
 router = APIRouter(include_in_schema=False)
 for part in (
     *(login, launch, presets, runs, run, health, queue, sweeps),
-    *(checkpoints, workers, settings, notices, banners),
+    *(checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)
 

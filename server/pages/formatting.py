@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 DASH = "\u2013"
 
-FORMS = {"fraction": "percent", "tokens/s": "rate", "tokens": "rate"}
+FORMS = {"fraction": "percent", "tokens/s": "rate", "tokens": "rate", "bytes": "bytes"}
 """Unit of a metric -> how it is written; FVU-like metrics without a unit are ratios, see `metric_form`."""
 
 
@@ -22,7 +22,7 @@ def number_of(value: Any) -> float | None:
 
 
 def metric_form(name: str, unit: str) -> str:
-    """`percent`, `rate`, `ratio` or `plain`; the charts' script knows the same four."""
+    """`percent`, `rate`, `ratio`, `bytes` or `plain`; the charts' script knows the same five."""
     if "fvu" in name:
         return "ratio"
     return FORMS.get(unit, "plain")
@@ -41,6 +41,8 @@ def metric(value: Any, form: str = "plain") -> str:
         return f"{100 * number:.2f}%" if number < 0.1 else f"{100 * number:.1f}%"
     if form == "rate":
         return f"{number:,.0f}"
+    if form == "bytes":
+        return size(round(number))
     if number == 0:
         return "0"
     if abs(number) < 1e-3 or abs(number) >= 1e6:

@@ -13,7 +13,7 @@ from server.errors import ConflictError
 from server.pages.svg import sparkline
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView
-from server.services import control, feeds, metrics, presets, runs
+from server.services import control, feeds, presets, runs
 
 router = APIRouter()
 PAGE_ROWS = 30
@@ -41,7 +41,7 @@ def list_runs(
         context: dict[str, Any] = {
             "nav": "runs",
             "cursor": feeds.list_cursor(session),
-            "runs": [RunView(row, sparkline(metrics.spark(session, row.id))) for row in rows],
+            "runs": [RunView(row, sparkline(row.spark["values"])) for row in rows],
         }
     filters = {"q": q.strip(), "state": wanted}
     context |= filters | {
@@ -80,7 +80,7 @@ def row(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
     """One row of the table, for a live update."""
     with request.app.state.db.read() as session:
         found = runs.get_run(session, run_id)
-        view = RunView(found, sparkline(metrics.spark(session, run_id)))
+        view = RunView(found, sparkline(found.spark["values"]))
     return render(request, "runs/_row.html", {"view": view}, user=user)
 
 

@@ -178,7 +178,7 @@ def _chart(names: tuple[str, ...], *, is_main: bool) -> ChartSpec:
     first = METRICS[names[0]]
     title = first.label if len(names) == 1 else "FVU"
     form = metric_form(first.name, first.unit)
-    unit = "" if form == "percent" else first.unit
+    unit = "" if form in ("percent", "bytes") else first.unit
     return ChartSpec(
         id=f"chart-{first.name}",
         title=title + (f", {unit}" if unit else ""),

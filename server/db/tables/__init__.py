@@ -6,7 +6,7 @@ Times are Unix seconds (float, UTC): they sort, subtract and cross SQLite and Po
 import server.db.tables.columns  # noqa: F401 - names the constraints of all tables
 from server.db.states import ACTIVE, TERMINAL, WAITING, Intent, RunState
 from server.db.tables.access import ApiToken, BrowserSession, IdempotencyKey, LoginCode
-from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerState
+from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerSample, WorkerState
 from server.db.tables.notices import Channel, Delivery, WatchHit, WatchRule
 from server.db.tables.prediction import Prediction
 from server.db.tables.preset import Preset
@@ -45,5 +45,6 @@ __all__ = [
     "WatchHit",
     "WatchRule",
     "Worker",
+    "WorkerSample",
     "WorkerState",
 ]

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from sqlalchemy import BigInteger, Index
+from sqlalchemy import JSON, BigInteger, Column, Index
 from sqlmodel import Field, SQLModel
 
 from server.db.ids import new_id
@@ -78,6 +78,11 @@ class Run(SQLModel, table=True):
     coders: list[str] = json_column(list)
     latest: dict[str, Any] = json_column(dict)
     """Newest value of every series, by key; non-finite ones as strings."""
+    spark: dict[str, list[Any]] = Field(
+        default_factory=lambda: {"steps": [], "values": []},
+        sa_column=Column(JSON, nullable=False, server_default='{"steps": [], "values": []}'),
+    )
+    """Course of the first coder's training FVU, as `server.db.series.sparkline` draws it on."""
 
 
 class Attempt(SQLModel, table=True):

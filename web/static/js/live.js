@@ -3,7 +3,7 @@
 // Ids are cursors of the database: after any break the stream goes on behind the last one seen, so nothing is lost and
 // nothing comes twice. A hidden tab gives its connection back (browsers allow six per server) and resumes when shown.
 
-const NAMES = ["run", "runs", "metrics", "log", "resync"];
+const NAMES = ["run", "runs", "metrics", "log", "sample", "resync"];
 const HIDDEN_GRACE_MS = 10_000;
 const FASTEST_RETRY_MS = 500;
 const SLOWEST_RETRY_MS = 15_000;
