@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from server.pages import (
     banners,
     checkpoints,
+    convert,
     health,
     launch,
     login,
@@ -21,7 +22,7 @@ from server.pages import (
 
 router = APIRouter(include_in_schema=False)
 for part in (
-    *(login, launch, presets, runs, run, health, queue, sweeps),
+    *(login, launch, convert, presets, runs, run, health, queue, sweeps),
     *(checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)

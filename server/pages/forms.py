@@ -56,10 +56,14 @@ class Control:
         return self.spec.flag
 
     @property
+    def sent(self) -> str:
+        """The value as a browser sends it."""
+        return sent(self.value)
+
+    @property
     def default(self) -> str:
-        """As the control would send it."""
-        text = to_text(self.spec, self.spec.default)
-        return str(text).lower() if self.spec.kind == "bool" else str(text)
+        """Likewise."""
+        return sent(to_text(self.spec, self.spec.default))
 
     @property
     def bounds(self) -> str:
@@ -149,6 +153,11 @@ def to_text(spec: FieldSpec, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return ("\n" if spec.kind == "list[str]" else " ").join(str(v) for v in value)
     return str(value)
+
+
+def sent(value: Any) -> str:
+    """A form value as a browser sends it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def values_of(config: Mapping[str, Any], **launch: Any) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from starlette.datastructures import FormData
 from server.auth import CurrentUser
 from server.db.tables import Checkpoint, Run
 from server.errors import InvalidError, NotFoundError
-from server.pages import forms, sweep_form
+from server.pages import forms, picker, sweep_form, tabs
 from server.pages.sweep_form import Errors
 from server.pages.templating import is_partial, render
 from server.services import forks, presets, runs, sweeps
+from server.services.local_sources import known_sources
+from server.services.notation import NotationError
 from server.services.presets import PresetView
 from server.services.requests import RunRequest, launch_values
 from server.services.sweep_spec import label
@@ -64,6 +66,7 @@ def new(
     values = before | forms.parse(request.query_params.multi_items())[0]
     context = (
         _context(offered)
+        | _aids(request, values)
         | _differences(origin, before, values)
         | {
             "form": forms.build(values),
@@ -134,6 +137,10 @@ async def pairs_of(request: Request) -> list[tuple[str, str]]:
 
 def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
     settings = request.app.state.settings
+    try:
+        pairs, _ = tabs.read(pairs)
+    except NotationError as error:
+        return text_again(request, user, pairs, error)
     origin, sweep = _origin_of(request, pairs), sweep_form.read(pairs)
     _, body = forms.parse(pairs)
     try:
@@ -198,6 +205,18 @@ def errors_of(error: ValidationError | InvalidError) -> Errors:
     return [(one.loc, one.msg) for one in error.errors] or [((), error.detail)]
 
 
+def _aids(request: Request, values: dict[str, Any]) -> dict[str, Any]:
+    """What helps to fill in the form: the model's modules, and the names of models and datasets that are known."""
+    with request.app.state.db.read() as session:
+        known = known_sources(session)
+    return {"tab": tabs.Tab(), "picker": picker.build(request.app.state.settings, values), "known": known}
+
+
+def text_again(request: Request, user: Any, pairs: list[tuple[str, str]], error: NotationError) -> HTMLResponse:
+    """The tab as it was typed, with what is wrong with its text."""
+    return form_again(request, user, pairs, [], status=422, tab=replace(tabs.shown(pairs), problems=error.problems))
+
+
 def form_again(
     request: Request, user: Any, pairs: list[tuple[str, str]], errors: Errors, *, status: int, **more: Any
 ) -> HTMLResponse:
@@ -214,6 +233,8 @@ def form_again(
     differences = _differences(origin, origin.values, origin.values | typed) if origin else {}
     context = (
         _context(offered)
+        | _aids(request, typed)
+        | {"full": dict(pairs).get("view") == "full"}
         | differences
         | {
             "form": forms.build(typed, beside, problems),
