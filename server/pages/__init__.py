@@ -3,16 +3,20 @@
 from fastapi import APIRouter
 
 from server.pages import (
+    annotations,
     banners,
+    bulk,
     checkpoints,
     health,
     launch,
     login,
     notices,
+    plan,
     presets,
     queue,
     run,
     runs,
+    saved_views,
     settings,
     sweeps,
     worker,
@@ -21,7 +25,7 @@ from server.pages import (
 
 router = APIRouter(include_in_schema=False)
 for part in (
-    *(login, launch, presets, runs, run, health, queue, sweeps),
+    *(login, launch, plan, presets, bulk, saved_views, runs, annotations, run, health, queue, sweeps),
     *(checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)
