@@ -3,17 +3,21 @@
 from fastapi import APIRouter
 
 from server.pages import (
+    annotations,
     banners,
+    bulk,
     checkpoints,
     convert,
     health,
     launch,
     login,
     notices,
+    plan,
     presets,
     queue,
     run,
     runs,
+    saved_views,
     settings,
     sweeps,
     worker,
@@ -22,7 +26,7 @@ from server.pages import (
 
 router = APIRouter(include_in_schema=False)
 for part in (
-    *(login, launch, convert, presets, runs, run, health, queue, sweeps),
+    *(login, launch, convert, plan, presets, bulk, saved_views, runs, annotations, run, health, queue, sweeps),
     *(checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)

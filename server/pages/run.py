@@ -11,14 +11,16 @@ from server.db.tables import Run, Sweep
 from server.pages import forms
 from server.pages.actions import legal_actions
 from server.pages.advice import advice
+from server.pages.annotations import about
 from server.pages.formatting import metric, metric_form
 from server.pages.forms import Change
 from server.pages.health import health_of
+from server.pages.prediction import predicted_rows
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
 from server.pages.worker import system_of
-from server.services import checkpoints, control, forks, logs, marks, metrics, runs, timings, workers
+from server.services import checkpoints, control, forecasts, forks, logs, marks, metrics, runs, timings, workers
 from server.services.requests import launch_values
 from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
@@ -44,6 +46,7 @@ def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
         context |= health_of(session, view.run) | system_of(session, view.run)
     context |= {
         "nav": "runs",
+        "about": about(view.run),
         "cursor": cursor,
         "charts": chart_specs(),
         "chart_rows": lambda chart: _latest_rows(view, chart),
@@ -138,7 +141,10 @@ def _differences(origin: Run, run: Run) -> list[Change]:
 
 def _lists(session: Session, run_id: str) -> dict[str, Any]:
     rows = checkpoints.list_checkpoints(session, run_id)
+    prediction = forecasts.prediction_of(session, run_id)
     return {
+        "prediction": prediction,
+        "predicted": predicted_rows(prediction),
         "view": RunView(runs.get_run(session, run_id)),
         "checkpoints": [{"row": row, "fvu": evaluated_fvu(row.evaluation)} for row in rows],
         "history": runs.history(session, run_id),
