@@ -62,6 +62,9 @@ class RunOut(Model):
     retry_of: str | None
     """The run that this one continues from its newest checkpoint."""
     cloned_from: str | None
+    forked_from: str | None
+    """The run whose checkpoint, that of `forked_step`, it starts from."""
+    forked_step: int | None
     sweep_id: str | None
     """The sweep that it belongs to."""
     attempt: int
