@@ -80,7 +80,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {secs} s" if minutes else f"{secs} s"
 
 
-def size(num_bytes: int | None) -> str:
+def size(num_bytes: float | None) -> str:
     """`2500000` -> `2.5 MB`."""
     if num_bytes is None:
         return DASH
@@ -90,6 +90,23 @@ def size(num_bytes: int | None) -> str:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def quantity(value: float, form: str) -> str:
+    """A predicted number, no finer than it can be known: a `size`, a `duration`, a `rate`, or a `number` alone."""
+    if form == "size":
+        return size(value)
+    if form == "duration":
+        return rough_duration(value)
+    return short_count(float(f"{value:.3g}")) + (" tokens/s" if form == "rate" else "")
+
+
+def rough_duration(seconds: float) -> str:
+    """`211` -> `3.5 min`."""
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}" if seconds < 100 * length else f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def iso(ts: float | None) -> str:
@@ -139,6 +156,7 @@ FILTERS = {
     "short_count": short_count,
     "duration": duration,
     "size": size,
+    "quantity": quantity,
     "iso": iso,
     "when": when,
     "web_url": web_url,

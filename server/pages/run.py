@@ -10,13 +10,15 @@ from server.auth import CurrentUser
 from server.db.tables import Run
 from server.pages.actions import legal_actions
 from server.pages.advice import advice
+from server.pages.annotations import about
 from server.pages.formatting import metric, metric_form
 from server.pages.health import health_of
+from server.pages.prediction import predicted_rows
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
 from server.pages.worker import system_of
-from server.services import checkpoints, control, logs, marks, metrics, runs, timings, workers
+from server.services import checkpoints, control, forecasts, logs, marks, metrics, runs, timings, workers
 from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
 
@@ -41,6 +43,7 @@ def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
         context |= health_of(session, view.run) | system_of(session, view.run)
     context |= {
         "nav": "runs",
+        "about": about(view.run),
         "cursor": cursor,
         "charts": chart_specs(),
         "chart_rows": lambda chart: _latest_rows(view, chart),
@@ -124,7 +127,10 @@ def _origin(session: Session, run: Run) -> Run | None:
 
 def _lists(session: Session, run_id: str) -> dict[str, Any]:
     rows = checkpoints.list_checkpoints(session, run_id)
+    prediction = forecasts.prediction_of(session, run_id)
     return {
+        "prediction": prediction,
+        "predicted": predicted_rows(prediction),
         "view": RunView(runs.get_run(session, run_id)),
         "checkpoints": [{"row": row, "fvu": evaluated_fvu(row.evaluation)} for row in rows],
         "history": runs.history(session, run_id),
