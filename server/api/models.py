@@ -234,6 +234,21 @@ class LogOut(Model):
     text: str
 
 
+class HitOut(Model):
+    """A line of a log that matches; read the log from `offset` to see what is around it."""
+
+    line: int
+    offset: int
+    text: str
+
+
+class SearchOut(Model):
+    attempt: int
+    hits: list[HitOut]
+    is_complete: bool
+    """Whether these are all: there may be more matches than were asked for, or too much to read."""
+
+
 class CheckpointOut(Model):
     id: str
     run_id: str

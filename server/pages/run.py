@@ -77,14 +77,6 @@ def time_of_steps(request: Request, user: CurrentUser, run_id: str) -> HTMLRespo
         return render(request, "run/_waterfall.html", _timings(session, run_id), user=user)
 
 
-@router.get("/runs/{run_id}/log")
-def log(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
-    """The end of the newest attempt's log."""
-    with request.app.state.db.read() as session:
-        found = runs.get_run(session, run_id)
-    return render(request, "run/_log.html", {"log": logs.tail(request.app.state.settings, found)}, user=user)
-
-
 @router.post("/runs/{run_id}/retry")
 def retry(request: Request, user: CurrentUser, run_id: str) -> Response:
     """Go on from the run's newest checkpoint in a new run; asked twice, it is the same new run."""
