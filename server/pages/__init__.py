@@ -7,6 +7,7 @@ from server.pages import (
     banners,
     bulk,
     checkpoints,
+    compare,
     health,
     launch,
     login,
@@ -23,7 +24,7 @@ from server.pages import (
 
 router = APIRouter(include_in_schema=False)
 for part in (
-    *(login, launch, plan, bulk, saved_views, runs, annotations, run, health, queue),
+    *(login, launch, plan, bulk, compare, saved_views, runs, annotations, run, health, queue),
     *(checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)
