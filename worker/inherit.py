@@ -1,14 +1,10 @@
 """Gives the successor of a failed or cancelled run what that one saved, so that it goes on from there."""
 
-import os
-import shutil
-from pathlib import Path
-
 from server.db.session import Database
 from server.db.tables import Run
 from server.settings import Settings
-from sparsify_core.manifest import publish
-from sparsify_core.rundir import CheckpointDir, RunDir
+from sparsify_core.linking import link_checkpoint
+from sparsify_core.rundir import CheckpointDir
 
 _NEWEST = 2
 """The newest may turn out to be damaged: then the one before is what the trainer resumes from."""
@@ -17,7 +13,7 @@ _NEWEST = 2
 def inherit_checkpoints(database: Database, settings: Settings, run: Run) -> list[int]:
     """Put the newest checkpoints of the run that `run` retries into its folder, unless it has some of its own.
 
-    Files are linked, not copied: a checkpoint is never changed in place. Whether one is intact the trainer finds out.
+    Whether one is intact the trainer finds out.
 
     Returns the steps of the inherited ones, the newest first. Raises OSError when the disk has no room.
     """
@@ -26,7 +22,7 @@ def inherit_checkpoints(database: Database, settings: Settings, run: Run) -> lis
         return []
     found = _saved_by_ancestors(database, settings, run.retry_of)[-_NEWEST:]
     for checkpoint in reversed(found):
-        _link(checkpoint, own)
+        link_checkpoint(checkpoint, own.staging(checkpoint.step), own.checkpoint(checkpoint.step))
     return [checkpoint.step for checkpoint in reversed(found)]
 
 
@@ -40,17 +36,3 @@ def _saved_by_ancestors(database: Database, settings: Settings, run_id: str | No
             run = session.get(Run, run_id)
         run_id = run.retry_of if run else None
     return []
-
-
-def _link(checkpoint: CheckpointDir, own: RunDir) -> None:
-    staging = own.staging(checkpoint.step)
-    shutil.rmtree(staging.root, ignore_errors=True)
-    shutil.copytree(checkpoint.root, staging.root, copy_function=_link_or_copy)
-    publish(staging, own.checkpoint(checkpoint.step))
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(Path(source), target)
-    except OSError:  # not every file system has links
-        shutil.copy2(source, target)

@@ -14,9 +14,10 @@ from starlette.datastructures import FormData
 from server.auth import CurrentUser
 from server.errors import InvalidError
 from server.pages import forms
+from server.pages.launch import form_again
 from server.pages.templating import is_partial, render
 from server.planning import Fix, Need, Warned
-from server.services import plans, presets, runs
+from server.services import plans
 from server.services.requests import RunRequest
 from sparsify_core.config import FieldSpec
 
@@ -88,22 +89,11 @@ async def plan(request: Request, user: CurrentUser, waits: bool = False) -> HTML
 
 def _plan(request: Request, user: Any, pairs: list[tuple[str, str]], waits: bool) -> HTMLResponse:
     given = dict(pairs)
-    typed, body = forms.parse([*pairs, *_fixed(given.get("fix", ""))])
-    view = _view(request, body, waits)
+    pairs = [*pairs, *_fixed(given.get("fix", ""))]
+    view = _view(request, forms.parse(pairs)[1], waits)
     if is_partial(request):
         return render(request, "runs/_plan_body.html", {"view": view}, user=user)
-    source = given.get("cloned_from")
-    with request.app.state.db.read() as session:
-        cloned = runs.get_run(session, source) if source else None
-    context = {
-        "nav": "new",
-        "form": forms.build(typed),
-        "preset": "",
-        "source": cloned,
-        "has_demo": presets.demo_config(request.app.state.settings) is not None,
-        "plan_view": view,
-    }
-    return render(request, "runs/new.html", context, user=user)
+    return form_again(request, user, pairs, [], status=200, plan_view=view)
 
 
 def _view(request: Request, body: Mapping[str, Any], waits: bool) -> PlanView:
