@@ -7,6 +7,7 @@ from server.pages import (
     banners,
     bulk,
     checkpoints,
+    compare,
     convert,
     health,
     launch,
@@ -26,7 +27,7 @@ from server.pages import (
 
 router = APIRouter(include_in_schema=False)
 for part in (
-    *(login, launch, convert, plan, presets, bulk, saved_views, runs, annotations, run, health, queue, sweeps),
+    *(login, launch, convert, plan, presets, bulk, compare, saved_views, runs, annotations, run, health, queue, sweeps),
     *(checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)

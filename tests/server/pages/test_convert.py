@@ -119,3 +119,10 @@ def test_models_and_datasets_of_runs_and_of_the_cache_are_proposed(
         "model": ["recent/model", "owner/cached"],
         "dataset": ["recent/data", "owner/text"],
     }
+
+
+def test_the_plan_is_of_the_text_that_is_typed(visitor: TestClient) -> None:
+    text = "model: a/b\nsae:\n  k: many\n"
+    rail = visitor.post("/runs/plan", data=typed() | {"tab": "yaml", "text": text}, headers={"HX-Request": "true"}).text
+    assert "Line 3" in rail
+    assert "sae.k: input should be a valid integer" in rail
