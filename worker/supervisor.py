@@ -14,8 +14,8 @@ import sys
 import time
 from types import FrameType
 
-from server.db.runs import quarantine
-from server.db.tables import AttemptNode, Intent, Run
+from server.db.runs import note_processes, quarantine
+from server.db.tables import AttemptNode, Intent, ProcessIdentity, Run
 from server.settings import Settings, get_settings
 from sparsify_core.events import AttemptFinished
 from worker import processes
@@ -51,6 +51,7 @@ class Supervisor(Holder):
         self._run_dir = settings.run_dir(run_id)
         self._is_drained = False
         self._event_bytes = 0
+        self._family: list[ProcessIdentity] = []
         self._watchdog = Watchdog(self._run_dir.pulse(fence), limit_s=settings.stalled_after_s)
         self._cause: AttemptFinished | None = None
 
@@ -69,7 +70,7 @@ class Supervisor(Holder):
             finally:
                 is_gone = trainer.kill()  # also strays of a torchrun that ended by itself
             if not (is_gone or self._insist(trainer)):
-                self._persistently(self._quarantine)
+                self._persistently(lambda: self._quarantine(trainer.family))
             return self._conclude(trainer.returncode)
         except LostLeaseError as error:
             logger.error("gave up attempt %d of run %s: %s", self._fence, self._run_id, error)
@@ -120,7 +121,8 @@ class Supervisor(Holder):
     def _watch(self, trainer: Trainer) -> None:
         """Until training has ended: read its events, renew the lease, pass on what the user wants."""
         while trainer.returncode is None:
-            trainer.look_after_log()
+            trainer.look_after()
+            self._note_family(trainer)
             self._ingest()
             self._look()
             if self._is_drained and not self._orders.is_to_stop:
@@ -136,6 +138,17 @@ class Supervisor(Holder):
             else:
                 self._end_if_stalled(trainer)
             time.sleep(POLL_S)
+
+    def _note_family(self, trainer: Trainer) -> None:
+        """For whoever has to end what this supervisor leaves behind."""
+
+        def note() -> list[ProcessIdentity]:
+            with self._database.write() as session:
+                note_processes(session, self._run_id, self._fence, self._node, trainer.family)
+            return trainer.family
+
+        if trainer.family != self._family:
+            self._family = self._patiently(note) or self._family
 
     def _end_if_stalled(self, trainer: Trainer) -> None:
         complaint = self._watchdog.complaint()
@@ -154,9 +167,17 @@ class Supervisor(Holder):
             time.sleep(POLL_S)
         return False
 
-    def _quarantine(self) -> None:
+    def _quarantine(self, survivors: list[ProcessIdentity]) -> None:
         with self._database.write() as session:
-            quarantine(session, self._run_id, self._fence, node=self._node, actor="supervisor", reason=UNKILLABLE)
+            quarantine(
+                session,
+                self._run_id,
+                self._fence,
+                node=self._node,
+                actor="supervisor",
+                reason=UNKILLABLE,
+                processes=survivors,
+            )
 
     def _is_broken(self) -> bool:
         """Whether another node broke, and this one does not notice."""

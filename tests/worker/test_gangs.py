@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rows import add_run
+from rows import SOMEWHERE, add_run
 from server.db.runs import (
     Placement,
     claim,
@@ -36,7 +36,7 @@ def gang(database: Database) -> tuple[str, int]:
         fence = claim(session, run_id, placement=placement, actor="test")
         assert fence is not None
         for node in range(3):
-            assert set_supervisor(session, run_id, fence, pid=1, started=0.0, node=node)
+            assert set_supervisor(session, run_id, fence, SOMEWHERE, node=node)
     return run_id, fence
 
 

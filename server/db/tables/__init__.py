@@ -6,6 +6,7 @@ Times are Unix seconds (float, UTC): they sort, subtract and cross SQLite and Po
 import server.db.tables.columns  # noqa: F401 - names the constraints of all tables
 from server.db.states import ACTIVE, TERMINAL, WAITING, Intent, RunState
 from server.db.tables.access import ApiToken, BrowserSession, IdempotencyKey, LoginCode
+from server.db.tables.columns import ProcessIdentity
 from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerState
 from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTiming
 from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
@@ -27,6 +28,7 @@ __all__ = [
     "LeaseState",
     "LoginCode",
     "MetricPoint",
+    "ProcessIdentity",
     "QueueState",
     "Run",
     "RunEvent",
