@@ -75,6 +75,10 @@ class RunDir:
         """Where a checkpoint is written before it is published by a rename."""
         return CheckpointDir(self.checkpoints / f".tmp-step-{step:08d}")
 
+    def unpublished(self) -> list["CheckpointDir"]:
+        """Checkpoints that are being written, or that a killed attempt has left unfinished."""
+        return [CheckpointDir(path) for path in sorted(self.checkpoints.glob(".tmp-step-*"))]
+
     def published(self) -> list["CheckpointDir"]:
         """All published checkpoints, oldest step first."""
         if not self.checkpoints.is_dir():
