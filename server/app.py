@@ -24,6 +24,7 @@ from server.db.session import Database
 from server.db.trouble import TROUBLE
 from server.hints import closed_by_signals, watch
 from server.middleware import Envelope
+from server.notices.notifier import Notifier
 from server.pages.templating import install
 from server.services import hub
 from server.settings import Settings, get_settings
@@ -68,9 +69,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     app.state.db = Database(settings)
     cleaning = asyncio.create_task(_clean_up(app.state.db))
+    notifier = Notifier(app.state.db, settings)
+    notifier.start()
     async with watch(settings.redis_url) as app.state.hints:
         with closed_by_signals(app.state.hints):
             yield
+    await run_in_threadpool(notifier.stop)
     cleaning.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await cleaning

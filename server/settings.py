@@ -78,10 +78,23 @@ class Settings(BaseSettings):
     )
     """Address of the Hugging Face Hub."""
 
-    @field_validator("hf_token")
+    public_url: str = Field(default="", pattern=r"^(https?://[^\s/?#@]+)?$")
+    """Address under which people reach the server, like https://sparseboard.example.org, for links in notices."""
+
+    webhook_hosts: list[str] = []
+    """Hosts of the own network to which notices may be sent all the same, also without TLS."""
+
+    smtp_url: SecretStr | None = None
+    """Mail server for notices, like smtps://user:password@mail.example.org or smtp://localhost:25; smtp uses STARTTLS
+    where the server offers it, and always before it says a password."""
+
+    mail_from: str = "sparseboard@localhost"
+    """Sender of notices by mail."""
+
+    @field_validator("hf_token", "smtp_url")
     @classmethod
-    def _no_token_is_none(cls, token: SecretStr | None) -> SecretStr | None:
-        return token if token and token.get_secret_value() else None  # compose files pass `HF_TOKEN=` on
+    def _empty_is_none(cls, secret: SecretStr | None) -> SecretStr | None:
+        return secret if secret and secret.get_secret_value() else None  # compose files pass `HF_TOKEN=` on
 
     @property
     def resolved_database_url(self) -> str:

@@ -23,6 +23,8 @@ from server.errors import InvalidError, TooManyRequestsError
 from server.hints import Hints
 from server.services.feeds import ListFeed, RunFeed
 from server.services.runs import get_run
+from server.services.samples import get_worker
+from server.services.worker_feed import WorkerFeed
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +42,10 @@ WELCOME_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class Subscription:
-    """What a stream follows. `run_id` is empty when it follows the list alone."""
+    """What a stream follows. `run_id` is empty when it follows no run."""
 
     user: User
-    feeds: list[RunFeed | ListFeed]
+    feeds: list[RunFeed | ListFeed | WorkerFeed]
     run_id: str
 
 
@@ -70,10 +72,14 @@ async def _subscribe(
 def _parse(request: Request, user: User, topics: str, cursor: str) -> Subscription:
     database: Database = request.app.state.db
     names = topics.split(",")
+    if topics.startswith("worker:"):
+        return _worker_subscription(database, user, topics.removeprefix("worker:"), cursor)
     run_ids = [name.removeprefix("run:") for name in names if name.startswith("run:")]
     if len(names) != len(set(names)) or len(run_ids) > 1 or len(names) > len(run_ids) + ("runs" in names):
-        raise InvalidError.field(("query", "topics"), "Topics are `runs` and one `run:<id>`.", "topics")
-    feeds: list[RunFeed | ListFeed] = []
+        raise InvalidError.field(
+            ("query", "topics"), "Topics are `runs` and one `run:<id>`, or one `worker:<id>`.", "topics"
+        )
+    feeds: list[RunFeed | ListFeed | WorkerFeed] = []
     for run_id in run_ids:
         with database.read() as session:
             get_run(session, run_id)
@@ -83,11 +89,21 @@ def _parse(request: Request, user: User, topics: str, cursor: str) -> Subscripti
     return Subscription(user, feeds, run_ids[0] if run_ids else "")
 
 
+def _worker_subscription(database: Database, user: User, worker_id: str, cursor: str) -> Subscription:
+    with database.read() as session:
+        get_worker(session, worker_id)
+    try:
+        after = float(cursor or 0)
+    except ValueError:
+        after = 0.0
+    return Subscription(user, [WorkerFeed(database, worker_id, after)], "")
+
+
 @router.get("/events", response_class=EventSourceResponse, include_in_schema=False)
 async def events(
     request: Request, subscription: Annotated[Subscription, Depends(_subscribe)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """Follow `topics`: named events `metrics`, `log`, `run`, `runs`, and `resync` when everything must be reloaded."""
+    """Follow `topics`: named events `metrics`, `log`, `run`, `runs`, `sample`, and `resync` to load all anew."""
     try:
         async for event in _follow(request, subscription):
             yield event

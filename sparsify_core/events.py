@@ -110,6 +110,9 @@ class AttemptFinished(_Event):
     outcome: Literal["completed", "stopped", "failed"]
     reason_code: str = ""
     message: str = ""
+    peak_memory_bytes: int = 0
+    """The most that the first process has held at once: of the GPU's memory as PyTorch counts it, on a CPU of the
+    machine's. 0: not known."""
 
 
 class UnknownEvent(_Event):

@@ -86,6 +86,26 @@ METRICS: dict[str, Metric] = {
             chart=False,
         ),
         Metric(
+            "eval_dense_frac",
+            "Activations of dense latents",
+            "fraction",
+            "Share of the activations that fall on latents which fire on more than a tenth of the held-out tokens and "
+            "ten times as often as the mean one; excluded positions are left out.",
+            "dense.10pct.v1",
+            "lower",
+            chart=False,
+        ),
+        Metric(
+            "eval_duplicate_frac",
+            "Duplicate latents",
+            "fraction",
+            "Share of latents whose decoder row has a cosine above 0.9 with another one's; of more than 1,024 latents, "
+            "as many are looked at.",
+            "duplicates.cos90.v1",
+            "lower",
+            chart=False,
+        ),
+        Metric(
             "eval_delta_ce",
             "Loss increase",
             "nats/token",

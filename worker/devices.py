@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,7 +26,9 @@ class Gpus:
         self.found = [device for device in found if visible is None or is_visible(device, visible)]
 
     def measure(self) -> list[dict[str, Any]]:
-        """`found`, each with `{utilization_frac, used_bytes, num_processes}` as far as the driver tells."""
+        """`found`, each with `{utilization_frac, used_bytes, num_processes, temperature_c, power_w}` as far as the
+        driver tells.
+        """
         return [device | _load(device["index"]) for device in self.found]
 
 
@@ -43,12 +47,26 @@ def _load(index: int) -> dict[str, Any]:
         "utilization_frac": lambda handle: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
         "used_bytes": lambda handle: int(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
         "num_processes": lambda handle: len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)),
+        "temperature_c": lambda handle: int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+        "power_w": lambda handle: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
     }
     answers: dict[str, float] = {}
     for name, ask in questions.items():
         with contextlib.suppress(pynvml.NVMLError):  # a slice of a GPU has no utilization, a lost GPU has nothing
             answers[name] = ask(pynvml.nvmlDeviceGetHandleByIndex(index))
     return answers
+
+
+def measure_host(data_dir: Path) -> dict[str, float]:
+    """The machine's load: share of all cores since the last call, memory, and the disk that holds `data_dir`."""
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(data_dir)
+    return {
+        "cpu_frac": psutil.cpu_percent() / 100,
+        "memory_used_bytes": memory.total - memory.available,
+        "memory_bytes": memory.total,
+        "disk_free_bytes": disk.free,
+        "disk_bytes": disk.total,
+    }
 
 
 def is_visible(device: dict[str, Any], visible: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from server.db.predictions import note_actual
 from server.db.runs import endings_of, is_unchanged, nodes_of, release
 from server.db.session import Database
 from server.db.tables import Attempt, AttemptNode, Intent, Run, RunState
@@ -19,6 +20,7 @@ from sparsify_core.rundir import RunDir
 from worker.early_deaths import pause_if_runs_die_early
 from worker.failures import FAILURES, UNKNOWN
 from worker.ingest import ingest, prune_checkpoints
+from worker.sealing import seal
 
 _FULL_BYTES = 1 << 20
 """A disk with less room counts as full."""
@@ -157,6 +159,7 @@ def conclude(
     """
     run_dir = settings.run_dir(run_id)
     ingest(database, run_dir, run_id, fence)
+    seal(database, run_id, at_least=1)
     prune_checkpoints(database, run_dir, run_id)
     with database.read() as session:
         numbers = [each.node for each in nodes_of(session, run_id, fence)]
@@ -203,6 +206,9 @@ def conclude(
             **spent,
         )
         if released:
+            session.refresh(run)
+            known = evidence.finished.peak_memory_bytes if evidence.finished else 0
+            note_actual(session, run, fence, memory_bytes=known)
             pause_if_runs_die_early(session)
     return ending.to if released else None
 

@@ -16,10 +16,11 @@ from sqlmodel import select
 from server.db.placing import has_queued, place_queued
 from server.db.session import Database
 from server.db.tables import RunState, Worker
+from server.db.workers import add_sample
 from server.queue import PROTOCOL, wake_workers
 from server.scheduling import ALIVE_S
 from server.settings import Settings
-from worker.devices import Gpus, num_cores
+from worker.devices import Gpus, measure_host, num_cores
 from worker.hints import Hints
 from worker.orphans import kill_orphans, lift_quarantines
 from worker.processes import boot_id, pid_namespace
@@ -51,6 +52,7 @@ class HostWorker:
         self._consumed_at: float | None = None
         self._only_one = self._take_name()
         self._gpus = Gpus()
+        measure_host(settings.data_dir)  # the load of the cores is counted from here on
         self.worker_id = self._register()
         self._starter = Starter(self._database, settings, worker_id=self.worker_id)
         self._reaper = Reaper(self._database, settings, host=socket.gethostname())
@@ -139,9 +141,10 @@ class HostWorker:
         now = time.monotonic()
         if now - self._seen_at < SEEN_EVERY_S:
             return
-        devices = self._gpus.measure()
+        devices, host = self._gpus.measure(), measure_host(self._settings.data_dir)
         with self._database.write() as session:
             row = session.get(Worker, self.worker_id)
             if row is not None:
                 row.seen_at, row.devices, row.consumed_at = time.time(), devices, self._consumed_at
+                add_sample(session, row, host)
         self._seen_at = now

@@ -11,15 +11,23 @@ from sqlalchemy import delete, func, insert, update
 from sqlmodel import Session, col, select
 
 from server.db.runs import note_first_step, record
+from server.db.series import as_json, take_back
 from server.db.session import Database
-from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunState, StepTiming
+from server.db.tables import Attempt, Checkpoint, MetricChunk, MetricPoint, Run, RunState, StepTiming
 from sparsify_core import events
 from sparsify_core.rundir import CheckpointDir, RunDir
-from worker.values import as_json, as_point
+from worker.sealing import seal
+from worker.values import as_point
+
+SEAL_EVENTS = 1024
+"""So often a run is looked at for series that fill a chunk."""
 
 
 def ingest(database: Database, run_dir: RunDir, run_id: str, attempt: int) -> int:
-    """Bring all whole lines of an attempt's event file into the database. Returns how many events were new."""
+    """Bring all whole lines of an attempt's event file into the database. Returns how many events were new.
+
+    An attempt whose offset was set back to 0 is read anew.
+    """
     total = 0
     while True:
         count = _ingest_block(database, run_dir, run_id, attempt)
@@ -36,16 +44,29 @@ def _ingest_block(database: Database, run_dir: RunDir, run_id: str, attempt: int
     block = list(events.read_events(run_dir.events(attempt), offset))
     if not block:
         return 0
+    first, last = block[0][0].seq, block[-1][0].seq
     with database.write() as session:
+        # The run's row first, then the attempt's, as whoever releases the run does.
+        run = session.get_one(Run, run_id, with_for_update=True)
         moved = (
             update(Attempt)
             .where(col(Attempt.run_id) == run_id, col(Attempt.attempt) == attempt, col(Attempt.event_offset) == offset)
-            .values(event_offset=block[-1][1], event_seq=block[-1][0].seq)
+            .values(event_offset=block[-1][1], event_seq=last)
         )
         if session.execute(moved).rowcount:  # type: ignore[attr-defined]
-            _Batch(session, run_dir, run_id, attempt).apply([event for event, _ in block])
+            if offset == 0:
+                _forget(session, run_id, attempt)
+            _Batch(session, run_dir, run, attempt).apply([event for event, _ in block])
         # Otherwise another ingester was faster: its offset is read in the next round.
+    if (first - 1) // SEAL_EVENTS != last // SEAL_EVENTS:
+        seal(database, run_id)
     return len(block)
+
+
+def _forget(session: Session, run_id: str, attempt: int) -> None:
+    """What an attempt has written into the series before, if anything."""
+    for table in (MetricPoint, MetricChunk, StepTiming):
+        session.execute(delete(table).where(col(table.run_id) == run_id, col(table.attempt) == attempt))
 
 
 @dataclass
@@ -54,13 +75,15 @@ class _Batch:
 
     session: Session
     run_dir: RunDir
-    run_id: str
+    run: Run
     attempt: int
 
+    @property
+    def run_id(self) -> str:
+        return self.run.id
+
     def apply(self, block: list[events.Event | events.UnknownEvent]) -> None:
-        run = self.session.get(Run, self.run_id)
-        if run is None:
-            return
+        run = self.run
         newest = run.attempt == self.attempt
         last_step = self._superseded_after()
         latest = dict(run.latest)
@@ -114,6 +137,7 @@ class _Batch:
                 col(table.step) > event.resumed_step,
             )
             self.session.execute(superseded)
+        take_back(self.session, self.run_id, attempt=self.attempt, behind=event.resumed_step)
 
     def _points(self, event: events.Metrics) -> list[dict[str, Any]]:
         place = {"run_id": self.run_id, "attempt": self.attempt, "seq": event.seq, "step": event.step, "ts": event.ts}

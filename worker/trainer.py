@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from server.db.tables import ProcessIdentity
 from sparsify_core.parent import end_with_parent
 from sparsify_core.rundir import RunDir
+from sparsify_core.torchrun import STANDALONE, torchrun_command
 from worker import processes
 from worker.log_pipe import LogPipe
 from worker.rendezvous import Rendezvous
@@ -97,13 +98,13 @@ class Trainer:
         environment = trainer_environment(
             os.environ, run_id=run_id, fence=fence, node=node, devices=devices, error_file=errors, hf_token=hf_token
         )
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run"),
-            *(rendezvous.options if rendezvous else ("--standalone",)),
-            *("--nproc_per_node", str(num_processes), "--log-dir", str(run_dir.rank_files(fence, node))),
-            *("-m", "sparsify_core", "--config", str(run_dir.config)),
-            *("--run_dir", str(run_dir.root), "--attempt", str(fence)),
-        ]
+        meeting = rendezvous.options if rendezvous else STANDALONE
+        command = torchrun_command(
+            sys.executable,
+            ["--config", str(run_dir.config), "--run_dir", str(run_dir.root), "--attempt", str(fence)],
+            num_processes=num_processes,
+            options=[*meeting, "--log-dir", str(run_dir.rank_files(fence, node))],
+        )
         self._log = LogPipe(run_dir.log(fence, node))
         try:
             self._process = subprocess.Popen(

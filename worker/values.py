@@ -1,4 +1,4 @@
-"""Metric values as the database keeps them: SQLite stores NaN as NULL, and JSON has no NaN."""
+"""Metric values as the database keeps them: SQLite stores NaN as NULL."""
 
 import math
 from typing import Any
@@ -9,8 +9,3 @@ def as_point(value: float) -> dict[str, Any]:
     if math.isfinite(value):
         return {"value": value, "kind": "finite"}
     return {"value": None, "kind": str(value)}
-
-
-def as_json(value: float) -> float | str:
-    """The value itself, or `nan`, `inf`, `-inf`."""
-    return value if math.isfinite(value) else str(value)

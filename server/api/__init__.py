@@ -8,6 +8,8 @@ from server.api import (
     control,
     language_models,
     metrics,
+    notices,
+    plans,
     pushes,
     queue,
     runs,
@@ -20,7 +22,10 @@ from server.api.models import ProblemDetail
 _PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
 
 router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
-for part in (runs, metrics, control, checkpoints, pushes, queue, sweeps, workers, tokens, config, language_models):
+for part in (
+    *(runs, plans, metrics, control, checkpoints, pushes, queue),
+    *(sweeps, workers, tokens, notices, config, language_models),
+):
     router.include_router(part.router)
 
 __all__ = ["router"]

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.db.tables import Intent, RunState, WorkerState
+from server.diagnosis import Severity, State
 
 
 class Model(BaseModel):
@@ -139,6 +140,31 @@ class TimingList(BaseModel):
     items: list[TimingOut]
 
 
+class FindingOut(Model):
+    """Something that is wrong with a run's training."""
+
+    code: str
+    severity: Severity
+    title: str
+    cause: str
+    fix: dict[str, Any]
+    """Fields of the configuration by dotted name, with the values that a clone should have; null leaves one empty."""
+
+
+class CheckOut(Model):
+    code: str
+    label: str
+    state: State
+    """`waiting`: the run has no values to look at yet."""
+    finding: FindingOut | None
+
+
+class HealthOut(BaseModel):
+    """How well a run trains."""
+
+    checks: list[CheckOut]
+
+
 class EventOut(Model):
     id: int
     ts: float
@@ -239,6 +265,35 @@ class DeviceOut(BaseModel):
     """Of the last second or so; null where the driver does not tell."""
     used_bytes: int | None = None
     num_processes: int | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+
+
+class DeviceSample(BaseModel):
+    index: int
+    utilization_frac: float | None = None
+    used_bytes: int | None = None
+    num_processes: int | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+
+
+class SampleOut(Model):
+    """What a worker measured of its machine."""
+
+    ts: float
+    cpu_frac: float
+    """Of all cores, since the sample before."""
+    memory_used_bytes: int
+    memory_bytes: int
+    disk_free_bytes: int
+    """Of the disk that holds the data folder."""
+    disk_bytes: int
+    devices: list[DeviceSample]
+
+
+class SampleList(BaseModel):
+    items: list[SampleOut]
 
 
 class WorkerOut(Model):
@@ -299,6 +354,9 @@ class ConfigField(Model):
     choices: list[str]
     minimum: float | None
     maximum: float | None
+    visible_if: dict[str, str]
+    """On which values of other fields it has an effect: name -> alternatives by `|`, `*` in front of an ending, `!` in
+    front for none of them."""
 
 
 class ConfigFields(BaseModel):

@@ -9,10 +9,13 @@ from sqlmodel import Session
 
 from server.api.dependencies import Body, DatabaseDep, ReadSession, SettingsDep, SingleQuery, body_schema, json_body
 from server.api.models import (
+    CheckOut,
     CheckpointList,
     CheckpointOut,
     EventList,
     EventOut,
+    FindingOut,
+    HealthOut,
     LogOut,
     RunList,
     RunOut,
@@ -23,6 +26,7 @@ from server.auth import CurrentUser
 from server.db.session import Database
 from server.db.tables import Run, RunState
 from server.services import checkpoints, idempotency, logs, runs, timings
+from server.services.diagnosis import diagnose_run
 from server.services.requests import RunRequest
 
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
@@ -97,6 +101,23 @@ def list_timings(
     runs.get_run(session, run_id)
     rows = timings.newest(session, run_id, limit=limit)
     return TimingList(items=[TimingOut.model_validate(row) for row in rows])
+
+
+@router.get("/{run_id}/health")
+def get_health(session: ReadSession, run_id: str) -> HealthOut:
+    """What the checks of a run's training say: dead latents, a stuck FVU, spikes and more, each with a cure."""
+    results = diagnose_run(session, runs.get_run(session, run_id))
+    return HealthOut(
+        checks=[
+            CheckOut(
+                code=result.check.code,
+                label=result.check.label,
+                state=result.state,
+                finding=result.finding and FindingOut.model_validate(result.finding),
+            )
+            for result in results
+        ]
+    )
 
 
 @router.get("/{run_id}/events")

@@ -1,10 +1,13 @@
 """`/api/v1/workers`."""
 
-from fastapi import APIRouter
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from server.api.dependencies import DatabaseDep, ReadSession, SettingsDep, SingleQuery
-from server.api.models import WorkerList, WorkerOut
-from server.services import workers
+from server.api.models import SampleList, SampleOut, WorkerList, WorkerOut
+from server.services import samples, workers
 
 router = APIRouter(prefix="/workers", tags=["workers"], dependencies=[SingleQuery])
 
@@ -13,6 +16,18 @@ router = APIRouter(prefix="/workers", tags=["workers"], dependencies=[SingleQuer
 def list_workers(session: ReadSession) -> WorkerList:
     """All workers, the newest seen first."""
     return WorkerList(items=[WorkerOut.model_validate(row) for row in workers.list_workers(session)])
+
+
+@router.get("/{worker_id}/samples")
+def list_samples(
+    session: ReadSession, worker_id: str, hours: Annotated[float, Query(gt=0, le=720)] = 1.0
+) -> SampleList:
+    """Load of the worker's machine and devices over the last hours, oldest first; one sample in five minutes when more
+    than two are asked for.
+    """
+    samples.get_worker(session, worker_id)
+    rows = samples.list_samples(session, worker_id, since=time.time() - 3600 * hours, hours=hours)
+    return SampleList(items=[SampleOut.model_validate(row) for row in rows])
 
 
 @router.post("/{worker_id}/drain")

@@ -4,15 +4,17 @@ Any worker may carry it out at any time, for all of them. The lock of the queue'
 and claims and leases are written in the same transaction that read what is free.
 """
 
+import json
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import update
+from sqlalchemy import Text, cast, update
 from sqlmodel import Session, col, select
 
 from server.db.runs import Placement, claim, lock_queue, queue_due
 from server.db.states import ACTIVE, Intent, RunState
-from server.db.tables import Run, Worker
-from server.db.workers import held_devices, worker_view
+from server.db.tables import QueueState, Run, Worker
+from server.db.workers import held_devices, worker_view, worker_views
 from server.scheduling import DeviceKind, Node, QueuedRun, Resources, RunningRun, remaining_s, schedule
 
 
@@ -56,10 +58,27 @@ def place_queued(session: Session, *, actor: str, now: float) -> list[Placed]:
     return placed
 
 
+def preview(session: Session, run: QueuedRun, *, now: float) -> tuple[tuple[Node, ...], int, str]:
+    """What would become of a run that was queued now: where it would start, or its place among those that wait (the
+    first one is 1) and what for. Nothing is changed, and nobody waits for it.
+    """
+    queue = session.exec(select(QueueState)).one()
+    queued, _ = _queued(session, now)
+    views = worker_views(session, now=now)
+    paused = queue.reason if queue.paused else None
+    decided = schedule([*queued, run], views, held_devices(session), _running(session), paused=paused)
+    nodes = next((placement.nodes for placement in decided.placements if placement.run_id == run.id), ())
+    waiting = list(decided.waits_for)
+    return nodes, waiting.index(run.id) + 1 if not nodes else 0, decided.waits_for.get(run.id, "")
+
+
 def _place(worker: Worker, node: Node) -> Placement:
     if node.kind == DeviceKind.CPU:
         return Placement(worker.id, worker.host, worker.boot_id, gpus=(), cpu_slot=node.indices[0])
-    return Placement(worker.id, worker.host, worker.boot_id, gpus=node.indices)
+    uuids = {gpu["index"]: gpu.get("uuid") or "" for gpu in worker.devices}
+    return Placement(
+        worker.id, worker.host, worker.boot_id, gpus=node.indices, uuids=[uuids[index] for index in node.indices]
+    )
 
 
 _PROGRESS = (
@@ -73,7 +92,7 @@ def _queued(session: Session, now: float) -> tuple[list[QueuedRun], dict[str, st
     """The queue, and what its runs are said to wait for. Columns, not rows: there may be a thousand."""
     columns: tuple[Any, ...] = (
         *(Run.id, Run.name, Run.priority, Run.rank, Run.queued_at, Run.waits_for),
-        *(Run.num_processes, Run.num_nodes, Run.min_memory_bytes, Run.labels),
+        *(Run.num_processes, Run.num_nodes, Run.min_memory_bytes, cast(Run.labels, Text).label("labels")),
         col(Run.config)["device"].as_string().label("device"),
         *_PROGRESS,
     )
@@ -83,13 +102,7 @@ def _queued(session: Session, now: float) -> tuple[list[QueuedRun], dict[str, st
         QueuedRun(
             id=row.id,
             name=row.name,
-            resources=Resources(
-                row.num_processes,
-                row.num_nodes,
-                row.min_memory_bytes or 0,
-                frozenset(row.labels),
-                row.device or "auto",
-            ),
+            resources=_resources(row.num_processes, row.num_nodes, row.min_memory_bytes, row.labels, row.device),
             priority=row.priority,
             rank=row.rank,
             waited_s=now - row.queued_at,
@@ -98,6 +111,15 @@ def _queued(session: Session, now: float) -> tuple[list[QueuedRun], dict[str, st
         for row in rows
     ]
     return queued, {row.id: row.waits_for for row in rows}
+
+
+@lru_cache(maxsize=4096)
+def _resources(
+    num_processes: int, num_nodes: int, min_memory_bytes: int | None, labels: str, device: str | None
+) -> Resources:
+    """Of a thousand runs few ask for something else than all others. `labels` is JSON."""
+    wanted = frozenset(json.loads(labels))
+    return Resources(num_processes, num_nodes, min_memory_bytes or 0, wanted, device or "auto")
 
 
 def _running(session: Session) -> dict[str, RunningRun]:

@@ -56,16 +56,20 @@ def _begin_sqlite(connection: Any) -> None:
 
 
 class Database:
-    """Hands out short sessions: `read()` never writes, `write()` commits at its end or rolls back on any error."""
+    """Hands out short sessions: `read()` never writes and sees one moment of the database, whatever others commit;
+    `write()` commits at its end or rolls back on any error.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.engine = make_engine(settings)
         self._writer = self.engine.execution_options(sqlite_immediate=True)
-        self._lock = threading.Lock() if self.engine.dialect.name == "sqlite" else None
+        is_sqlite = self.engine.dialect.name == "sqlite"  # whose readers see one moment anyway
+        self._reader = self.engine if is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        self._lock = threading.Lock() if is_sqlite else None
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        with Session(self.engine, expire_on_commit=False) as session:
+        with Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager

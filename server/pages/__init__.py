@@ -2,10 +2,23 @@
 
 from fastapi import APIRouter
 
-from server.pages import banners, checkpoints, launch, login, queue, run, runs, settings, workers
+from server.pages import (
+    banners,
+    checkpoints,
+    health,
+    launch,
+    login,
+    notices,
+    queue,
+    run,
+    runs,
+    settings,
+    worker,
+    workers,
+)
 
 router = APIRouter(include_in_schema=False)
-for part in (login, launch, runs, run, queue, checkpoints, workers, settings, banners):
+for part in (login, launch, runs, run, health, queue, checkpoints, workers, worker, settings, notices, banners):
     router.include_router(part.router)
 
 __all__ = ["router"]

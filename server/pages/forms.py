@@ -6,7 +6,7 @@ Nothing here repeats a field's name, bounds or help: `iter_fields(RunConfig)` is
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from server.services.requests import OWNED, RunRequest
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
@@ -56,6 +56,12 @@ class Control:
         return self.spec.flag
 
     @property
+    def default(self) -> str:
+        """As the control would send it."""
+        text = to_text(self.spec, self.spec.default)
+        return str(text).lower() if self.spec.kind == "bool" else str(text)
+
+    @property
     def bounds(self) -> str:
         """`2 to 1,048,576`, `at least 1`, or nothing."""
         low, high = self.spec.minimum, self.spec.maximum
@@ -67,6 +73,14 @@ class Control:
     def is_changed(self) -> bool:
         """Whether the value differs from the field's default."""
         return bool(self.value != to_text(self.spec, self.spec.default))
+
+
+class Change(NamedTuple):
+    """A field that differs from where the form was filled in from; values as text."""
+
+    name: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,21 @@ def values_of(config: Mapping[str, Any], **launch: Any) -> dict[str, Any]:
         else:
             values[name] = to_text(spec, launch.get(name, spec.default))
     return values
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """The fields whose form values differ, in the form's order."""
+    return [
+        Change(spec.flag, _shown(before[name]), _shown(after[name]))
+        for name, spec in specs().items()
+        if _shown(before[name]) != _shown(after[name])
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(str(value).split()) or "none"
 
 
 def build(

@@ -1,6 +1,6 @@
 """The launch form: `/runs/new`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -25,22 +25,31 @@ def new(
     request: Request,
     user: CurrentUser,
     preset: str = "",
+    view: Literal["", "full"] = "",
     source: Annotated[str, Query(alias="from")] = "",
 ) -> HTMLResponse:
-    """The form, filled in from a preset or an earlier run."""
+    """The form, filled in from a preset or an earlier run; parameters that are names of fields change them."""
     demo = presets.demo_config(request.app.state.settings)
     chosen = preset if preset in PRESETS else ("demo" if demo is not None else "blank")
     cloned: Run | None = None
     if source:
         with request.app.state.db.read() as session:
             cloned = runs.get_run(session, source)
-        values = forms.values_of(cloned.config, **launch_values(cloned) | {"name": f"{cloned.name} copy"})
+        before = forms.values_of(cloned.config, **launch_values(cloned) | {"name": f"{cloned.name} copy"})
         chosen = ""
     elif chosen == "demo" and demo is not None:
-        values = forms.values_of(demo)
+        before = forms.values_of(demo)
     else:
-        values = forms.values_of({})
-    context = {"form": forms.build(values), "preset": chosen, "source": cloned, "has_demo": demo is not None}
+        before = forms.values_of({})
+    values = before | forms.parse(request.query_params.multi_items())[0]
+    context = {
+        "form": forms.build(values),
+        "changes": forms.changes(before, values),
+        "preset": chosen,
+        "source": cloned,
+        "has_demo": demo is not None,
+        "full": view == "full",
+    }
     return render(request, "runs/new.html", {"nav": "new"} | context, user=user)
 
 

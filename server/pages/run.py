@@ -11,9 +11,11 @@ from server.db.tables import Run
 from server.pages.actions import legal_actions
 from server.pages.advice import advice
 from server.pages.formatting import metric, metric_form
+from server.pages.health import health_of
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
+from server.pages.worker import system_of
 from server.services import checkpoints, control, logs, metrics, runs, timings, workers
 from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
@@ -34,7 +36,8 @@ def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
     """Everything about one run."""
     with request.app.state.db.read() as session:
         context = _head(session, run_id) | _lists(session, run_id) | _timings(session, run_id)
-    view: RunView = context["view"]
+        view: RunView = context["view"]
+        context |= health_of(session, view.run) | system_of(session, view.run)
     context |= {
         "nav": "runs",
         "charts": chart_specs(),

@@ -9,9 +9,13 @@ from server.scheduling.resources import Device, DeviceKind, HeldDevice, Node, Re
 
 
 def held_keys(held: Iterable[HeldDevice], workers: Iterable[WorkerView]) -> dict[str, HeldDevice]:
-    """Key -> who holds the device, whichever of `workers` it is offered by; devices that are gone are left out."""
+    """Key -> who holds the device, whichever of `workers` it is offered by.
+
+    Of a worker that numbers its GPUs anew both are taken: the one that was leased, and the one that is there now.
+    """
     keys = {(w.id, kind, d.index): d.key for w in workers for kind in DeviceKind for d in w.devices[kind]}
-    return {key: one for one in held if (key := keys.get((one.worker_id, one.kind, one.index))) is not None}
+    places = ((keys.get((one.worker_id, one.kind, one.index)), one) for one in held)
+    return {key: one for at_place, one in places for key in (one.uuid, at_place) if key}
 
 
 _memory = attrgetter("memory_bytes")

@@ -129,6 +129,8 @@ class HeldDevice:
     index: int
     run_id: str
     is_quarantined: bool = False
+    uuid: str = ""
+    """Of the GPU that was leased: the index may name another one since the worker was started anew."""
 
 
 @dataclass(frozen=True)

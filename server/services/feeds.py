@@ -10,12 +10,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, or_, tuple_
+from sqlalchemy import func, or_
 from sqlalchemy import select as core_select
 from sqlmodel import Session, col, select
 
+from server.db.series import as_json, replay
 from server.db.session import Database
-from server.db.tables import ACTIVE, TERMINAL, Checkpoint, MetricPoint, Run, RunEvent, StepTiming
+from server.db.tables import ACTIVE, TERMINAL, Checkpoint, Run, RunEvent, StepTiming
 from server.services import logs, metrics
 from server.settings import Settings
 
@@ -53,10 +54,10 @@ class RunFeed:
             if run is None:
                 return []
             newest = metrics.position(session, self.run_id)
-            changes = [] if self._start(run, newest) else [Change("resync", {"run_id": self.run_id})]
-            points = self._points(session, newest)
+            points = self._points(session, newest) if self._start(run, newest) else None
             status = _status(session, run)
         self.is_active = run.state in ACTIVE
+        changes = [Change("resync", {"run_id": self.run_id})] if points is None else []
         if points:
             changes.append(Change("metrics", {"run_id": self.run_id, "points": points}, self._cursor()))
         changes += self._log_changes(run)
@@ -71,7 +72,7 @@ class RunFeed:
         """
         asked = self._asked(run, newest) if self._position is None else self._position
         if asked is None or (asked[0] != newest[0] and asked[0] > 0):
-            self._position = newest
+            self._position, self.has_more = newest, False
             return False
         self._position = asked
         return True
@@ -86,20 +87,14 @@ class RunFeed:
             self._log = (log_attempt, log_offset)
         return (attempt, seq) if (attempt, seq) <= newest else None
 
-    def _points(self, session: Session, newest: tuple[int, int]) -> list[list[Any]]:
-        """Points behind the position, which moves on; never a part of an event."""
-        place = tuple_(col(MetricPoint.attempt), col(MetricPoint.seq))
-        of_run = select(MetricPoint).where(MetricPoint.run_id == self.run_id)
-        behind = of_run.where(place > self._position, place <= newest)
-        rows = list(session.exec(behind.order_by(col(MetricPoint.attempt), col(MetricPoint.seq)).limit(MAX_ROWS)))
-        self.has_more = len(rows) == MAX_ROWS
-        self._position = newest
-        if self.has_more:
-            cut = (rows[-1].attempt, rows[-1].seq)
-            whole = [row for row in rows if (row.attempt, row.seq) != cut]
-            rows = whole or list(session.exec(of_run.where(MetricPoint.attempt == cut[0], MetricPoint.seq == cut[1])))
-            self._position = (rows[-1].attempt, rows[-1].seq)
-        return [[row.key, row.step, row.value if row.kind == "finite" else row.kind, row.ts] for row in rows]
+    def _points(self, session: Session, newest: tuple[int, int]) -> list[list[Any]] | None:
+        """Points behind the position, which moves on; never a part of an event. None when the browser gets the series
+        faster anew.
+        """
+        found = replay(session, self.run_id, self._position or (0, 0), newest, limit=MAX_ROWS)
+        self._position = found.up_to if found else newest
+        self.has_more = found is not None and found.has_more
+        return found and [[key, point.step, as_json(point.value), point.ts] for key, point in found.points]
 
     def _log_changes(self, run: Run) -> list[Change]:
         """New lines of the log. A feed without a place in it says where the end is, so that the browser sees a gap."""

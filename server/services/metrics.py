@@ -7,7 +7,7 @@ from typing import TypedDict
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from server.db.series import Thinned, read_series
+from server.db.series import Thinned, as_json, read_series
 from server.db.tables import Attempt, MetricPoint
 from sparsify_core.metrics import split_key
 
@@ -104,7 +104,7 @@ def _shown(one: Thinned) -> Series:
     is_raw = one.width == 1
     return {
         "steps": list(steps),
-        "values": [value if math.isfinite(value) else str(value) for value in values],
+        "values": [as_json(value) for value in values],
         "ts": list(ts),
         "min": None if is_raw else [value if math.isfinite(value) else None for value in lows],
         "max": None if is_raw else [value if math.isfinite(value) else None for value in highs],

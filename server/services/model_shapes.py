@@ -34,7 +34,7 @@ _CHILDREN = threading.BoundedSemaphore(2)
 _REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     """What lies on disk: a shape, or why there is none."""
 
     at: float
@@ -57,7 +57,7 @@ def shape_of(settings: Settings, model: str, revision: str | None = None) -> Mod
         raise InvalidError.field(("query", "model"), message, "model_not_allowed")
     if revision is not None and not _REVISION.fullmatch(revision):
         raise InvalidError.field(("query", "revision"), f"{revision!r} is no branch, tag or commit", "revision")
-    file = settings.data_dir / "models" / f"{_key(model, revision)}.json"
+    file = answer_file(settings, model, revision)
     answer = _read(file)
     if answer is None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +73,13 @@ def known_shape(settings: Settings, model: str, revision: str | None = None) -> 
     """The shape of `model` if it lies on disk; starts nothing."""
     if model_problem(model, settings):
         return None
-    answer = _read(settings.data_dir / "models" / f"{_key(model, revision)}.json")
+    answer = _read(answer_file(settings, model, revision))
     return answer.shape if answer else None
+
+
+def answer_file(settings: Settings, model: str, revision: str | None = None) -> Path:
+    """Where the answer about `model` lies, once there is one."""
+    return settings.data_dir / "models" / f"{_key(model, revision)}.json"
 
 
 def _key(model: str, revision: str | None) -> str:
@@ -89,15 +94,15 @@ def _key(model: str, revision: str | None) -> str:
     return hashlib.sha256("\0".join(parts).encode() + config).hexdigest()
 
 
-def _read(file: Path) -> _Answer | None:
+def _read(file: Path) -> Answer | None:
     try:
-        answer = _Answer.model_validate_json(file.read_bytes())
+        answer = Answer.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):  # missing, or of another version of Sparseboard
         return None
     return answer if answer.is_fresh else None
 
 
-def _write(file: Path, answer: _Answer) -> None:
+def _write(file: Path, answer: Answer) -> None:
     whole = file.with_suffix(".new")
     whole.write_text(answer.model_dump_json(), encoding="utf-8")
     whole.replace(file)
@@ -111,7 +116,7 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _ask(settings: Settings, model: str, revision: str | None) -> _Answer:
+def _ask(settings: Settings, model: str, revision: str | None) -> Answer:
     if not _CHILDREN.acquire(timeout=LIMIT_S):
         raise TooManyRequestsError("Other models are being read: try again in a moment.", retry_after_s=10)
     try:
@@ -125,12 +130,12 @@ def _ask(settings: Settings, model: str, revision: str | None) -> _Answer:
         )
     except subprocess.TimeoutExpired:
         failure = f"reading the configuration of {model} took more than {LIMIT_S:.0f} s: try again, or copy it here"
-        return _Answer(at=time.time(), failure=failure)
+        return Answer(at=time.time(), failure=failure)
     finally:
         _CHILDREN.release()
     if child.returncode == 0:
-        return _Answer(at=time.time(), shape=ModelShape.model_validate_json(child.stdout))
-    return _Answer(at=time.time(), failure=_failure(model, child.stderr))
+        return Answer(at=time.time(), shape=ModelShape.model_validate_json(child.stdout))
+    return Answer(at=time.time(), failure=_failure(model, child.stderr))
 
 
 def _revision_flag(revision: str | None) -> list[str]:

@@ -16,6 +16,7 @@ from server.db.tables import Run, RunEvent, RunState
 from server.db.workers import resources_of, worker_views
 from server.errors import InvalidError, NotFoundError
 from server.scheduling import GB, never_satisfiable
+from server.services.forecasts import predict
 from server.services.names import random_name
 from server.services.requests import RunRequest
 from server.services.sources import source_problems
@@ -75,6 +76,7 @@ def enqueue(session: Session, *new: Run, settings: Settings, actor: str, detail:
         record(session, run.id, actor=actor, kind=RunState.QUEUED, detail=detail)
         if never:
             record(session, run.id, actor="server", kind="warning", detail=run.waits_for)
+    predict(session, new, settings=settings)
     ids = [run.id for run in new]
     after_commit(session, lambda: queue.announce(settings.redis_url, *ids, wake=True))
 

@@ -1,8 +1,10 @@
 """What all configuration models share: frozen, strict about unknown keys, documented at the field."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 Group = Literal[
     "Model and data",
@@ -25,7 +27,15 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-def option(default: Any, group: Group, *, unit: str = "", basic: bool = False, **constraints: Any) -> Any:
+def option(
+    default: Any,
+    group: Group,
+    *,
+    unit: str = "",
+    basic: bool = False,
+    visible_if: Mapping[str, str] | None = None,
+    **constraints: Any,
+) -> Any:
     """A field with the metadata that the form, the command line and the docs need.
 
     Args:
@@ -33,6 +43,10 @@ def option(default: Any, group: Group, *, unit: str = "", basic: bool = False, *
         group: the heading that it stands under.
         unit: unit of the value, shown beside it.
         basic: whether the short form shows it.
+        visible_if: on which values of other fields it has an effect, as dotted name -> pattern of the value's text:
+            alternatives by `|`, `*` in front of an ending, `!` in front of the whole for none of them. A form may hide
+            the field otherwise, while it has its default.
         constraints: pydantic bounds (`ge`, `gt`, `le`, `lt`, `min_length`, `max_length`, `pattern`).
     """
-    return Field(default, json_schema_extra={"group": group, "unit": unit, "basic": basic}, **constraints)
+    extra: JsonDict = {"group": group, "unit": unit, "basic": basic, "visible_if": {**(visible_if or {})}}
+    return Field(default, json_schema_extra=extra, **constraints)

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -31,6 +31,7 @@ class FieldSpec:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+    visible_if: dict[str, str] = field(default_factory=dict)
 
     @property
     def flag(self) -> str:
@@ -87,6 +88,7 @@ def _spec(name: str, info: FieldInfo) -> FieldSpec:
         choices=choices,
         minimum=_bound(info, "ge", "gt"),
         maximum=_bound(info, "le", "lt"),
+        visible_if=extra.get("visible_if", {}),  # type: ignore[arg-type]
     )
 
 

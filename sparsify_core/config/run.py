@@ -27,10 +27,10 @@ class RunConfig(TrainConfig):
     dataset: str = option("EleutherAI/SmolLM2-135M-10B", "Model and data", basic=True, min_length=1, max_length=4096)
     """Hugging Face dataset id, a folder written by save_to_disk, a .jsonl, .txt or .parquet file, or a .bin memmap."""
 
-    split: str = option("train", "Model and data", min_length=1, max_length=200)
+    split: str = option("train", "Model and data", min_length=1, max_length=200, visible_if={"dataset": "!*.bin"})
     """Split of the dataset."""
 
-    memmap_dtype: Literal["uint16", "uint32"] = option("uint16", "Model and data")
+    memmap_dtype: Literal["uint16", "uint32"] = option("uint16", "Model and data", visible_if={"dataset": "*.bin"})
     """Number format of the token ids in a .bin memmap; uint16 holds vocabularies of up to 65,536 tokens."""
 
     ctx_len: int = option(2048, "Model and data", unit="tokens", basic=True, ge=2, le=1 << 20)
@@ -43,25 +43,27 @@ class RunConfig(TrainConfig):
     """Number format of the language model; auto is bfloat16 on CUDA (float16 with load_in_8bit) and float32 on a CPU.
     Weights of coders are float32."""
 
-    load_in_8bit: bool = option(False, "Model and data")
+    load_in_8bit: bool = option(False, "Model and data", visible_if={"device": "!cpu"})
     """Load the language model's matrices in 8 bits; needs CUDA and bitsandbytes. Activations and coders are not."""
 
-    max_examples: int | None = option(None, "Model and data", unit="sequences", ge=1)
+    max_examples: int | None = option(None, "Model and data", unit="sequences", ge=1, visible_if={"streaming": "false"})
     """Use at most this many sequences."""
 
-    text_column: str = option("text", "Model and data", min_length=1, max_length=200)
+    text_column: str = option("text", "Model and data", min_length=1, max_length=200, visible_if={"dataset": "!*.bin"})
     """Column of the dataset that holds the text."""
 
     shuffle_seed: int = option(42, "Model and data", ge=0, lt=1 << 32)
     """Seed that shuffles the sequences."""
 
-    data_preprocessing_num_proc: int | None = option(None, "Model and data", unit="processes", ge=0, le=1024)
+    data_preprocessing_num_proc: int | None = option(
+        None, "Model and data", unit="processes", ge=0, le=1024, visible_if={"dataset": "!*.bin", "streaming": "false"}
+    )
     """Processes that tokenize; empty takes half of the cores."""
 
-    data_args: str = option("", "Model and data", max_length=4096)
+    data_args: str = option("", "Model and data", max_length=4096, visible_if={"dataset": "!*.bin"})
     """Further arguments of load_dataset, as name=value,name=value."""
 
-    streaming: bool = option(False, "Model and data")
+    streaming: bool = option(False, "Model and data", visible_if={"dataset": "!*.bin"})
     """Read the dataset from the front instead of downloading and tokenizing it first; needs max_tokens."""
 
     resume: bool = option(False, "Saving")

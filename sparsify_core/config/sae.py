@@ -15,10 +15,10 @@ class SparseCoderConfig(Config):
     largest of a whole batch of one process, k per token on average (batchtopk; a trained coder takes those above a
     threshold)."""
 
-    expansion_factor: int = option(32, "Sparse coder", basic=True, ge=1, le=4096)
+    expansion_factor: int = option(32, "Sparse coder", basic=True, ge=1, le=4096, visible_if={"sae.num_latents": "0"})
     """Latents per input dimension; ignored when num_latents is set."""
 
-    normalize_decoder: bool = option(True, "Sparse coder")
+    normalize_decoder: bool = option(True, "Sparse coder", visible_if={"sae.transcode": "false"})
     """Keep decoder rows at unit norm. Transcoders are never normalized."""
 
     num_latents: int = option(0, "Sparse coder", unit="latents", ge=0, le=1 << 26)
@@ -27,7 +27,7 @@ class SparseCoderConfig(Config):
     k: int = option(32, "Sparse coder", unit="latents", basic=True, ge=1, le=1 << 16)
     """Active latents per token."""
 
-    multi_topk: bool = option(False, "Sparse coder")
+    multi_topk: bool = option(False, "Sparse coder", visible_if={"loss_fn": "fvu", "sae.activation": "!batchtopk"})
     """Also reconstruct from 4k latents and add that FVU with weight 1/8 (Multi-TopK)."""
 
     skip_connection: bool = option(False, "Sparse coder")

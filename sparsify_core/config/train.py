@@ -16,10 +16,10 @@ class TrainConfig(Config):
     hookpoints: list[str] = option([], "Hookpoints", basic=True, max_length=1000)
     """Glob patterns of module names below the base model, e.g. layers.5 or layers.*.mlp; empty means all layers."""
 
-    layers: list[int] = option([], "Hookpoints", max_length=1000)
+    layers: list[int] = option([], "Hookpoints", max_length=1000, visible_if={"hookpoints": ""})
     """Indices of layers to train on; an alternative to hookpoints."""
 
-    layer_stride: int = option(1, "Hookpoints", ge=1, le=1000)
+    layer_stride: int = option(1, "Hookpoints", ge=1, le=1000, visible_if={"layers": ""})
     """Use every n-th of the resolved hookpoints."""
 
     init_seeds: list[int] = option([0], "Hookpoints", min_length=1, max_length=64)
@@ -28,7 +28,7 @@ class TrainConfig(Config):
     loss_fn: Literal["fvu", "ce", "kl"] = option("fvu", "Loss")
     """Reconstruct activations (fvu), or the model's predictions end to end (ce, kl)."""
 
-    auxk_alpha: float = option(0.0, "Loss", ge=0, le=1e6)
+    auxk_alpha: float = option(0.0, "Loss", ge=0, le=1e6, visible_if={"loss_fn": "fvu"})
     """Weight of the AuxK loss that revives dead latents; 1/32 is usual, 0 switches it off."""
 
     dead_feature_threshold: int = option(10_000_000, "Loss", unit="tokens", ge=1)
@@ -53,10 +53,10 @@ class TrainConfig(Config):
     lr: float | None = option(None, "Optimizer", basic=True, gt=0, le=100)
     """Learning rate; empty derives it from the number of latents."""
 
-    lr_warmup_steps: int = option(1000, "Optimizer", unit="steps", ge=0)
+    lr_warmup_steps: int = option(1000, "Optimizer", unit="steps", ge=0, visible_if={"optimizer": "adam|muon"})
     """Linear warmup of adam, and of the biases' adam under muon."""
 
-    adam_bits: Literal["auto", "8", "32"] = option("32", "Optimizer")
+    adam_bits: Literal["auto", "8", "32"] = option("32", "Optimizer", visible_if={"optimizer": "adam"})
     """Bits of adam's state; auto takes 8 on CUDA where bitsandbytes is installed, as sparsify does, else 32."""
 
     nan_policy: Literal["fail", "rollback"] = option("fail", "Optimizer")
@@ -81,17 +81,17 @@ class TrainConfig(Config):
     eval_tokens: int = option(16_384, "Evaluation", unit="tokens", ge=0, le=1 << 24)
     """Tokens held out of training for evaluation and the look at latents; 0: neither."""
 
-    eval_every: int = option(0, "Evaluation", unit="steps", ge=0)
+    eval_every: int = option(0, "Evaluation", unit="steps", ge=0, visible_if={"eval_tokens": "!0"})
     """Optimizer steps between evaluations, beside those at checkpoints; 0: at checkpoints only."""
 
-    eval_downstream: bool = option(False, "Evaluation")
+    eval_downstream: bool = option(False, "Evaluation", visible_if={"eval_tokens": "!0"})
     """Also measure what splicing the reconstructions in does to the model's predictions; loads the model with its
     head."""
 
     save_every: int = option(1000, "Saving", unit="steps", basic=True, ge=1)
     """Optimizer steps between checkpoints; the last step is always saved."""
 
-    save_best: bool = option(False, "Saving")
+    save_best: bool = option(False, "Saving", visible_if={"eval_tokens": "!0"})
     """Keep the checkpoint with the lowest loss whatever keep_last says."""
 
     keep_last: int = option(2, "Saving", unit="checkpoints", ge=1, le=10_000)
@@ -106,7 +106,7 @@ class TrainConfig(Config):
     save_dir: str = option("checkpoints", "Saving", min_length=1, max_length=4096)
     """Folder of the runs of the bare command line; under Sparseboard every run has its own."""
 
-    distribute_modules: bool = option(False, "Compute")
+    distribute_modules: bool = option(False, "Compute", visible_if={"loss_fn": "fvu"})
     """Give each process its own hookpoints to train on all data, instead of all of them on its part of the data."""
 
     upstream_compat: bool = option(False, "Compute")
@@ -121,7 +121,9 @@ class TrainConfig(Config):
     """Compile the language model's layers (torch.compile) and fuse its MLPs by a kernel, where there is one. That takes
     a while at the start; auto does it on CUDA."""
 
-    cache_activations: str | None = option(None, "Compute", min_length=1, max_length=4096)
+    cache_activations: str | None = option(
+        None, "Compute", min_length=1, max_length=4096, visible_if={"loss_fn": "fvu"}
+    )
     """Folder of activations on disk: those that fit are read instead of running the language model, missing ones are
     written first, after a look at the room they take. Under Sparseboard a name, shared by all runs that give it."""
 
@@ -141,7 +143,7 @@ class TrainConfig(Config):
     log_to_wandb: bool = option(False, "Logging")
     """Also log to Weights & Biases, into the project WANDB_PROJECT; the login is that of its own package."""
 
-    wandb_log_frequency: int = option(1, "Logging", unit="steps", ge=1)
+    wandb_log_frequency: int = option(1, "Logging", unit="steps", ge=1, visible_if={"log_to_wandb": "true"})
     """Optimizer steps between two Weights & Biases records, a multiple of log_every; 1 sends every point."""
 
     @model_validator(mode="after")

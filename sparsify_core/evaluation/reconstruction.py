@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsify_core.capture.forward import ActivationTap
+from sparsify_core.evaluation.duplicates import duplicate_frac
 from sparsify_core.evaluation.held_out import Batch, HeldOut
 from sparsify_core.inspect.collect import LatentStats
 from sparsify_core.model.coder import SparseCoder
@@ -18,6 +19,11 @@ from sparsify_core.model.losses import Moments
 
 _ROUNDING = 1e-12
 """A variance below this share of the mean square is what float64 subtraction leaves over."""
+
+_DENSE_RATE = 0.1
+_DENSE_EXCESS = 10
+"""A latent is dense when it fires on more than this share of the tokens, and that many times as often as the mean one:
+of a handful of latents all fire often."""
 
 Coders = Mapping[str, Mapping[str, SparseCoder]]
 """Hookpoint -> coder name -> coder, all on one device."""
@@ -69,7 +75,7 @@ class _Sums:
         self.error += (y_NE.double() - out_NE.double()).square().sum()
         self.latents.add(latents, positions_N)
 
-    def values(self, targets: _Targets) -> dict[str, float]:
+    def values(self, coder: SparseCoder, targets: _Targets) -> dict[str, float]:
         fvu = float(self.error / targets.variance_sum)
         firing = self.latents.firing_count_M
         return {
@@ -77,7 +83,16 @@ class _Sums:
             "eval_ev": 1 - fvu,
             "eval_l0": float(firing.sum() / targets.moments.count),
             "eval_dead_frac": float((firing == 0).double().mean()),
+            "eval_dense_frac": _dense_frac(firing, targets.moments.count),
+            "eval_duplicate_frac": duplicate_frac(coder.W_dec),
         }
+
+
+def _dense_frac(firing_count_M: Tensor, num_tokens: Tensor | int) -> float:
+    """Share of all activations that dense latents have; NaN when nothing fires."""
+    rates_M = firing_count_M.double() / num_tokens
+    is_dense_M = rates_M > max(_DENSE_RATE, _DENSE_EXCESS * float(rates_M.mean()))
+    return float(rates_M[is_dense_M].sum() / rates_M.sum())
 
 
 def measure_reconstruction(
@@ -124,6 +139,10 @@ def measure_reconstruction(
         advance(len(batch.ids_BL))
     if num_tokens == 0:
         return None
-    values = {name: sums[name].values(targets[hookpoint]) for hookpoint, group in coders.items() for name in group}
+    values = {
+        name: sums[name].values(coder, targets[hookpoint])
+        for hookpoint, group in coders.items()
+        for name, coder in group.items()
+    }
     latents = {name: coder_sums.latents for name, coder_sums in sums.items()}
     return Reconstruction(values, latents, {name: target.mean for name, target in targets.items()}, num_tokens)

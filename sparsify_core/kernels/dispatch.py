@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from sparsify_core.sizes import UPDATE_AT_ONCE_FROM_BYTES
+
 GROUP = 32
 """Neighbouring latents of which a maximum is taken, so that a selection reads few of them. 16 and 32 selected fastest
 of 16, 32, 64 and 128 on an H100; 32 has half the maxima of 16."""
@@ -30,11 +32,6 @@ _FUSED_ON = (9, 10)
 activated_gemm and masked_gemm."""
 FUSED_MULTIPLE = 8
 """A row must be a multiple of 16 bytes for that, 8 bfloat16 numbers."""
-
-
-_AT_ONCE_FROM_BYTES = 2**30
-"""Memory for gradients is what sparse_update saves. Below, other things save more: tokens in blocks that fit the cache,
-and programs that do less each."""
 
 
 class Choice(NamedTuple):
@@ -169,6 +166,6 @@ def choose_dead(number: int) -> Choice:
 def choose_update(*, latents: int, d_in: int, d_out: int) -> Choice:
     """What steps the weights of a coder whose whole gradient comes from one selection of one batch."""
     gib = 4 * latents * (d_in + d_out) / 2**30
-    if 4 * latents * (d_in + d_out) < _AT_ONCE_FROM_BYTES:
+    if 4 * latents * (d_in + d_out) < UPDATE_AT_ONCE_FROM_BYTES:
         return Choice(False, "sparse_grads, update", f"gradients take {gib:.2f} GiB, less than 1")
     return Choice(True, "sparse_update", f"gradients would take {gib:.2f} GiB")

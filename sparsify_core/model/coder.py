@@ -15,6 +15,7 @@ from torch.nn import functional
 from sparsify_core.config import SparseCoderConfig
 from sparsify_core.kernels import gather_latents, starts, weighted_rows
 from sparsify_core.model.selection import select_from, select_groupmax, select_topk
+from sparsify_core.sizes import CoderSize
 
 
 class Selection(NamedTuple):
@@ -89,6 +90,11 @@ class SparseCoder(nn.Module):
             self.register_buffer("threshold", torch.zeros(()))
         if self.normalizes_decoder:
             self.normalize_decoder()
+
+    @property
+    def size(self) -> CoderSize:
+        """Its shape, at the k that it has now."""
+        return CoderSize(self.d_in, self.d_out, self.num_latents, self.k, has_skip=self.W_skip is not None)
 
     @property
     def uses_batchtopk(self) -> bool:

@@ -20,13 +20,11 @@ from sparsify_core.events import CheckpointSaved
 from sparsify_core.formats.sparsify import save_coder
 from sparsify_core.manifest import delete_checkpoint, file_sha256, publish, write_manifest
 from sparsify_core.rundir import CheckpointDir, RunDir
+from sparsify_core.sizes import checkpoint_size
 from sparsify_core.train.distributed import Group
 from sparsify_core.train.units import Unit
 
 _SPACE_MARGIN = 1.2
-_COPIES = 3
-"""Tensors as large as the weights: themselves and at most two of the optimizer's."""
-_INSPECTION_BYTES_PER_LATENT = 8 + 4 + 8 * 8 + 4
 
 
 def save_checkpoint(
@@ -126,18 +124,9 @@ def _write_unit(staging: CheckpointDir, unit: Unit, config: RunConfig, evaluatio
         save_file(latents, directory.inspection, {"num_tokens": str(evaluation.num_tokens)})
 
 
-def _size_bytes(units: Sequence[Unit]) -> int:
-    """About what the files of `units` will take."""
-    return sum(
-        sum(p.numel() * p.element_size() for p in unit.coder.parameters()) * _COPIES
-        + unit.coder.num_latents * _INSPECTION_BYTES_PER_LATENT
-        for unit in units
-    )
-
-
 def checkpoint_bytes(units: Sequence[Unit], group: Group) -> int:
     """About how large a checkpoint is; `units` are those that this process writes. All processes call it together."""
-    return sum(group.gather(_size_bytes(units)))
+    return sum(group.gather(checkpoint_size(unit.coder.size for unit in units)))
 
 
 def check_space(run_dir: RunDir, needed_bytes: float) -> None:

@@ -1,6 +1,5 @@
 """Optimizers of the sparse coders, with upstream's learning rates."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +18,8 @@ from sparsify_core.timing import Span
 from sparsify_core.train.adam import build_adam, resolve_bits
 from sparsify_core.train.fused import adam_step, muon_step, signum_step
 from sparsify_core.train.muon import Muon
-from sparsify_core.train.schedule import lr_factor
+from sparsify_core.train.schedule import default_lr, lr_factor
 
-_BASE_LR = {"adam": 2e-4, "signum": 5e-3}
-_MUON_LR = 2e-3
-_BASE_NUM_LATENTS = 2**14
 _SIGNUM_MOMENTUM = 0.95
 _GROUP_SCALARS = ("lr", "lr_max", "weight_sum", "k", "bits")
 
@@ -266,13 +262,6 @@ def _group(config: RunConfig, coder: SparseCoder, *, matrices: bool | None = Non
         "peak_lr": lr,
         "warmup_steps": 0 if matrices else config.lr_warmup_steps,
     }
-
-
-def default_lr(optimizer: str, num_latents: int) -> float:
-    """Upstream's scaling law: the rate falls with the square root of the number of latents, except muon's."""
-    if optimizer == "muon":
-        return _MUON_LR
-    return _BASE_LR[optimizer] / math.sqrt(num_latents / _BASE_NUM_LATENTS)
 
 
 def scale_gradients(coder: nn.Module, factor: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 
@@ -36,3 +37,11 @@ def available_cores() -> int:
     else:
         cores = os.cpu_count() or 1
     return cores
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most that this process has held at once: of the device's memory, or on a CPU of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

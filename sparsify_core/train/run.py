@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ from sparsify_core.train.distributed import Group
 from sparsify_core.train.end_to_end import EndToEnd
 from sparsify_core.train.finetune import start_from
 from sparsify_core.train.placement import check_processes, place
-from sparsify_core.train.process import die_with_parent, use_all_cores
+from sparsify_core.train.process import die_with_parent, peak_memory_bytes, use_all_cores
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.sinks import check_packages, open_sinks
 from sparsify_core.train.state import newest_intact, refuse_changes
@@ -68,10 +68,11 @@ def run_attempt(config: RunConfig, run_dir: RunDir, *, attempt: int, sources: So
     try:
         completed = _carry_out(config, run_dir, group, reporter, attempt, sources or Sources())
         failed = False
-        reporter.event(AttemptFinished(step=reporter.step, outcome="completed" if completed else "stopped"))
+        outcome: Literal["completed", "stopped"] = "completed" if completed else "stopped"
+        reporter.event(_finished(AttemptFinished(outcome=outcome), group, reporter))
     except BaseException as error:
         failure = as_failure(error)
-        reporter.event(_failed_event(failure).model_copy(update={"step": reporter.step}))
+        reporter.event(_finished(_failed_event(failure), group, reporter))
         if failure is error:
             raise
         raise failure from error
@@ -202,6 +203,11 @@ def _open_events(run_dir: RunDir, attempt: int) -> EventWriter:
         raise ConfigError(f"attempt {attempt} of {run_dir.root} was already made: give the next number") from error
     except OSError as error:
         raise ConfigError(f"the run folder {run_dir.root} cannot be written: {error.strerror}") from error
+
+
+def _finished(event: AttemptFinished, group: Group, reporter: Reporter) -> AttemptFinished:
+    """With how far the attempt came, and what it took."""
+    return event.model_copy(update={"step": reporter.step, "peak_memory_bytes": peak_memory_bytes(group.device)})
 
 
 def _failed_event(error: BaseException) -> AttemptFinished:

@@ -1,4 +1,17 @@
-"""Quantities that change with the optimizer step. Steps count from 0."""
+"""Learning rates, and what else changes with the optimizer step. Steps count from 0. Torch-free."""
+
+import math
+
+_BASE_LR = {"adam": 2e-4, "signum": 5e-3}
+_MUON_LR = 2e-3
+_BASE_NUM_LATENTS = 2**14
+
+
+def default_lr(optimizer: str, num_latents: int) -> float:
+    """Upstream's scaling law: the rate falls with the square root of the number of latents, except muon's."""
+    if optimizer == "muon":
+        return _MUON_LR
+    return _BASE_LR[optimizer] / math.sqrt(num_latents / _BASE_NUM_LATENTS)
 
 
 def lr_factor(step: int, num_steps: int, warmup_steps: int, *, starts_at_zero: bool = False) -> float:

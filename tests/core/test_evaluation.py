@@ -13,11 +13,12 @@ from torch.nn import functional
 from models import VOCABULARY, dense, dense_latents, gpt2, llama
 from sparsify_core import SparseCoder, SparseCoderConfig, evaluate
 from sparsify_core.errors import SparsifyError
+from sparsify_core.evaluation.duplicates import duplicate_frac
 from sparsify_core.evaluation.result import density
 from sparsify_core.metrics import METRICS
 
 IDS = torch.randint(VOCABULARY, (5, 12), generator=torch.Generator().manual_seed(0))
-RECONSTRUCTION = {"eval_fvu", "eval_ev", "eval_l0", "eval_dead_frac"}
+RECONSTRUCTION = {"eval_fvu", "eval_ev", "eval_l0", "eval_dead_frac", "eval_dense_frac", "eval_duplicate_frac"}
 DOWNSTREAM = {
     "eval_delta_ce",
     "eval_ce_recovered",
@@ -55,6 +56,12 @@ def spliced(lm: nn.Module, ids: Tensor, hookpoint: str, replace: Callable[[Tenso
     return logits
 
 
+def cosines(W_dec: Tensor) -> Tensor:
+    """(M, M) between rows, 0 on the diagonal."""
+    unit = functional.normalize(W_dec, dim=1)
+    return (unit @ unit.T).fill_diagonal_(0)
+
+
 @torch.no_grad()
 def expected(lm: nn.Module, hookpoint: str, coder: SparseCoder, ids: Tensor, keep: Tensor) -> dict[str, float]:
     """All numbers, in the dtype of `lm` and `coder`; `keep` (n, L) is true for positions that count."""
@@ -86,6 +93,8 @@ def expected(lm: nn.Module, hookpoint: str, coder: SparseCoder, ids: Tensor, kee
         "eval_ev": 1 - fvu,
         "eval_l0": float((latents > 0).sum(1).double().mean()),
         "eval_dead_frac": float((latents > 0).any(0).logical_not().double().mean()),
+        "eval_dense_frac": 0.0,  # of 48 latents none fires ten times as often as the mean one
+        "eval_duplicate_frac": float((cosines(coder.W_dec) > 0.9).any(1).double().mean()),
         "eval_delta_ce": ce - clean_ce,
         "eval_ce_recovered": (zero_ce - ce) / (zero_ce - clean_ce),
         "eval_ce_recovered_mean": (mean_ce - ce) / (mean_ce - clean_ce),
@@ -187,6 +196,24 @@ def test_coders_that_answer_zero_or_the_mean_recover_nothing() -> None:
     assert of_mean["eval_fvu"] == pytest.approx(1)
 
 
+def test_dense_latents_fire_often_and_far_more_often_than_the_mean() -> None:
+    coder = coder_of(num_latents=480, k=4)
+    with torch.no_grad():
+        coder.encoder.bias[:3] = 100  # three latents fire on every token, one other latent beside them
+    found = evaluate({"layers.0": coder}, llama(), IDS)
+    assert 3 / 4 <= found.values["layers.0"]["eval_dense_frac"] < 1
+
+
+def test_duplicates_are_counted_in_a_sample_of_many_latents() -> None:
+    W_dec = torch.randn(5000, 64, generator=torch.Generator().manual_seed(0))
+    assert duplicate_frac(W_dec) == 0
+    W_dec[1000:2000] = 3 * W_dec[0] + 0.1 * W_dec[1000:2000]  # one direction a thousand times
+    assert duplicate_frac(W_dec) == pytest.approx(0.2, abs=0.01)
+    W_dec[2000:4000] = 0
+    assert duplicate_frac(W_dec) == pytest.approx(0.2, abs=0.01)
+    assert duplicate_frac(torch.ones(2, 3)) == 1
+
+
 def test_numbers_without_a_denominator_are_left_out() -> None:
     lm = llama()
     lm.base_model.get_submodule("layers.1.mlp.down_proj").weight.zero_()
@@ -194,6 +221,8 @@ def test_numbers_without_a_denominator_are_left_out() -> None:
     assert set(found.values["layers.1.mlp"]) == {
         "eval_l0",
         "eval_dead_frac",
+        "eval_dense_frac",
+        "eval_duplicate_frac",
         "eval_delta_ce",
         "eval_kl",
     }

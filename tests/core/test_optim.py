@@ -5,8 +5,8 @@ import torch
 
 from sparsify_core.train import muon
 from sparsify_core.train.muon import Muon, iterate, iterate_on_gram, orthogonalize
-from sparsify_core.train.optim import SignSGD, default_lr
-from sparsify_core.train.schedule import decayed_k, lr_factor
+from sparsify_core.train.optim import SignSGD
+from sparsify_core.train.schedule import decayed_k, default_lr, lr_factor
 
 
 def test_lr_rises_linearly_then_falls_to_the_end() -> None:

@@ -63,6 +63,7 @@ def test_resuming_without_a_checkpoint_starts(train: TrainFunction) -> None:
     events = train(resume=True).events()
     assert events[0].resumed_step == 0
     assert events[-1].outcome == "completed"
+    assert events[-1].peak_memory_bytes > 100 * 2**20  # PyTorch alone
 
 
 def test_resuming_a_complete_run_changes_nothing(train: TrainFunction) -> None:

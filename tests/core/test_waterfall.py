@@ -13,19 +13,21 @@ from runs import TrainFunction
 from sparsify_core.capture.compile import compiled_layers
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.capture.load import load_model
-from sparsify_core.config import RunConfig, SparseCoderConfig
+from sparsify_core.config import RunConfig
 from sparsify_core.events import StepTimed
-from sparsify_core.model.coder import SparseCoder
+from sparsify_core.floor import PEAKS, Floor
 from sparsify_core.parts import PARTS, WARM_UP_STEPS, Part
+from sparsify_core.sizes import CoderSize
 from sparsify_core.timing import Span, StepClock, spanned
 from sparsify_core.train.distributed import Group
-from sparsify_core.train.floor import PEAKS, Floor, build_floor, causal_operations, lm_operations
+from sparsify_core.train.floor import build_floor, causal_operations, lm_operations
 from sparsify_core.train.report import Reporter
-from sparsify_core.train.units import Unit
 from sparsify_core.train.waterfall import Waterfall
 
 CPU = torch.device("cpu")
 H100 = PEAKS["NVIDIA H100 80GB HBM3"]
+SMALL = CoderSize(576, 576, 18_432, k=32)
+LARGE = CoderSize(4096, 4096, 131_072, k=64)
 
 
 class Collected(Reporter):
@@ -173,20 +175,22 @@ def test_no_measurement_is_made_with_0_and_none_changes_the_run(train: TrainFunc
     assert without.series("fvu/layers.0") == with_all.series("fvu/layers.0")
 
 
-def unit(width: int, num_latents: int, k: int) -> Unit:
-    with torch.device("meta"):
-        coder = SparseCoder(width, SparseCoderConfig(num_latents=num_latents, k=k), seed=None)
-        return Unit("layers.0", "layers.0", coder, torch.zeros(num_latents, dtype=torch.int64))
-
-
 @pytest.mark.parametrize(
     ("coder", "tokens", "expected"),
     [
-        (unit(576, 18432, 32), 65_536, {"lm": 12.7, "encode": 1.8, "decode": 0.3, "backward": 0.6, "optimizer": 0.13}),
-        (unit(4096, 131_072, 64), 8192, {"lm": 12.7, "encode": 11.3, "decode": 1.4, "backward": 1.1, "optimizer": 6.4}),
+        (
+            CoderSize(576, 576, 18432, k=32),
+            65_536,
+            {"lm": 12.7, "encode": 1.8, "decode": 0.3, "backward": 0.6, "optimizer": 0.13},
+        ),
+        (
+            CoderSize(4096, 4096, 131_072, k=64),
+            8192,
+            {"lm": 12.7, "encode": 11.3, "decode": 1.4, "backward": 1.1, "optimizer": 6.4},
+        ),
     ],
 )
-def test_the_floor_is_that_counted_by_hand(coder: Unit, tokens: int, expected: dict[str, float]) -> None:
+def test_the_floor_is_that_counted_by_hand(coder: CoderSize, tokens: int, expected: dict[str, float]) -> None:
     """Of two workloads on an H100, from measured rates: a decoder that stays in the cache, and one that does not."""
     floor = Floor(H100, lm_operations=9.89e12, num_tokens=tokens, state_bytes=18).milliseconds([coder])
     assert floor == pytest.approx(expected, rel=0.05)
@@ -195,8 +199,7 @@ def test_the_floor_is_that_counted_by_hand(coder: Unit, tokens: int, expected: d
 
 
 def test_a_cache_of_unknown_speed_counts_as_free() -> None:
-    coder = unit(576, 18432, 32)
-    unknown = Floor(PEAKS["NVIDIA A100-SXM4-80GB"], 0.0, num_tokens=65_536, state_bytes=18).milliseconds([coder])
+    unknown = Floor(PEAKS["NVIDIA A100-SXM4-80GB"], 0.0, num_tokens=65_536, state_bytes=18).milliseconds([SMALL])
     assert unknown["decode"] == pytest.approx(1e3 * 2 * 576 * 18432 / 2.04e12)
     assert unknown["backward"] == pytest.approx(1e3 * 2 * 65_536 * (576 + 576) / 2.04e12)
 
@@ -236,7 +239,7 @@ def test_fused_attention_counts_by_the_half_that_a_causal_mask_leaves() -> None:
 def test_a_cpu_has_no_floor(tiny_model: Path) -> None:
     config = RunConfig(model=str(tiny_model), device="cpu")
     tap = ActivationTap(load_model(config, CPU).base_model, ["layers.0"], needs_inputs=False)
-    assert build_floor(config, tap, [unit(32, 128, 4)], Group(config), length=16) is None
+    assert build_floor(config, tap, [], Group(config), length=16) is None
 
 
 @pytest.mark.gpu

@@ -35,7 +35,9 @@ def paths(site: Site) -> dict[str, str]:
         "checkpoint": f"/checkpoints/{ids['checkpoint']}",
         "latent": f"/checkpoints/{ids['checkpoint_many']}?coder=layers.5&latent=17",
         "workers": "/workers",
+        "worker": f"/workers/{ids['worker']}",
         "settings": "/settings",
+        "notices": "/notices",
     }
 
 

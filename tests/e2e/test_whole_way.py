@@ -104,7 +104,7 @@ def test_a_run_goes_from_the_form_to_a_downloaded_checkpoint(
     run_url = page.url
     # Nothing is reloaded from here on: states, charts and lists must arrive by themselves.
     page.evaluate("window.sameDocument = true")
-    page.locator("#head").get_by_text("Completed").wait_for(timeout=120_000)
+    page.locator("#head").get_by_text("Completed").wait_for(timeout=300_000)
     assert page.evaluate("window.sameDocument") is True
     page.locator("#chart-fvu canvas").wait_for()
     rows = page.locator("#chart-fvu tbody tr")
@@ -137,7 +137,7 @@ def test_a_model_that_cannot_be_loaded_fails_with_the_reason_on_its_page(
     submit(page, **tiny_run(empty, tiny_text, name="no such model"))
     page.wait_for_url(re.compile(r"/runs/[0-9a-z]{26}$"))
     alert = page.locator("#head [role=alert]")
-    alert.wait_for(timeout=90_000)
+    alert.wait_for(timeout=300_000)
     assert "config.json" in alert.inner_text()
     assert "model_error" in alert.inner_text()
 
@@ -149,7 +149,7 @@ def test_cancelling_a_run_in_the_browser_ends_every_process(
     submit(page, **long)
     page.wait_for_url(re.compile(r"/runs/[0-9a-z]{26}$"))
     run_id = page.url.rsplit("/", 1)[1]
-    page.locator("#head").get_by_text("Running").wait_for(timeout=90_000)
+    page.locator("#head").get_by_text("Running").wait_for(timeout=300_000)
     page.get_by_role("button", name="Cancel", exact=True).click()
     page.get_by_role("button", name="Cancel run").click()
     page.locator("#head").get_by_text("Cancelled", exact=True).wait_for(timeout=15_000)

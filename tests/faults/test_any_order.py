@@ -4,11 +4,12 @@ Hypothesis chooses what happens next. Users go through the real REST API, worker
 use, on a real database; only training is left out.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,12 +22,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from sqlalchemy import delete
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
 from clients import serve
 from promises import one_way
 from server.app import create_app
 from server.db import runs
+from server.db.runs import holder as holders
+from server.db.runs.moves import Move, Snapshot
 from server.db.runs.queue import waiting
 from server.db.session import Database
 from server.db.tables import (
@@ -50,6 +54,7 @@ pytestmark = pytest.mark.faults
 BODY = {"config": {"model": "owner/model", "dataset": "owner/data"}}
 DEVICES = [("a", (), 0), ("b", (0,), 0), ("b", (1,), 0), ("b", (0, 1), 0)]
 """What a claim may ask for: the cores of worker `a`, GPUs of worker `b`."""
+REQUESTS = ["cancel", "pause", "resume", "requeue"]
 ENDS = [
     Evidence(finished=AttemptFinished(outcome="completed"), has_checkpoint=True, returncode=0),
     Evidence(finished=AttemptFinished(outcome="stopped"), has_checkpoint=True, returncode=0),
@@ -99,7 +104,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.accepted.add(run_id)
         return run_id
 
-    @rule(run_id=run_ids, request=st.sampled_from(["cancel", "pause", "resume", "requeue"]))
+    @rule(run_id=run_ids, request=st.sampled_from(REQUESTS))
     def ask(self, run_id: str, request: str) -> None:
         """The answer is the truth, and a refusal names the state and changes nothing."""
         before = self.run(run_id)
@@ -160,7 +165,9 @@ class AnyOrder(RuleBasedStateMachine):
                 return multiple()
             first = queued[0].id
             leased = session.exec(select(DeviceLease).where(DeviceLease.worker_id == place.worker_id)).all()
-            is_free = not {(lease.kind, lease.index) for lease in leased} & set(place.devices)
+            is_free = not {(lease.kind, lease.index) for lease in leased} & {
+                (kind, index) for kind, index, _ in place.devices
+            }
             fence = runs.claim(session, first, placement=[place], actor="worker")
         assert (fence is not None) == is_free
         if fence is None:
@@ -204,23 +211,38 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.conclude(holder, VANISHED, takes_away=True) == held
         assert not self.holds(holder)
 
-    @rule(target=holders, holder=holders)
-    def take_over(self, holder: Holder) -> Any:
-        """It is silent, the run is taken away, and another worker goes on with it. Then it wakes up, and writes."""
-        self.reap(holder)
+    @rule(target=holders)
+    def start(self) -> Holder:
+        """A new run, and a worker that has nothing else to do."""
+        run_id = self.submit("")
+        return Holder(run_id, self.claim_elsewhere(run_id))
+
+    @rule(target=holders)
+    def take_over(self) -> Holder:
+        """A worker is silent, its run is taken away, and another one goes on with it. Then it wakes up, and writes."""
+        silent = self.start()
+        self.reap(silent)
         self.backoffs_end()
-        run_id = holder.run_id
-        place = runs.Placement(f"another-{run_id}", "another", "", ())
-        may = self.state(run_id) == RunState.QUEUED
+        successor = Holder(silent.run_id, self.claim_elsewhere(silent.run_id))
+        self.renew(silent)
+        self.make_first_step(silent)
+        self.drain(silent)
+        self.end(silent, ENDS[0])
+        return successor
+
+    @rule(holder=holders, requests=st.lists(st.sampled_from(REQUESTS), min_size=2, max_size=3))
+    def ask_again(self, holder: Holder, requests: list[str]) -> None:
+        """The user changes his mind while a worker has the run."""
+        for request in requests:
+            self.ask(holder.run_id, request)
+
+    def claim_elsewhere(self, run_id: str) -> int:
+        """The fence of a claim by a worker of which nothing else is wanted."""
         with self.database.write() as session:
+            place = runs.Placement(f"{run_id[-20:]}/{self.run(run_id).attempt}", "another", "", ())
             fence = runs.claim(session, run_id, placement=[place], actor="worker")
-        assert (fence is not None) == may
-        if fence is None:
-            return multiple()
-        self.renew(holder)
-        self.make_first_step(holder)
-        self.end(holder, ENDS[0])
-        return Holder(run_id, fence)
+        assert fence is not None
+        return fence
 
     @rule()
     def backoffs_end(self) -> None:
@@ -313,12 +335,13 @@ class AnyOrder(RuleBasedStateMachine):
         return run.state in ACTIVE and run.fence == holder.fence
 
 
-def explore(settings: Settings, *, examples: int) -> None:
+def explore(settings: Settings, *, examples: int, phases: Sequence[Phase] = tuple(Phase)) -> None:
     app = create_app(settings)
     with serve(app) as client:
         machine = type("AnyOrderHere", (AnyOrder,), {"client": client, "database": app.state.db})
         chosen = profile(
             max_examples=examples,
+            phases=phases,
             stateful_step_count=30,
             deadline=None,
             database=None,
@@ -329,9 +352,37 @@ def explore(settings: Settings, *, examples: int) -> None:
 
 
 def test_promises_hold_in_any_order(settings: Settings) -> None:
-    explore(settings, examples=40)
+    explore(settings, examples=30)
 
 
 @pytest.mark.long
 def test_promises_hold_in_many_more_orders(settings: Settings) -> None:
     explore(settings, examples=500)
+
+
+def without_fence(move: Move, run: Snapshot, fence: int | None = None) -> bool:
+    return run.state in move.sources and run.intent in move.intents
+
+
+def without_intent(move: Move, run: Snapshot, fence: int | None = None) -> bool:
+    return run.state in move.sources and (not move.is_fenced or fence == run.fence)
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+MUTANTS: dict[str, tuple[object, str, Callable[..., object]]] = {
+    "a holder needs no fence": (Move, "allows", without_fence),
+    "what the user wants does not count": (Move, "allows", without_intent),
+    "a release keeps the devices": (holders, "free_devices", nothing),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_without_one_defence_a_promise_is_seen_to_break(
+    mutant: str, sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*MUTANTS[mutant])
+    with pytest.raises((AssertionError, IntegrityError)):
+        explore(sqlite_settings, examples=40, phases=[Phase.generate])

@@ -13,6 +13,7 @@ import pytest
 import redis
 from sqlmodel import col, select
 
+from rows import stored_points
 from server.db.runs import request_cancel, request_pause, resume
 from server.db.session import Database
 from server.db.tables import (
@@ -22,7 +23,6 @@ from server.db.tables import (
     AttemptNode,
     Checkpoint,
     DeviceLease,
-    MetricPoint,
     Run,
     RunEvent,
     RunState,
@@ -196,7 +196,7 @@ def test_a_run_completes_once_although_wake_ups_are_lost_and_doubled(both: Bench
     with both.database.read() as session:
         assert len(session.exec(select(Attempt)).all()) == 1
         (checkpoint,) = session.exec(select(Checkpoint))
-        steps = session.exec(select(MetricPoint.step).where(col(MetricPoint.key) == "fvu/layers.0")).all()
+        steps = [point.step for key, point in stored_points(session, lost) if key == "fvu/layers.0"]
     run_dir = both.settings.run_dir(lost)
     assert (run_dir.root / checkpoint.path / "manifest.json").is_file()
     assert sorted(steps) == list(range(1, 9))
@@ -346,8 +346,7 @@ def test_a_drained_run_spends_nothing_and_goes_on_from_its_checkpoint(bench: Ben
 def assert_one_curve(bench: Bench, run_id: str) -> None:
     """No step is missing and none is there twice, whatever the number of attempts."""
     with bench.database.read() as session:
-        points = select(MetricPoint.step).where(MetricPoint.run_id == run_id, col(MetricPoint.key) == "lr")
-        steps = sorted(session.exec(points))
+        steps = sorted(point.step for key, point in stored_points(session, run_id) if key == "lr")
     assert steps == list(range(1, len(steps) + 1))
 
 

@@ -17,6 +17,7 @@ from server import stream
 from server.app import create_app
 from server.auth import issue_login_code
 from server.db import runs as db_runs
+from server.db.series import seal_chunk
 from server.db.tables import Attempt, BrowserSession, Run, RunState
 from server.queue import publish_hint
 from server.services import feeds, metrics, sessions
@@ -142,6 +143,33 @@ def test_a_cursor_that_cannot_be_leads_to_a_reload(client: httpx.Client, app: Fa
         next(events)
         append(app, run, 4)
         assert steps(until(events, "metrics")) == [4]
+
+
+def test_points_that_were_sealed_meanwhile_are_replayed_among_the_others(
+    client: httpx.Client, app: FastAPI, run: Run
+) -> None:
+    append(app, run, *range(4, 20))
+    with app.state.db.write() as session:
+        for seq in range(1, 20):
+            add_point(session, run, seq, 0.1, key="lr")
+        seal_chunk(session, run.id, "fvu/layers.5", 1)
+    with follow(client, f"run:{run.id}", after="1.7") as events:
+        points = until(events, "metrics").data["points"]
+    assert [step for _, step, *_ in points] == [step for step in range(8, 20) for _ in range(2)]
+    assert sorted(point[0] for point in points) == ["fvu/layers.5"] * 12 + ["lr"] * 12
+
+
+def test_a_long_sealed_backlog_is_loaded_anew_instead(
+    client: httpx.Client, app: FastAPI, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "MAX_ROWS", 7)
+    append(app, run, *range(4, 20))
+    with app.state.db.write() as session:
+        seal_chunk(session, run.id, "fvu/layers.5", 1)
+    with follow(client, f"run:{run.id}", after="1.3") as events:
+        assert next(events).name == "resync"
+        append(app, run, 20)
+        assert steps(until(events, "metrics")) == [20]
 
 
 def test_a_log_position_ahead_of_the_run_starts_the_log_anew(client: httpx.Client, run: Run) -> None:

@@ -1,5 +1,6 @@
 """A small disk of its own that can be filled: a file system in memory, where the tests may mount one."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -33,8 +34,9 @@ class FullDisk:
     def fill(self, *, leave_bytes: int = 0) -> None:
         """Take all room but `leave_bytes`."""
         with self._ballast.open("ab", buffering=0) as file:
-            free = max(shutil.disk_usage(self.root).free - leave_bytes, 0)
-            os.posix_fallocate(file.fileno(), self._ballast.stat().st_size, free) if free else None
+            while (free := shutil.disk_usage(self.root).free - leave_bytes) > 0:
+                with contextlib.suppress(OSError):  # a worker wrote something meanwhile
+                    os.posix_fallocate(file.fileno(), self._ballast.stat().st_size, free)
 
     def free(self) -> None:
         self._ballast.unlink()

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 from sqlmodel import Session, SQLModel, col, select
 
 from deployment import CANARY, Accepted, Deployment
-from server.db.tables import TERMINAL, Checkpoint, DeviceLease, MetricPoint, Run, RunEvent, RunState
+from rows import stored_points
+from server.db.tables import TERMINAL, Checkpoint, DeviceLease, Run, RunEvent, RunState
 from services import wait_until
 from sparsify_core import events
 from sparsify_core.errors import CheckpointError
@@ -74,8 +75,8 @@ class Point(NamedTuple):
 def one_curve(deployment: Deployment, run_id: str) -> None:
     """N2: every series is what the trainer's own files say, step by step: no gap, nothing twice."""
     with deployment.database.read() as session:
-        rows = session.exec(select(MetricPoint).where(MetricPoint.run_id == run_id)).all()
-    stored = sorted(Point(row.key, row.step, row.value, row.kind) for row in rows)
+        found = stored_points(session, run_id)
+    stored = sorted(Point(key, point.step, **as_point(point.value)) for key, point in found)
     assert stored == sorted(_written(deployment.run_dir(run_id))), f"N2: {run_id}: the charts are not what was written"
     steps = [point.step for point in stored if point.key == "lr"]
     assert steps == list(range(1, len(steps) + 1)), f"N2: {run_id}: gaps or doubles in {steps}"

@@ -5,14 +5,17 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from server.db.runs import Placement, claim, record, set_supervisor
+from server.db.series import Point
+from server.db.series.packing import unpack_points
 from server.db.session import Database
 from server.db.tables import (
     Attempt,
     AttemptNode,
     Checkpoint,
+    MetricChunk,
     MetricPoint,
     ProcessIdentity,
     Run,
@@ -58,6 +61,14 @@ def add_point(
     kind = "finite" if finite else str(float(value))
     place = {"run_id": run.id, "attempt": attempt, "seq": seq, "key": key, "step": seq, "ts": float(seq)}
     session.add(MetricPoint(**place, value=value if finite else None, kind=kind))
+
+
+def stored_points(session: Session, run_id: str) -> list[tuple[str, Point]]:
+    """Everything that the database has of a run's series, sealed or not."""
+    rows = session.exec(select(MetricPoint).where(MetricPoint.run_id == run_id))
+    hot = [(row.key, Point(row.step, row.attempt, row.seq, row.ts, row.number)) for row in rows]
+    chunks = session.exec(select(MetricChunk).where(MetricChunk.run_id == run_id, MetricChunk.level == 0))
+    return hot + [(one.key, point) for one in chunks for point in unpack_points(one.data, one.attempt)]
 
 
 def add_timing(

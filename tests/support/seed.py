@@ -23,6 +23,7 @@ from server.db.tables import (
     RunState,
     StepTiming,
     Worker,
+    WorkerSample,
 )
 from server.queue import PROTOCOL
 from server.settings import Settings
@@ -83,6 +84,8 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
         )
         old = Worker(name="laptop", host="laptop", pid=812, cpu_count=8, started_at=now - 400_000, seen_at=now - 86_000)
         session.add_all([worker, old])
+        session.flush()
+        session.add_all([sample_at(worker.id, now - 10 * age) for age in range(180)])
         for state in (
             RunState.COMPLETED,
             RunState.FAILED,
@@ -127,7 +130,34 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
 
 def _gpu(index: int, *, busy: float) -> dict[str, object]:
     what = {"index": index, "name": "NVIDIA H100 80GB HBM3", "memory_bytes": 85_000_000_000, "uuid": f"GPU-{index}"}
-    return what | {"utilization_frac": busy, "used_bytes": round(60e9 * busy), "num_processes": int(busy > 0)}
+    load = {"utilization_frac": busy, "used_bytes": round(60e9 * busy), "num_processes": int(busy > 0)}
+    return what | load | {"temperature_c": 34 + round(28 * busy), "power_w": 70 + 500 * busy}
+
+
+def sample_at(worker_id: str, ts: float) -> WorkerSample:
+    """What a worker with two GPUs, of which one is busy, measured."""
+    noise = random.Random(round(ts))
+    devices = [
+        {
+            "index": 0,
+            "utilization_frac": 0.9 + 0.1 * noise.random(),
+            "used_bytes": 58_200_000_000,
+            "temperature_c": 61,
+            "power_w": 540 + 40 * noise.random(),
+        },
+        {"index": 1, "utilization_frac": 0.0, "used_bytes": 600_000_000, "temperature_c": 34, "power_w": 71.0},
+    ]
+    return WorkerSample(
+        worker_id=worker_id,
+        ts=ts,
+        keep_until=ts + 86_400,
+        cpu_frac=0.3 + 0.2 * noise.random(),
+        memory_used_bytes=round(41e9 + 2e9 * noise.random()),
+        memory_bytes=256_000_000_000,
+        disk_free_bytes=812_000_000_000,
+        disk_bytes=2_000_000_000_000,
+        devices=devices,
+    )
 
 
 NAMES = {

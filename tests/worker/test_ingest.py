@@ -9,15 +9,16 @@ import time
 import pytest
 from sqlmodel import col, select
 
-from rows import claim_by, claimed_run
+from rows import claim_by, claimed_run, stored_points
 from server.db.runs import release
 from server.db.session import Database
-from server.db.tables import Attempt, Checkpoint, MetricPoint, Run, RunEvent, RunState, StepTiming
+from server.db.tables import Attempt, Checkpoint, Run, RunEvent, RunState, StepTiming
 from server.settings import Settings
 from services import python
 from sparsify_core import events
 from sparsify_core.rundir import RunDir
 from worker.ingest import ingest, prune_checkpoints
+from worker.values import as_point
 
 
 def claim_again(database: Database, run_id: str, fence: int) -> int:
@@ -39,12 +40,8 @@ def publish(run_dir: RunDir, step: int) -> events.CheckpointSaved:
 
 def points(database: Database, run_id: str) -> list[tuple[int, int, str, float | None, str]]:
     with database.read() as session:
-        rows = session.exec(
-            select(MetricPoint)
-            .where(MetricPoint.run_id == run_id)
-            .order_by(col(MetricPoint.attempt), col(MetricPoint.seq), col(MetricPoint.key))
-        )
-        return [(row.attempt, row.step, row.key, row.value, row.kind) for row in rows]
+        found = sorted(stored_points(session, run_id), key=lambda one: (one[1].attempt, one[1].seq, one[0]))
+    return [(point.attempt, point.step, key, *as_point(point.value).values()) for key, point in found]
 
 
 def test_every_event_becomes_what_the_pages_read(database: Database, settings: Settings) -> None:

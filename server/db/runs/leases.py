@@ -21,18 +21,22 @@ class Placement(NamedTuple):
     gpus: Sequence[int]
     """Indices of the GPUs; none: it trains on the cores, in slot `cpu_slot` of the host."""
     cpu_slot: int = 0
+    uuids: Sequence[str] = ()
+    """Of the GPUs, in the order of the indices, where they are known."""
 
     @property
-    def devices(self) -> list[tuple[DeviceKind, int]]:
-        """What it leases."""
-        return [(DeviceKind.GPU, index) for index in self.gpus] or [(DeviceKind.CPU, self.cpu_slot)]
+    def devices(self) -> list[tuple[DeviceKind, int, str]]:
+        """What it leases: kind, index and, where it is known, UUID."""
+        uuids = self.uuids or [""] * len(self.gpus)
+        gpus = [(DeviceKind.GPU, index, uuid) for index, uuid in zip(self.gpus, uuids, strict=True)]
+        return gpus or [(DeviceKind.CPU, self.cpu_slot, "")]
 
 
 def take_devices(session: Session, run_id: str, attempt: int, node: int, place: Placement) -> None:
     """Lease a node's devices. The flush raises IntegrityError when one of them is taken."""
-    for kind, index in place.devices:
+    for kind, index, uuid in place.devices:
         lease = DeviceLease(
-            worker_id=place.worker_id, kind=kind, index=index, run_id=run_id, attempt=attempt, node=node
+            worker_id=place.worker_id, kind=kind, index=index, uuid=uuid, run_id=run_id, attempt=attempt, node=node
         )
         session.add(lease)
 

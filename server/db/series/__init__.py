@@ -1,6 +1,24 @@
-"""Series of metrics at rest, and read at the resolution that a chart wants."""
+"""Series of metrics at rest, and read at the resolution that a chart wants.
 
-from server.db.series.buckets import Buckets, Point
+New points are rows. Every `CHUNK_POINTS` of a series and attempt are moved into a chunk: their columns as bytes, and
+beside them ever coarser levels of the same, so that a long series is drawn without reading its points.
+"""
+
+from server.db.series.buckets import Buckets, Point, as_json
 from server.db.series.reading import Thinned, read_series
+from server.db.series.replay import Replayed, replay
+from server.db.series.sealing import CHUNK_POINTS, seal_chunk, take_back, unsealed
 
-__all__ = ["Buckets", "Point", "Thinned", "read_series"]
+__all__ = [
+    "CHUNK_POINTS",
+    "Buckets",
+    "Point",
+    "Replayed",
+    "Thinned",
+    "as_json",
+    "read_series",
+    "replay",
+    "seal_chunk",
+    "take_back",
+    "unsealed",
+]

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 
@@ -38,6 +39,11 @@ class Buckets:
         return self.steps, self.ts, self.values, self.lows, self.highs
 
 
+def as_json(value: float) -> float | str:
+    """The value itself, or `nan`, `inf`, `-inf`: JSON has no such numbers."""
+    return value if math.isfinite(value) else str(value)
+
+
 def newest_per_step(points: Iterable[Point]) -> list[Point]:
     """The points that count, ordered by step: of one step that of the latest attempt and event."""
     return list({point.step: point for point in sorted(points, key=lambda point: point[:3])}.values())
@@ -54,12 +60,9 @@ def of_points(points: Sequence[Point]) -> Buckets:
 
 
 def join(parts: Iterable[Buckets]) -> Buckets:
-    """Parts that do not overlap, one behind the other."""
-    columns: tuple[list[float], ...] = ([], [], [], [], [])
-    for part in sorted((part for part in parts if part.steps), key=lambda part: part.steps[0]):
-        for column, more in zip(columns, part.columns, strict=True):
-            column.extend(more)
-    return Buckets(*columns)  # type: ignore[arg-type]
+    """The buckets of all parts, ordered by step."""
+    rows = sorted((row for part in parts for row in zip(*part.columns, strict=True)), key=itemgetter(0))
+    return Buckets(*zip(*rows, strict=True)) if rows else Buckets((), (), (), (), ())
 
 
 def merged(fine: Buckets, width: int) -> Buckets:

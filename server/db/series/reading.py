@@ -1,16 +1,21 @@
 """Series read from the database: every point, or buckets of 2^n steps when there are more than were asked for."""
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from sqlmodel import Session, col, select
 
-from server.db.series.buckets import Buckets, Point, merged, newest_per_step, of_points, width_for
-from server.db.tables import MetricPoint
+from server.db.series.buckets import Buckets, Point, join, merged, newest_per_step, of_points, width_for
+from server.db.series.packing import unpack_buckets, unpack_points
+from server.db.tables import MetricChunk, MetricPoint
 
 SeriesId = tuple[str, str]
 """Id of the run, and key."""
+_END = 2**62
 
 
 class Thinned(NamedTuple):
@@ -35,7 +40,8 @@ def read_series(
     The width is the smallest that makes at most `max_points` buckets: 1 where there are no more points than that. With
     `share_width` all have the widest one. A series without points there is left out.
     """
-    stored = {name: _Stored(newest_per_step(points)) for name, points in _rows(session, run_ids, keys).items()}
+    hot, chunks = _hot(session, run_ids, keys), _chunks(session, run_ids, keys)
+    stored = {name: _Stored(session, *name, hot[name], chunks[name]) for name in hot.keys() | chunks.keys()}
     first, last = start or 0, _END if end is None else end
     widths = {name: series.width(first, last, max_points) for name, series in stored.items()}
     if share_width:
@@ -44,28 +50,119 @@ def read_series(
     return {name: one for name, one in thinned.items() if one.buckets.steps}
 
 
-_END = 2**62
+class _Chunk(NamedTuple):
+    attempt: int
+    first_seq: int
+    first_step: int
+    last_step: int
+    num_points: int
 
 
-class _Stored(NamedTuple):
-    points: list[Point]
+@dataclass
+class _Stored:
+    """One series as it lies in the database."""
+
+    session: Session
+    run_id: str
+    key: str
+    hot: list[Point]
+    chunks: list[_Chunk]
+    """Ordered by their first step."""
+    _decoded: dict[_Chunk, list[Point]] = field(default_factory=dict)
 
     def width(self, first: int, last: int, max_points: int) -> int:
-        inside = [point.step for point in self.points if first <= point.step <= last]
-        return 1 if len(inside) <= max_points else width_for(inside[0], inside[-1], max_points)
+        """The smallest width in which steps `first` to `last` have at most `max_points` buckets."""
+        whole, parts = self._split(first, last)
+        loose = self._points(parts, first, last)
+        if len(loose) + sum(chunk.num_points for chunk in whole) <= max_points:
+            return 1
+        begins = [point.step for point in loose[:1]] + [chunk.first_step for chunk in whole]
+        ends = [point.step for point in loose[-1:]] + [chunk.last_step for chunk in whole]
+        return width_for(min(begins), max(ends), max_points)
 
     def read(self, first: int, last: int, width: int) -> Buckets:
-        low, high = first // width * width, (last // width + 1) * width
-        return merged(of_points([point for point in self.points if low <= point.step < high]), width)
+        """Buckets that meet steps `first` to `last`."""
+        first, last = first // width * width, last // width * width + width - 1
+        whole, parts = self._split(first, last)
+        if width == 1:
+            return of_points(self._points(whole + parts, first, last))
+        loose = of_points(self._points(parts, first, last))
+        return merged(join([loose, *self._levels(whole, width)]), width)
+
+    def _split(self, first: int, last: int) -> tuple[list[_Chunk], list[_Chunk]]:
+        """Chunks that lie within the steps and share theirs with no other point, and those of which parts may count."""
+        met = [chunk for chunk in self.chunks if chunk.first_step <= last and chunk.last_step >= first]
+        whole = {c for c in met if first <= c.first_step and c.last_step <= last} - self._crowded
+        return [chunk for chunk in met if chunk in whole], [chunk for chunk in met if chunk not in whole]
+
+    @cached_property
+    def _crowded(self) -> set[_Chunk]:
+        """Chunks among whose steps lie others, as happens where an attempt repeats a step of the one before."""
+        steps = [point.step for point in self.hot]
+        found = {c for c in self.chunks if bisect_left(steps, c.first_step) < bisect_right(steps, c.last_step)}
+        widest: _Chunk | None = None
+        for chunk in self.chunks:
+            if widest is not None and chunk.first_step <= widest.last_step:
+                found |= {widest, chunk}
+            if widest is None or chunk.last_step > widest.last_step:
+                widest = chunk
+        return found
+
+    def _points(self, chunks: Iterable[_Chunk], first: int, last: int) -> list[Point]:
+        """The points that count among the hot ones and those of the chunks."""
+        points = newest_per_step([*self.hot, *(point for chunk in chunks for point in self._decode(chunk))])
+        return [point for point in points if first <= point.step <= last]
+
+    def _decode(self, chunk: _Chunk) -> list[Point]:
+        if chunk not in self._decoded:
+            place = (MetricChunk.attempt == chunk.attempt, MetricChunk.first_seq == chunk.first_seq)
+            data = select(MetricChunk.data).where(*self._mine, MetricChunk.level == 0, *place)
+            self._decoded[chunk] = unpack_points(self.session.exec(data).one(), chunk.attempt)
+        return self._decoded[chunk]
+
+    def _levels(self, chunks: list[_Chunk], width: int) -> list[Buckets]:
+        """What chunks have for buckets of `width` steps, each at its coarsest level that is fine enough."""
+        if not chunks:
+            return []
+        level = width.bit_length() - 1
+        columns = (MetricChunk.attempt, MetricChunk.first_seq, MetricChunk.level, MetricChunk.data)
+        fitting = select(*columns).where(*self._mine, MetricChunk.level <= level, MetricChunk.below > level)
+        first, last = chunks[0].first_step, chunks[-1].last_step
+        within = fitting.where(MetricChunk.first_step >= first, MetricChunk.last_step <= last)
+        wanted = {(chunk.attempt, chunk.first_seq) for chunk in chunks}
+        return [
+            unpack_buckets(data) if level else of_points(unpack_points(data, attempt))
+            for attempt, first_seq, level, data in self.session.exec(within)
+            if (attempt, first_seq) in wanted
+        ]
+
+    @property
+    def _mine(self) -> tuple[Any, ...]:
+        return MetricChunk.run_id == self.run_id, MetricChunk.key == self.key
 
 
-def _rows(session: Session, run_ids: Sequence[str], keys: Sequence[str] | None) -> dict[SeriesId, list[Point]]:
-    columns = (MetricPoint.run_id, MetricPoint.key, MetricPoint.step, MetricPoint.attempt, MetricPoint.seq)
-    statement = select(*columns, MetricPoint.ts, MetricPoint.value, MetricPoint.kind)  # type: ignore[call-overload]
-    statement = statement.where(col(MetricPoint.run_id).in_(run_ids))
-    if keys is not None:
-        statement = statement.where(col(MetricPoint.key).in_(keys))
+def _hot(session: Session, run_ids: Sequence[str], keys: Sequence[str] | None) -> dict[SeriesId, list[Point]]:
+    """The rows of series, of one step only those that count, ordered by step."""
+    columns = (MetricPoint.step, MetricPoint.attempt, MetricPoint.seq, MetricPoint.ts, MetricPoint.value)
     found: dict[SeriesId, list[Point]] = defaultdict(list)
-    for run_id, key, step, attempt, seq, ts, value, kind in session.exec(statement):
-        found[run_id, key].append(Point(step, attempt, seq, ts, float(kind) if value is None else value))
+    for run_id, key, *place, value, kind in session.exec(_of(MetricPoint, run_ids, keys, *columns, MetricPoint.kind)):
+        found[run_id, key].append(Point._make((*place, float(kind) if value is None else value)))
+    return defaultdict(list, {name: newest_per_step(points) for name, points in found.items()})
+
+
+def _chunks(session: Session, run_ids: Sequence[str], keys: Sequence[str] | None) -> dict[SeriesId, list[_Chunk]]:
+    """The chunks of series, ordered by their first step."""
+    columns = (MetricChunk.attempt, MetricChunk.first_seq, MetricChunk.first_step, MetricChunk.last_step)
+    statement = _of(MetricChunk, run_ids, keys, *columns, MetricChunk.num_points).where(MetricChunk.level == 0)
+    found: dict[SeriesId, list[_Chunk]] = defaultdict(list)
+    for run_id, key, *place in session.exec(statement.order_by(col(MetricChunk.first_step))):
+        found[run_id, key].append(_Chunk(*place))
     return found
+
+
+def _of(
+    table: type[MetricPoint | MetricChunk], run_ids: Sequence[str], keys: Sequence[str] | None, *columns: Any
+) -> Any:
+    """Columns of the rows of these series, behind the series' run and key."""
+    statement = select(table.run_id, table.key, *columns).where(col(table.run_id).in_(run_ids))
+    return statement if keys is None else statement.where(col(table.key).in_(keys))

@@ -7,9 +7,12 @@ import server.db.tables.columns  # noqa: F401 - names the constraints of all tab
 from server.db.states import ACTIVE, TERMINAL, WAITING, Intent, RunState
 from server.db.tables.access import ApiToken, BrowserSession, IdempotencyKey, LoginCode
 from server.db.tables.columns import ProcessIdentity
-from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerState
+from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerSample, WorkerState
+from server.db.tables.notices import Channel, Delivery, WatchHit, WatchRule
+from server.db.tables.prediction import Prediction
 from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTiming
 from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
+from server.db.tables.series import MetricChunk
 from server.db.tables.sweep import Sweep
 
 __all__ = [
@@ -20,14 +23,18 @@ __all__ = [
     "Attempt",
     "AttemptNode",
     "BrowserSession",
+    "Channel",
     "Checkpoint",
+    "Delivery",
     "DeviceLease",
     "HubPush",
     "IdempotencyKey",
     "Intent",
     "LeaseState",
     "LoginCode",
+    "MetricChunk",
     "MetricPoint",
+    "Prediction",
     "ProcessIdentity",
     "QueueState",
     "Run",
@@ -35,6 +42,9 @@ __all__ = [
     "RunState",
     "StepTiming",
     "Sweep",
+    "WatchHit",
+    "WatchRule",
     "Worker",
+    "WorkerSample",
     "WorkerState",
 ]

@@ -4,7 +4,7 @@ import time
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Index
+from sqlalchemy import BigInteger, Index
 from sqlmodel import Field, SQLModel
 
 from server.db.ids import new_id
@@ -37,7 +37,7 @@ class Worker(SQLModel, table=True):
     labels: list[str] = json_column(list)
     devices: list[dict[str, Any]] = json_column(list)
     """One entry per CUDA device: {index, name, memory_bytes, uuid}, and as far as the driver tells them at every
-    heartbeat {utilization_frac, used_bytes, num_processes}. Empty on a CPU-only host.
+    heartbeat {utilization_frac, used_bytes, num_processes, temperature_c, power_w}. Empty on a CPU-only host.
     """
     cpu_count: int = 1
     cpu_slots: int = 1
@@ -46,6 +46,26 @@ class Worker(SQLModel, table=True):
     seen_at: float = Field(default_factory=time.time)
     consumed_at: float | None = None
     """When it last took a message from the broker, or could not be sent one."""
+
+
+class WorkerSample(SQLModel, table=True):
+    """What a worker measured of its machine at a heartbeat. Most live a day; one in five minutes lives a month."""
+
+    __tablename__ = "worker_sample"
+    __table_args__ = (Index("ix_worker_sample_keep_until", "keep_until"),)
+
+    worker_id: str = Field(primary_key=True, foreign_key="worker.id", max_length=26)
+    ts: float = Field(primary_key=True)
+    keep_until: float
+    cpu_frac: float
+    """Of all cores of the machine, since the heartbeat before."""
+    memory_used_bytes: int = Field(sa_type=BigInteger)
+    memory_bytes: int = Field(sa_type=BigInteger)
+    disk_free_bytes: int = Field(sa_type=BigInteger)
+    """Of the disk that holds the data folder."""
+    disk_bytes: int = Field(sa_type=BigInteger)
+    devices: list[dict[str, Any]] = json_column(list)
+    """Like those of the worker, without what never changes."""
 
 
 class LeaseState(StrEnum):
@@ -67,6 +87,8 @@ class DeviceLease(SQLModel, table=True):
     run_id: str = Field(foreign_key="run.id", max_length=26)
     attempt: int
     node: int = 0
+    uuid: str = Field(default="", max_length=100)
+    """Of the GPU, as far as its driver tells it: which one is leased even if its worker numbers them anew."""
     state: str = Field(default=LeaseState.HELD, max_length=16)
     reason: str = text_column()
     """Why it is quarantined."""

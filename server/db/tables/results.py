@@ -26,6 +26,10 @@ class MetricPoint(SQLModel, table=True):
     kind: str = Field(default="finite", max_length=8)
     """finite, nan, inf or -inf."""
 
+    @property
+    def number(self) -> float:
+        return float(self.kind) if self.value is None else self.value
+
 
 class StepTiming(SQLModel, table=True):
     """Where the time of one measured step went, in milliseconds by part."""

@@ -13,7 +13,7 @@ from rows import add_run, add_worker
 from server.db.placing import Placed, has_queued, place_queued
 from server.db.runs import release, set_queue_paused
 from server.db.session import Database
-from server.db.tables import AttemptNode, DeviceLease, LeaseState, Run, RunState, WorkerState
+from server.db.tables import AttemptNode, DeviceLease, LeaseState, Run, RunState, Worker, WorkerState
 from server.db.workers import set_worker_state
 from server.scheduling import GB, DeviceKind
 
@@ -132,6 +132,27 @@ def test_a_gang_is_one_attempt_with_a_node_on_each_worker(database: Database) ->
     assert [(node.node, node.attempt) for node in nodes] == [(0, 1), (1, 1)]
     assert {kind for _, kind, _, _ in leases(database)} == {DeviceKind.CPU}
     assert words(database, alone).startswith("waits for a CPU slot")
+
+
+def test_a_gpu_is_taken_whatever_number_its_worker_gives_it_later(database: Database) -> None:
+    with database.write() as session:
+        worker = add_worker(session, num_gpus=2)
+        worker_id, first = worker.id, worker.devices[0]
+    training = queue(database)
+    assert [one.run_id for one in place(database)] == [training]
+    with database.write() as session:  # restarted, it sees its GPUs in another order, and then not the first one
+        row = session.get_one(Worker, worker_id)
+        row.devices = [first | {"index": 0, "uuid": "another"}, first | {"index": 1}]
+    waiting = queue(database)
+    assert place(database) == []
+    with database.write() as session:
+        session.get_one(Worker, worker_id).devices = [first | {"index": 0, "uuid": "another"}]
+        second = add_worker(session, "second", num_gpus=1)
+        second.devices = [first]
+    assert place(database) == []
+    with database.write() as session:
+        assert release(session, training, 1, RunState.COMPLETED, actor="supervisor", outcome="completed")
+    assert [one.run_id for one in place(database)] == [waiting]
 
 
 def test_a_quarantined_device_is_not_given_away(database: Database) -> None:

@@ -93,3 +93,20 @@ def test_an_error_without_a_field_stands_on_top() -> None:
 def test_a_group_with_an_error_among_its_further_fields_is_open() -> None:
     form = forms.build({}, {"config.shuffle_seed": "wrong"})
     assert [g.title for g in form.groups if g.is_open] == ["Model and data"]
+
+
+def test_conditions_name_other_fields_and_hold_for_some_value() -> None:
+    fields = {spec.name: spec for spec in iter_fields(RunConfig)}
+    conditions = [(s.name, other, p) for s in fields.values() for other, p in s.visible_if.items()]
+    assert ("adam_bits", "optimizer", "adam") in conditions
+    for name, other, pattern in conditions:
+        assert other in fields, name
+        assert other != name
+        if fields[other].kind == "choice":
+            assert set(pattern.lstrip("!").split("|")) < set(fields[other].choices), (name, pattern)
+
+
+def test_changes_are_told_in_words() -> None:
+    before = forms.values_of({"hookpoints": ["layers.1", "layers.2"]})
+    after = before | {"config.sae.k": "64", "config.sae.transcode": True, "config.hookpoints": "layers.1 layers.2"}
+    assert forms.changes(before, after) == [("k", "32", "64"), ("transcode", "off", "on")]

@@ -1,5 +1,7 @@
 // What every page has: theme switch, dialogs, keyboard shortcuts, relative times, copy buttons, focus on errors.
 
+import "./notify.js";
+
 const THEMES = ["auto", "light", "dark"];
 
 function currentTheme() {

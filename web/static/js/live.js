@@ -3,7 +3,7 @@
 // Ids are cursors of the database: after any break the stream goes on behind the last one seen, so nothing is lost and
 // nothing comes twice. A hidden tab gives its connection back (browsers allow six per server) and resumes when shown.
 
-const NAMES = ["run", "runs", "metrics", "log", "resync"];
+const NAMES = ["run", "runs", "metrics", "log", "sample", "resync"];
 const HIDDEN_GRACE_MS = 10_000;
 const FASTEST_RETRY_MS = 500;
 const SLOWEST_RETRY_MS = 15_000;
@@ -16,12 +16,23 @@ let retryMs = FASTEST_RETRY_MS;
 let retryTimer = 0;
 let lostTimer = 0;
 let hideTimer = 0;
+let staysAwake = () => false;
 
 /** Open the stream behind `after`; calling it again moves the cursor. */
 export function connect(wanted, after) {
   topics = wanted;
   cursor = after;
   open();
+}
+
+/** Whether this page follows anything. */
+export function isConnected() {
+  return topics !== "";
+}
+
+/** Keep the stream of a hidden tab: its notices are wanted then. */
+export function stayAwake(wanted) {
+  staysAwake = wanted;
 }
 
 /** Break the connection as a bad network would; it comes back by itself. For tests. */
@@ -74,13 +85,13 @@ function showState(state) {
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hideTimer);
   if (!topics) return;
-  if (document.hidden) {
+  if (document.hidden && !staysAwake()) {
     hideTimer = setTimeout(() => {
       source?.close();
       source = null;
       clearTimeout(retryTimer);
     }, HIDDEN_GRACE_MS);
-  } else if (!source) open();
+  } else if (!document.hidden && !source) open();
 });
 
 /** Call `action` at once, then at most every `ms`, with a last call after the last request. */

@@ -13,6 +13,10 @@ const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
 const refreshLists = coalesce(() => fire("sb-lists"), 1000);
 const refreshTimings = coalesce(() => fire("sb-timings"), 1000);
+const refreshWatch = coalesce(() => {
+  fire("sb-health");
+  fire("sb-system");
+}, 10_000);
 
 function drawAll() {
   for (const chart of charts) chart.draw();
@@ -41,11 +45,13 @@ document.body.addEventListener("sb-metrics", ({ detail }) => {
   for (const [key, step, value] of detail.points) store.put(key, step, value);
   drawAll();
   refreshHead();
+  refreshWatch();
 });
 document.body.addEventListener("sb-run", () => {
   refreshHead();
   refreshLists();
   refreshTimings();
+  refreshWatch();
 });
 document.body.addEventListener("sb-log", ({ detail }) => {
   if (!log.take(detail)) fire("sb-log-gap");
@@ -54,6 +60,7 @@ document.body.addEventListener("sb-resync", () => {
   fire("sb-head");
   fire("sb-lists");
   fire("sb-timings");
+  fire("sb-health");
   fire("sb-log-gap");
   loadWithRetry();
 });

@@ -1,0 +1,30 @@
+"""Columns as bytes: little-endian, 8 bytes each, one column behind the other."""
+
+import struct
+from itertools import repeat
+
+from server.db.series.buckets import Buckets, Point
+
+
+def pack_points(points: list[Point]) -> bytes:
+    """Points of one attempt: events, steps, times, values."""
+    steps, _, seqs, ts, values = zip(*points, strict=True)
+    return struct.pack(f"<{2 * len(points)}q{2 * len(points)}d", *seqs, *steps, *ts, *values)
+
+
+def unpack_points(data: bytes, attempt: int) -> list[Point]:
+    n = len(data) // 32
+    numbers = struct.unpack(f"<{2 * n}q{2 * n}d", data)
+    seqs, steps, ts, values = (numbers[n * i : n * (i + 1)] for i in range(4))
+    return [Point(*place) for place in zip(steps, repeat(attempt, n), seqs, ts, values, strict=True)]
+
+
+def pack_buckets(buckets: Buckets) -> bytes:
+    n = len(buckets.steps)
+    return struct.pack(f"<{n}q{4 * n}d", *(number for column in buckets.columns for number in column))
+
+
+def unpack_buckets(data: bytes) -> Buckets:
+    n = len(data) // 40
+    numbers = struct.unpack(f"<{n}q{4 * n}d", data)
+    return Buckets(*(numbers[n * i : n * (i + 1)] for i in range(5)))

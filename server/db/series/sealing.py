@@ -1,0 +1,81 @@
+"""Hot rows into chunks. Whoever calls these holds the lock of the run's row: ingest and sealing take turns."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import delete, func, insert
+from sqlmodel import Session, col, select
+
+from server.db.series.buckets import Buckets, Point, merged, newest_per_step, of_points
+from server.db.series.packing import pack_buckets, pack_points, unpack_points
+from server.db.tables import MetricChunk, MetricPoint
+
+CHUNK_POINTS = 4096
+_COARSEST = 8
+"""Buckets of a chunk that are so few have no coarser level."""
+_ALL = 64
+
+
+def unsealed(session: Session, run_id: str, *, at_least: int) -> list[tuple[str, int]]:
+    """Keys and attempts of a run that have so many hot rows."""
+    series = (col(MetricPoint.key), col(MetricPoint.attempt))
+    counted = select(MetricPoint.key, MetricPoint.attempt).where(MetricPoint.run_id == run_id).group_by(*series)
+    return [(key, attempt) for key, attempt in session.exec(counted.having(func.count() >= at_least))]
+
+
+def seal_chunk(session: Session, run_id: str, key: str, attempt: int) -> None:
+    """Move the oldest hot rows of a series, `CHUNK_POINTS` at most, into a chunk."""
+    mine = (col(MetricPoint.run_id) == run_id, col(MetricPoint.key) == key, col(MetricPoint.attempt) == attempt)
+    columns = (MetricPoint.step, MetricPoint.attempt, MetricPoint.seq, MetricPoint.ts, MetricPoint.value)
+    oldest = select(*columns, MetricPoint.kind).where(*mine)  # type: ignore[call-overload]
+    rows = session.exec(oldest.order_by(col(MetricPoint.seq)).limit(CHUNK_POINTS)).all()
+    if rows:
+        points = [Point._make((*place, float(kind) if value is None else value)) for *place, value, kind in rows]
+        _add(session, run_id, key, newest_per_step(points))
+        session.execute(delete(MetricPoint).where(*mine, col(MetricPoint.seq) <= points[-1].seq))
+
+
+def take_back(session: Session, run_id: str, *, attempt: int, behind: int) -> None:
+    """Forget what attempts before this one have sealed behind a step."""
+    mine = (col(MetricChunk.run_id) == run_id, col(MetricChunk.attempt) < attempt)
+    session.execute(delete(MetricChunk).where(*mine, col(MetricChunk.first_step) > behind))
+    columns = (MetricChunk.key, MetricChunk.attempt, MetricChunk.first_seq, MetricChunk.data)
+    cut = select(*columns).where(*mine, MetricChunk.last_step > behind, MetricChunk.level == 0)
+    for key, of_attempt, first_seq, data in session.exec(cut).all():
+        place = (col(MetricChunk.attempt) == of_attempt, col(MetricChunk.first_seq) == first_seq)
+        session.execute(delete(MetricChunk).where(*mine, col(MetricChunk.key) == key, *place))
+        _add(session, run_id, key, [point for point in unpack_points(data, of_attempt) if point.step <= behind])
+
+
+def _add(session: Session, run_id: str, key: str, points: list[Point]) -> None:
+    """One chunk of points that are ordered by step."""
+    seqs = [point.seq for point in points]
+    common = {
+        "run_id": run_id,
+        "key": key,
+        "attempt": points[0].attempt,
+        "first_seq": min(seqs),
+        "last_seq": max(seqs),
+        "first_step": points[0].step,
+        "last_step": points[-1].step,
+        "num_points": len(points),
+    }
+    levels = [(0, pack_points(points)), *((level, pack_buckets(one)) for level, one in _coarser(of_points(points)))]
+    belows = [level for level, _ in levels[1:]] + [_ALL]
+    rows: list[dict[str, Any]] = [
+        common | {"level": level, "below": below, "data": data}
+        for (level, data), below in zip(levels, belows, strict=True)
+    ]
+    session.execute(insert(MetricChunk), rows)
+
+
+def _coarser(buckets: Buckets) -> Iterator[tuple[int, Buckets]]:
+    """Levels above the points, each with half as many buckets as the one before or fewer, mostly with a quarter."""
+    level = 0
+    while len(buckets.steps) > _COARSEST:
+        spacing = (buckets.steps[-1] - buckets.steps[0]) // (len(buckets.steps) - 1)
+        level = max(level + 2, (spacing.bit_length() + 1) // 2 * 2)
+        coarse = merged(buckets, 1 << level)
+        if 2 * len(coarse.steps) <= len(buckets.steps):
+            buckets = coarse
+            yield level, buckets

@@ -1,0 +1,76 @@
+"""Has watch rules act on the runs that train."""
+
+from typing import NamedTuple
+
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import select
+
+from server.db.runs import record
+from server.db.session import Database
+from server.db.tables import Run, RunState, WatchHit, WatchRule
+from server.errors import ConflictError
+from server.notices.rules import Hit, applies, hit, in_words, rules
+from server.services import control
+from server.settings import Settings
+
+ACTIONS = {"notify": "nothing was done", "pause": "pausing it", "cancel": "cancelling it"}
+"""What a rule can do, and how the history says it."""
+
+_ACTOR = "watch rule"
+
+
+class _Due(NamedTuple):
+    rule: WatchRule
+    run_id: str
+    hit: Hit
+
+
+class Watch:
+    """Looks at what is new since its last look; one object per server."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._looked_at: dict[tuple[str, str], int] = {}
+        """(rule, run) -> the step up to which no point met the rule."""
+
+    def work(self) -> int:
+        """Returns how many runs were acted on."""
+        with self._database.read() as session:
+            watching = rules(session)
+            if not watching:
+                return 0
+            training = session.exec(select(Run).where(Run.state == RunState.RUNNING)).all()
+            acted = set(session.exec(select(WatchHit.rule_id, WatchHit.run_id)))
+            pairs = [
+                (rule, run)
+                for rule in watching
+                for run in training
+                if (rule.id, run.id) not in acted and self._looked_at.get((rule.id, run.id), -1) < run.step
+            ]
+            due = []
+            for rule, run in pairs:
+                # From the last step on: an evaluation of that step may have come later than its other numbers.
+                found = hit(session, rule, run, after_step=self._looked_at.get((rule.id, run.id), 1) - 1)
+                if found:
+                    due.append(_Due(rule, run.id, found))
+        self._looked_at = {(rule.id, run.id): run.step for rule in watching for run in training if applies(rule, run)}
+        return sum(self._act(one) for one in due)
+
+    def _act(self, due: _Due) -> bool:
+        rule, found = due.rule, due.hit
+        detail = f"{in_words(rule)}: {found.key} was {found.value:.4g} at step {found.step:,}; {ACTIONS[rule.action]}"
+        try:
+            with self._database.write() as session:
+                session.add(WatchHit(rule_id=rule.id, run_id=due.run_id, step=found.step, value=found.value))
+                session.flush()
+                record(session, due.run_id, actor=_ACTOR, kind="watch", reason_code=rule.metric, detail=detail)
+                if rule.action == "pause":
+                    control.pause_run(session, due.run_id, settings=self._settings, actor=_ACTOR)
+                elif rule.action == "cancel":
+                    control.cancel_run(session, due.run_id, settings=self._settings, actor=_ACTOR)
+        except IntegrityError:  # another server was faster, or the rule is gone
+            return False
+        except ConflictError:  # the run has ended meanwhile
+            return False
+        return True

@@ -1,0 +1,130 @@
+"""Notices: who is told what, and the rules that watch runs. `/notices`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import ValidationError
+from starlette.datastructures import FormData
+
+from server.auth import CurrentUser
+from server.errors import ConflictError, InvalidError
+from server.notices.acting import ACTIONS
+from server.notices.key import signing_key
+from server.notices.message import EVENTS, watchable
+from server.notices.replay import BEST, replay
+from server.notices.rules import in_words, rules
+from server.pages.templating import is_partial, render
+from server.services import channels, watch_rules
+from server.services.channels import ChannelRequest
+from server.services.watch_rules import WatchRuleRequest
+from sparsify_core.metrics import METRICS
+
+router = APIRouter(prefix="/notices")
+
+NEW_RULE = {"metric": "fvu", "above": "true", "action": "notify", "runs": "*", "value": "", "from_tokens": "0"}
+"""What the form for a rule begins with."""
+
+
+@router.get("")
+def page(request: Request, user: CurrentUser) -> HTMLResponse:
+    """All channels and rules; for htmx the channels alone, whose deliveries come along."""
+    if is_partial(request):
+        return render(request, "notices/_channels.html", _channels(request), user=user)
+    return _page(request, user)
+
+
+@router.post("/channels")
+async def create_channel(request: Request, user: CurrentUser) -> HTMLResponse:
+    """Make a channel and show its signing key, this once."""
+    return await run_in_threadpool(_create_channel, request, user, await request.form())
+
+
+def _create_channel(request: Request, user: Any, form: FormData) -> HTMLResponse:
+    typed = {"kind": form.get("kind"), "target": form.get("target"), "events": form.getlist("events")}
+    try:
+        wanted = ChannelRequest.model_validate(typed)
+        with request.app.state.db.write() as session:
+            channel = channels.create_channel(session, wanted, settings=request.app.state.settings)
+    except (ValidationError, InvalidError, ConflictError) as error:
+        return _page(request, user, status=422, channel=typed, channel_error=_sentence(error))
+    key = signing_key(request.app.state.settings.data_dir, channel.id) if channel.kind == "webhook" else ""
+    return _page(request, user, new_channel=channel, new_key=key)
+
+
+@router.post("/channels/{channel_id}/test")
+def send_test(request: Request, user: CurrentUser, channel_id: str) -> Response:
+    """Have a test sent."""
+    with request.app.state.db.write() as session:
+        channels.send_test(session, channel_id)
+    return RedirectResponse("/notices#channels", status_code=303)
+
+
+@router.post("/channels/{channel_id}/delete")
+def delete_channel(request: Request, user: CurrentUser, channel_id: str) -> Response:
+    """Send nothing more there."""
+    with request.app.state.db.write() as session:
+        channels.delete_channel(session, channel_id)
+    return RedirectResponse("/notices#channels", status_code=303)
+
+
+@router.post("/rules")
+async def create_rule(request: Request, user: CurrentUser) -> Response:
+    """Make a rule, or with the button "Try it" say what it would have done."""
+    form = await request.form()
+    typed = {name: value for name, value in form.items() if isinstance(value, str)}
+    return await run_in_threadpool(_create_rule, request, user, typed)
+
+
+def _create_rule(request: Request, user: Any, typed: Mapping[str, str]) -> Response:
+    try:
+        wanted = WatchRuleRequest.model_validate({name: typed.get(name, "") for name in NEW_RULE})
+        if "try" in typed:
+            rule = watch_rules.make_rule(wanted)
+            with request.app.state.db.read() as session:
+                tried = replay(session, rule)
+            return _page(request, user, rule=typed, tried=tried, tried_words=in_words(rule), num_compared=BEST)
+        with request.app.state.db.write() as session:
+            watch_rules.create_rule(session, wanted)
+    except (ValidationError, InvalidError, ConflictError) as error:
+        return _page(request, user, status=422, rule=typed, rule_error=_sentence(error))
+    return RedirectResponse("/notices#rules", status_code=303)
+
+
+@router.post("/rules/{rule_id}/delete")
+def delete_rule(request: Request, user: CurrentUser, rule_id: str) -> Response:
+    """Watch for this no more."""
+    with request.app.state.db.write() as session:
+        watch_rules.delete_rule(session, rule_id)
+    return RedirectResponse("/notices#rules", status_code=303)
+
+
+def _sentence(error: ValidationError | InvalidError | ConflictError) -> str:
+    """The first thing that is wrong."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{first['loc'][0]}: {first['msg']}." if first["loc"] else first["msg"]
+    return error.errors[0].msg if error.errors else error.detail
+
+
+def _channels(request: Request) -> dict[str, Any]:
+    with request.app.state.db.read() as session:
+        rows = [(row, channels.recent(session, row.id)) for row in channels.list_channels(session)]
+    return {"channels": rows, "says": EVENTS}
+
+
+def _page(request: Request, user: Any, *, status: int = 200, **more: Any) -> HTMLResponse:
+    with request.app.state.db.read() as session:
+        watching = [(row, in_words(row)) for row in rules(session)]
+    context = {
+        "nav": "settings",
+        "rules": watching,
+        "metrics": [METRICS[name] for name in watchable()],
+        "actions": ACTIONS,
+        "has_mail": request.app.state.settings.smtp_url is not None,
+        "channel": {"kind": "webhook", "target": "", "events": ["completed", "failed", "watch"]},
+        "rule": NEW_RULE,
+    }
+    return render(request, "notices/page.html", context | _channels(request) | more, user=user, status=status)

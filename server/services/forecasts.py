@@ -1,0 +1,151 @@
+"""What a run will need and how fast it will be, corrected by what past runs on the same device needed."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from sqlmodel import Session
+
+from server import planning
+from server.db.predictions import past_runs
+from server.db.tables import Prediction, Run
+from server.db.workers import resources_of
+from server.planning import Correction, Duration, Job, Need, Range
+from server.services.fleet import Fleet, Target
+from server.services.model_shapes import known_shape
+from server.settings import Settings
+from sparsify_core.config import RunConfig
+from sparsify_core.errors import ConfigError, HookpointError
+from sparsify_core.parts import Part
+
+_ENOUGH = 3
+"""Past runs of the same family that are listened to alone."""
+_MEMORY_PRIOR = 0.12
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What past runs on a device taught."""
+
+    speed: Correction
+    memory: Correction
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is known once the model's shape is. `memory`: of the process that needs most."""
+
+    num_parameters: int
+    num_coders: int
+    num_steps: int | None
+    tokens_per_step: int
+    needs: list[Need]
+    memory: Range
+    step_s: dict[Part, float]
+    tokens_per_s: Range
+    num_past_runs: int
+    """That taught the speed of this device."""
+    duration: Duration | None
+    duration_s: Range | None
+    checkpoint_bytes: int
+    disk_bytes: int
+    """Of all checkpoints at the moment when there are most."""
+    kept_bytes: int
+    """Of those that are left at the end."""
+    cache_bytes: int
+
+
+def forecast_of(job: Job, corrections: Corrections) -> Forecast:
+    """Arithmetic and corrections together."""
+    needs = planning.memory_needs(job)
+    tokens_per_s = corrections.speed.apply(planning.tokens_per_s(job))
+    checkpoint_bytes = planning.checkpoint_bytes(job)
+    duration = planning.duration(job, tokens_per_s.expected, checkpoint_bytes)
+    return Forecast(
+        num_parameters=sum(coder.num_parameters for coder in job.all_coders),
+        num_coders=len(job.all_coders),
+        num_steps=job.num_steps,
+        tokens_per_step=job.tokens_per_step,
+        needs=needs,
+        memory=memory_of(needs, corrections.memory),
+        step_s=planning.step_times(job),
+        tokens_per_s=tokens_per_s,
+        num_past_runs=corrections.speed.num_runs,
+        duration=duration,
+        duration_s=None if duration is None else _duration(duration, tokens_per_s),
+        checkpoint_bytes=checkpoint_bytes,
+        disk_bytes=planning.most_bytes(job),
+        kept_bytes=planning.kept_bytes(job),
+        cache_bytes=planning.cache_bytes(job),
+    )
+
+
+def memory_of(needs: Sequence[Need], correction: Correction) -> Range:
+    """The sum. What CUDA takes for itself is not the trainer's, and taught by no run."""
+    allocated = planning.allocated_bytes(needs)
+    beside = sum(need.num_bytes for need in needs) - allocated
+    corrected = correction.apply(allocated)
+    return Range(corrected.expected + beside, corrected.low + beside, corrected.high + beside)
+
+
+def _duration(duration: Duration, tokens_per_s: Range) -> Range:
+    fixed = duration.total_s - duration.varying_s
+    slowest, fastest = (
+        fixed + duration.varying_s * tokens_per_s.expected / rate for rate in (tokens_per_s.low, tokens_per_s.high)
+    )
+    return Range(duration.total_s, fastest, slowest)
+
+
+def corrections_for(target: Target, past: Sequence[Prediction], config: RunConfig) -> Corrections:
+    """From past runs on the target's device; from those of the same model and loss alone where there are enough."""
+    alike = [row for row in past if row.family == _family(config)]
+    rows = alike if len(alike) >= _ENOUGH else past
+    prior = planning.PRIOR if target.device.is_known else planning.PRIOR_UNKNOWN
+    return Corrections(
+        planning.learn(_ratios(rows, "tokens_per_s"), prior=prior),
+        planning.learn(_ratios(rows, "memory_bytes"), prior=_MEMORY_PRIOR),
+    )
+
+
+def _ratios(rows: Iterable[Prediction], name: str) -> list[float]:
+    return [row.actual[name] / row.counted[name] for row in rows if name in row.actual and row.counted.get(name)]
+
+
+def _family(config: RunConfig) -> str:
+    return hashlib.sha256(f"{config.model}\0{config.loss_fn}".encode()).hexdigest()
+
+
+def predict(session: Session, runs: Iterable[Run], *, settings: Settings) -> None:
+    """Keep what new runs are expected to need, so that it can be compared with what they needed; nothing is kept of
+    those whose model nobody has read yet.
+    """
+    fleet, shape = Fleet(session), cache(lambda *model: known_shape(settings, *model))
+    past = cache(lambda device: past_runs(session, device))
+    for run in runs:
+        config = RunConfig.model_validate(run.config)
+        target = fleet.target(resources_of(run))
+        known = shape(config.model, config.revision)
+        if known is None:
+            continue
+        num_processes = run.num_processes * run.num_nodes
+        try:
+            job = planning.make_job(config, known, num_processes=num_processes, device=target.device)
+        except (ConfigError, HookpointError):  # the trainer will say what is wrong
+            continue
+        forecast = forecast_of(job, corrections_for(target, past(target.key), config))
+        counted = {"tokens_per_s": planning.tokens_per_s(job), "memory_bytes": planning.allocated_bytes(forecast.needs)}
+        row = Prediction(run_id=run.id, device=target.key, family=_family(config), counted=counted)
+        row.expected = {name: [one.expected, one.low, one.high] for name, one in _shown(forecast, run).items()}
+        session.add(row)
+
+
+def _shown(forecast: Forecast, run: Run) -> dict[str, Range]:
+    size = float(forecast.kept_bytes)
+    shown = {
+        "tokens_per_s": forecast.tokens_per_s,
+        "memory_bytes": forecast.memory,
+        "disk_bytes": Range(size, size, size),
+    }
+    is_whole = forecast.duration_s is not None and run.retry_of is None  # a retry goes on in the middle
+    return shown | ({"duration_s": forecast.duration_s} if is_whole and forecast.duration_s else {})

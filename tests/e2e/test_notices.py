@@ -1,0 +1,66 @@
+"""Notices in the browser: switched on and off, also heard by a hidden tab; channels and rules by form."""
+
+import pytest
+
+from rows import add_run
+from server.db.tables import Run, RunState
+from server.queue import publish_hint
+from webpage import OpenPage, Site, soon
+
+pytestmark = [pytest.mark.e2e, pytest.mark.integration]
+
+RECORD = """
+  window.told = [];
+  window.heard = [];
+  addEventListener("sb-run", (event) => window.heard.push(event.detail.state), true);
+  window.Notification = class {
+    static permission = "default";
+    static async requestPermission() { return (this.permission = "granted"); }
+    constructor(title) { window.told.push(title); }
+  };
+"""
+"""Stands in for the desktop, which a headless browser does not have."""
+
+
+def set_state(site: Site, run_id: str, state: RunState) -> None:
+    with site.database.write() as session:
+        session.get_one(Run, run_id).state = state
+    publish_hint(site.settings.redis_url, run_id)
+
+
+def test_the_browser_tells_when_a_run_ends(site: Site, open_page: OpenPage) -> None:
+    with site.database.write() as session:
+        run_id = add_run(session, name="told-of").id
+    page = open_page("/notices")
+    page.add_init_script(RECORD)
+    page.reload()
+    page.get_by_role("button", name="Notify me").click()
+    page.get_by_role("button", name="Stop notifying me").wait_for()
+    page.locator(".conn[data-state=open]").wait_for(state="attached")
+    set_state(site, run_id, RunState.RUNNING)
+    soon(lambda: page.evaluate("window.heard.includes('running')"), True, timeout_s=60)
+    set_state(site, run_id, RunState.COMPLETED)
+    soon(lambda: page.evaluate("window.told"), ["told-of is complete"], timeout_s=60)
+    page.get_by_role("button", name="Stop notifying me").click()
+    page.get_by_role("button", name="Notify me").wait_for()
+
+
+def test_a_channel_and_a_rule_by_form(site: Site, open_page: OpenPage) -> None:
+    page = open_page("/notices")
+    page.get_by_label("Address").fill("https://10.1.2.3/hook")
+    page.get_by_role("button", name="Add channel").click()
+    page.get_by_role("alert").get_by_text("inside the own network").wait_for()
+    page.get_by_label("Address").fill("https://example.org/hook")
+    page.get_by_role("button", name="Add channel").click()
+    assert page.locator("#new-key").inner_text().startswith("whsec_")
+    page.get_by_label("value").fill("0.4")
+    page.get_by_role("button", name="Try it on past runs").click()
+    page.get_by_role("status").get_by_text("FVU (training batch) > 0.4").wait_for()
+    page.get_by_role("button", name="Add rule").click()
+    page.locator("#rules strong").get_by_text("FVU (training batch) > 0.4").wait_for()
+    page.locator("#rules").get_by_role("button", name="Delete").first.click()
+    page.get_by_role("button", name="Delete rule").click()
+    page.get_by_text("No rules yet").wait_for()
+    page.locator("#channels").get_by_role("button", name="Delete").first.click()
+    page.get_by_role("button", name="Delete channel").click()
+    page.get_by_text("No channels yet").wait_for()

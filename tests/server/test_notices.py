@@ -1,0 +1,88 @@
+"""Channels and watch rules through REST and the page."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlmodel import select
+
+from server.db.tables import Channel, WatchRule
+
+RULE = {"metric": "fvu", "above": True, "value": 0.4, "from_tokens": 20_000_000, "action": "cancel"}
+
+
+def test_a_channel_is_made_tested_and_deleted(api: TestClient) -> None:
+    answer = api.post("/api/v1/channels", json={"kind": "webhook", "target": "https://example.org/hook"})
+    assert answer.status_code == 201, answer.text
+    made = answer.json()
+    assert made["signing_key"].startswith("whsec_")
+    assert made["events"] == ["completed", "failed", "watch"]
+    (listed,) = api.get("/api/v1/channels").json()["items"]
+    assert "signing_key" not in listed
+    assert api.post(f"/api/v1/channels/{made['id']}/test").status_code == 202
+    (sent,) = api.get(f"/api/v1/channels/{made['id']}/deliveries").json()["items"]
+    assert sent["event_id"] == 0
+    assert api.delete(f"/api/v1/channels/{made['id']}").status_code == 204
+    assert api.get("/api/v1/channels").json()["items"] == []
+    assert api.delete(f"/api/v1/channels/{made['id']}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"kind": "webhook", "target": "https://127.0.0.1/"}, "SPARSEBOARD_WEBHOOK_HOSTS"),
+        ({"kind": "webhook", "target": "http://example.org/"}, "use https"),
+        ({"kind": "email", "target": "ada@example.org"}, "SPARSEBOARD_SMTP_URL"),
+        ({"kind": "webhook", "target": "https://example.org/", "events": ["sneezed"]}, "sneezed is none of"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_what_to_do(sqlite_api: TestClient, body: dict[str, Any], says: str) -> None:
+    answer = sqlite_api.post("/api/v1/channels", json=body)
+    assert answer.status_code == 422
+    assert says in answer.text
+    assert sqlite_api.get("/api/v1/channels").json()["items"] == []
+
+
+def test_a_rule_is_tried_made_and_deleted(api: TestClient) -> None:
+    tried = api.post("/api/v1/watch-rules/dry-run", json=RULE)
+    assert tried.json() == {"num_runs": 0, "saved_s": 0, "num_best": 0, "stopped": []}
+    assert api.get("/api/v1/watch-rules").json()["items"] == []
+    made = api.post("/api/v1/watch-rules", json=RULE)
+    assert made.status_code == 201
+    (listed,) = api.get("/api/v1/watch-rules").json()["items"]
+    assert listed == made.json()
+    assert listed["runs"] == "*"
+    assert api.delete(f"/api/v1/watch-rules/{listed['id']}").status_code == 204
+    assert api.get("/api/v1/watch-rules").json()["items"] == []
+
+
+@pytest.mark.parametrize("change", [{"metric": "vibes"}, {"action": "explode"}, {"runs": ""}, {"from_tokens": -1}])
+def test_a_rule_without_sense_is_refused(sqlite_api: TestClient, change: dict[str, Any]) -> None:
+    assert sqlite_api.post("/api/v1/watch-rules", json=RULE | change).status_code == 422
+
+
+def test_the_page_keeps_what_was_typed(visitor: TestClient, app: FastAPI) -> None:
+    channel = {"kind": "webhook", "target": "https://10.0.0.1/x", "events": "failed"}
+    refused = visitor.post("/notices/channels", data=channel)
+    assert refused.status_code == 422
+    assert "https://10.0.0.1/x" in refused.text
+    assert "inside the own network" in refused.text
+    made = visitor.post("/notices/channels", data=channel | {"target": "https://example.org/x"})
+    assert "whsec_" in made.text
+    assert "whsec_" not in visitor.get("/notices").text
+    typed = {name: str(value).lower() for name, value in RULE.items()} | {"runs": "blue*"}
+    tried = visitor.post("/notices/rules", data=typed | {"try": "1"})
+    assert "No run with such a name is over yet" in tried.text
+    assert 'value="blue*"' in tried.text
+    assert visitor.post("/notices/rules", data=typed | {"value": "much"}).status_code == 422
+    assert visitor.post("/notices/rules", data=typed).status_code == 303
+    with app.state.db.read() as session:
+        (rule,) = session.exec(select(WatchRule))
+        (stored,) = session.exec(select(Channel))
+    assert (rule.above, rule.value, rule.runs, rule.action) == (True, 0.4, "blue*", "cancel")
+    assert stored.events == ["failed"]
+    assert "0.4 from 20,000,000 tokens" in visitor.get("/notices").text
+    for path in (f"rules/{rule.id}", f"channels/{stored.id}"):
+        assert visitor.post(f"/notices/{path}/delete").status_code == 303
+    assert "No rules yet" in visitor.get("/notices").text

@@ -1,0 +1,190 @@
+"""Series at rest: whatever the order of reading, sealing, resuming and reading anew, charts show what the files say."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlmodel import select
+
+from rows import add_attempt, add_run
+from server.db.series import Buckets, Point, read_series, replay, sealing
+from server.db.session import Database
+from server.db.tables import Attempt, Run
+from server.services import metrics
+from server.settings import Settings
+from sparsify_core import events
+from worker.ingest import ingest
+from worker.sealing import seal
+
+KEYS = ("fvu/a", "lr")
+SMALL = 8
+"""Points of a chunk in these tests."""
+VALUES = st.sampled_from([0.25, 1.0, -3.5, 7.0, math.nan, math.inf, -math.inf])
+AHEAD = st.sampled_from([0, 1, 1, 1, 2, 3, 40])
+WRITES = st.lists(st.tuples(AHEAD, VALUES, st.sampled_from([*KEYS, "both"])), min_size=1, max_size=30)
+ACTS = st.one_of(
+    st.tuples(st.just("write"), WRITES),
+    st.tuples(st.just("write unread"), WRITES),
+    st.tuples(st.just("seal"), st.sampled_from([1, SMALL])),
+    st.tuples(st.just("resume"), st.integers(0, 9)),
+    st.tuples(st.just("read anew"), st.integers(0, 3)),
+    st.tuples(st.just("ingest"), st.integers(0, 3)),
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "CHUNK_POINTS", SMALL)
+    monkeypatch.setattr(sealing, "_COARSEST", 2)
+
+
+@dataclass
+class Story:
+    """A run whose attempts write, are read, sealed and resumed; and what its files say."""
+
+    database: Database
+    settings: Settings
+    writers: list[events.EventWriter] = field(default_factory=list)
+    resumed: list[int] = field(default_factory=list)
+    written: list[list[tuple[str, Point]]] = field(default_factory=list)
+    last_step: int = 0
+    run_id: str = ""
+
+    def __post_init__(self) -> None:
+        with self.database.write() as session:
+            self.run_id = add_run(session).id
+        self.resume(0)
+
+    def act(self, what: str, how: int | list[tuple[int, float, str]]) -> None:
+        acts: dict[str, Callable[..., None]] = {
+            "write": self.write,
+            "write unread": self.write_unread,
+            "seal": lambda at_least: seal(self.database, self.run_id, at_least=at_least),
+            "resume": self.resume,
+            "read anew": self.read_anew,
+            "ingest": self.ingest,
+        }
+        acts[what](how)
+
+    def write(self, what: list[tuple[int, float, str]]) -> None:
+        self.write_unread(what)
+        self.ingest(len(self.writers) - 1)
+
+    def write_unread(self, what: list[tuple[int, float, str]]) -> None:
+        for ahead, value, keys in what:
+            self.last_step += ahead
+            self.write_values(dict.fromkeys(KEYS if keys == "both" else (keys,), value))
+
+    def write_values(self, values: dict[str, float]) -> None:
+        self.writers[-1].write(events.Metrics(step=self.last_step, values=values))
+        attempt = len(self.writers)
+        seq = 2 + len({point.seq for _, point in self.written[-1]})
+        self.written[-1] += [(key, Point(self.last_step, attempt, seq, 0.0, value)) for key, value in values.items()]
+
+    def resume(self, back: int) -> None:
+        """A new attempt, from a checkpoint so many steps ago."""
+        attempt, self.last_step = len(self.writers) + 1, max(self.last_step - back, 0)
+        with self.database.write() as session:
+            add_attempt(session, session.get_one(Run, self.run_id), attempt=attempt)
+        self.writers.append(events.EventWriter(self.settings.run_dir(self.run_id).events(attempt), attempt=attempt))
+        self.writers[-1].write(events.AttemptStarted(resumed_step=self.last_step))
+        self.resumed.append(self.last_step)
+        self.written.append([])
+
+    def ingest(self, number: int) -> None:
+        attempt = number % len(self.writers) + 1
+        ingest(self.database, self.settings.run_dir(self.run_id), self.run_id, attempt)
+
+    def read_anew(self, number: int) -> None:
+        with self.database.write() as session:
+            attempt = session.get_one(Attempt, (self.run_id, number % len(self.writers) + 1))
+            attempt.event_offset = 0
+        self.ingest(number)
+
+    def truth(self) -> dict[str, dict[int, Point]]:
+        """The points that count among those that have been read, by key and step."""
+        with self.database.read() as session:
+            found = select(Attempt.attempt, Attempt.event_seq).where(Attempt.run_id == self.run_id)
+            read = dict(session.exec(found).all())
+        by_key: dict[str, dict[int, Point]] = {}
+        for attempt, points in enumerate(self.written, start=1):
+            newer = [step for later, step in enumerate(self.resumed, start=1) if later > attempt and read[later]]
+            for key, point in points:
+                if point.seq <= read[attempt] and point.step <= min(newer, default=point.step):
+                    by_key.setdefault(key, {})[point.step] = point
+        return {key: dict(sorted(points.items())) for key, points in by_key.items()}
+
+
+def brute_force(points: dict[int, Point], start: int, end: int, max_points: int) -> tuple[int, list[tuple[float, ...]]]:
+    """The width, and the rows of buckets without their times, as plainly as can be."""
+    inside = [step for step in points if start <= step <= end]
+    widths = (2**n for n in itertools.count())
+    width = 1 if len(inside) <= max_points else next(w for w in widths if inside[-1] // w - inside[0] // w < max_points)
+    rows = []
+    for bucket in range(start // width, end // width + 1):
+        within = [point for step, point in points.items() if step // width == bucket]
+        finite = [point.value for point in within if math.isfinite(point.value)]
+        if within:
+            rows.append(
+                (within[-1].step, within[-1].value, min(finite, default=math.inf), max(finite, default=-math.inf))
+            )
+    return width, rows
+
+
+def rows_of(buckets: Buckets) -> list[tuple[float, ...]]:
+    return list(zip(buckets.steps, buckets.values, buckets.lows, buckets.highs, strict=True))
+
+
+@given(
+    acts=st.lists(ACTS, min_size=3, max_size=14),
+    start=st.integers(0, 80),
+    length=st.integers(0, 400),
+    max_points=st.integers(2, 40),
+    limit=st.integers(1, 30),
+)
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_charts_and_streams_show_what_the_files_say(
+    database: Database,
+    settings: Settings,
+    acts: list[tuple[str, int | list[tuple[int, float, str]]]],
+    start: int,
+    length: int,
+    max_points: int,
+    limit: int,
+) -> None:
+    story = Story(database, settings)
+    for what, how in acts:
+        story.act(what, how)
+    truth = story.truth()
+    for first, last in ((0, 10_000), (start, start + length)):
+        with database.read() as session:
+            found = read_series(session, [story.run_id], start=first, end=last, max_points=max_points)
+        shown = {key: (one.width, rows_of(one.buckets)) for (_, key), one in found.items()}
+        expected = {key: brute_force(points, first, last, max_points) for key, points in truth.items()}
+        assert repr(sorted(shown.items())) == repr(sorted(item for item in expected.items() if item[1][1]))
+    streamed = replayed(story, limit)
+    if streamed is not None:
+        assert repr(streamed) == repr({key: list(points.items()) for key, points in sorted(truth.items())})
+
+
+def replayed(story: Story, limit: int) -> dict[str, list[tuple[int, Point]]] | None:
+    """What a browser has that hears everything from the beginning; None when it is told to load anew instead."""
+    shown: dict[str, dict[int, Point]] = {}
+    place, has_more = (0, 0), True
+    with story.database.read() as session:
+        newest = metrics.position(session, story.run_id)
+        while has_more:
+            found = replay(session, story.run_id, place, newest, limit=limit)
+            if found is None:
+                return None
+            for key, point in found.points:
+                shown.setdefault(key, {})[point.step] = point._replace(ts=0.0)
+            place, has_more = found.up_to, found.has_more
+    return {key: sorted(points.items()) for key, points in sorted(shown.items())}

@@ -1,0 +1,138 @@
+// The page of one worker: what it measured of its machine, drawn over time and kept up by the event stream.
+import { connect } from "./live.js";
+
+const COLORS = 6;
+const SVG = "http://www.w3.org/2000/svg";
+const RAW_HOURS = 2;
+const LONG_EVERY_S = 300;
+
+const page = document.getElementById("worker");
+const hours = Number(page.dataset.hours);
+const samples = [];
+
+const FORMS = {
+  percent: (value) => `${(100 * value).toFixed(0)} %`,
+  bytes: (value) => (value >= 1e12 ? `${(value / 1e12).toFixed(1)} TB` : `${(value / 1e9).toFixed(value && value < 1e10 ? 1 : 0)} GB`),
+  celsius: (value) => `${value.toFixed(0)} °C`,
+  watts: (value) => `${value.toFixed(0)} W`,
+};
+
+const CLOCK = new Intl.DateTimeFormat("en-GB", hours <= 24 ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" });
+const clock = (ts) => CLOCK.format(1000 * ts);
+const themed = (element) => getComputedStyle(element).color;
+const swatchOf = (index) => document.getElementById("swatches").children[index % COLORS];
+const probe = (name) => document.getElementById(`probe-${name}`);
+
+class LoadChart {
+  constructor(figure) {
+    this.plot = figure.querySelector(".plot");
+    this.legend = figure.querySelector(".legend");
+    this.field = figure.dataset.field;
+    this.ofDevices = "devices" in figure.dataset;
+    this.limit = Number(figure.dataset.limit ?? 0);
+    this.form = FORMS[figure.dataset.format];
+    this.names = [];
+    new ResizeObserver(() => this.uplot?.setSize(this.size())).observe(this.plot);
+  }
+
+  size() {
+    return { width: Math.max(this.plot.clientWidth, 50), height: this.plot.clientHeight };
+  }
+
+  /** The lines by name: one, or one per GPU. */
+  lines() {
+    if (!this.ofDevices) return new Map([["", samples.map((sample) => sample[this.field])]]);
+    const indices = new Set(samples.flatMap((sample) => sample.devices.map((device) => device.index)));
+    const value = (sample, index) => sample.devices.find((device) => device.index === index)?.[this.field] ?? null;
+    return new Map([...indices].sort((a, b) => a - b).map((index) => [`GPU ${index}`, samples.map((one) => value(one, index))]));
+  }
+
+  draw() {
+    const lines = this.lines();
+    const data = [samples.map((sample) => sample.ts), ...lines.values()];
+    const names = [...lines.keys()];
+    if (this.uplot && names.join() === this.names.join()) this.uplot.setData(data);
+    else {
+      this.names = names;
+      this.uplot?.destroy();
+      this.uplot = new uPlot(this.options(), data, this.plot);
+    }
+    this.fillLegend([...lines.values()]);
+  }
+
+  options() {
+    const axis = { stroke: () => themed(probe("muted")), grid: { stroke: () => themed(probe("grid")), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+    return {
+      ...this.size(),
+      legend: { show: false },
+      cursor: { sync: { key: "worker" }, points: { size: 7 }, drag: { x: true, y: false } },
+      scales: { y: { range: (u, min, max) => [0, this.limit || Math.max(max * 1.1, 1e-9)] } },
+      axes: [{ ...axis, size: 28, gap: 4, space: 64, values: (u, ticks) => ticks.map(clock) }, { ...axis, size: 58, gap: 6, values: (u, ticks) => ticks.map(this.form) }],
+      series: [{}, ...this.names.map((name, i) => ({ stroke: () => themed(swatchOf(i)), width: 1.5 }))],
+      hooks: { setCursor: [() => this.fillLegend(this.uplot?.data.slice(1) ?? [])] },
+    };
+  }
+
+  fillLegend(lines) {
+    const at = this.uplot?.cursor.idx ?? samples.length - 1;
+    const items = lines.map((values, i) => {
+      const item = document.createElement("span");
+      const text = document.createElement("b");
+      text.textContent = typeof values[at] === "number" ? this.form(values[at]) : "–";
+      item.append(...(this.names[i] ? [swatch(i), this.names[i]] : []), text);
+      return item;
+    });
+    this.legend.replaceChildren(...items);
+  }
+}
+
+function element(name, attributes) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+function swatch(index) {
+  const svg = element("svg", { width: 16, height: 8, "aria-hidden": "true", class: `swatch-${(index % COLORS) + 1}` });
+  svg.append(element("path", { d: "M0 4h16", stroke: "currentColor", "stroke-width": 2 }));
+  return svg;
+}
+
+const charts = [...page.querySelectorAll(".chart")].map((figure) => new LoadChart(figure));
+
+function drawAll() {
+  page.dataset.samples = String(samples.length);
+  if (samples.length) for (const chart of charts) chart.draw();
+}
+
+/** Take a sample that is new; a long look back has one in five minutes. */
+function take(sample) {
+  const last = samples.at(-1);
+  const gap = hours > RAW_HOURS ? LONG_EVERY_S : 0;
+  if (last && sample.ts <= last.ts + gap) return;
+  samples.push(sample);
+  while (samples[0].ts < sample.ts - 3600 * hours) samples.shift();
+}
+
+document.body.addEventListener("sb-sample", ({ detail }) => {
+  take(detail);
+  drawAll();
+});
+
+async function load() {
+  const response = await fetch(`/api/v1/workers/${page.dataset.worker}/samples?hours=${hours}`, { headers: { Accept: "application/json" } });
+  if (!response.ok) throw new Error(`samples: ${response.status}`);
+  for (const sample of (await response.json()).items) take(sample);
+  drawAll();
+  connect(`worker:${page.dataset.worker}`, String(samples.at(-1)?.ts ?? ""));
+}
+
+function loadWithRetry() {
+  load().catch(() => setTimeout(loadWithRetry, 3000));
+}
+
+const recolor = () => charts.forEach((chart) => chart.uplot?.redraw(false, true));
+new MutationObserver(recolor).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolor);
+
+loadWithRetry();
