@@ -105,7 +105,9 @@ install_assets() {
     npm="$VENV/bin/npm"
     PATH="$VENV/bin:$PATH"
   fi
-  "$npm" ci --silent --no-audit --no-fund --ignore-scripts
+  local without=(--omit=dev)
+  [ "$KIND" = test ] && without=()
+  "$npm" ci --silent --no-audit --no-fund --ignore-scripts ${without[@]+"${without[@]}"}
   "$VENV/bin/python" scripts/vendor_assets.py
 }
 

@@ -77,6 +77,13 @@ class ConflictError(AppError):
     code = "conflict"
 
 
+class NotCurrentError(AppError):
+    """What was to be changed is no longer what the client saw: its `If-Match` fits no more."""
+
+    status = 412
+    code = "not_current"
+
+
 class TooLargeError(AppError):
     """The body is larger than the server reads."""
 

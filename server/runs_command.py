@@ -28,6 +28,9 @@ def add_parsers(runs: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
     """Add the subcommands to `sparseboard runs`, and hand each out for what they share."""
     commands = runs.add_subparsers(metavar="COMMAND", dest="action", required=True)
     listing = commands.add_parser("list", help="the newest runs")
+    listing.add_argument(
+        "search", nargs="?", default="", help="what to look for, as in the search box: 'k>32 tag:paper'"
+    )
     listing.add_argument("--state", help="only those in this state")
     listing.add_argument("--limit", type=int, default=20, help="how many (default 20)")
     yield listing
@@ -94,12 +97,12 @@ def run(arguments: argparse.Namespace, settings: "Settings") -> list[str]:
 
 def _carry_out(session: "Session", arguments: argparse.Namespace, settings: "Settings") -> list[str]:
     from server.errors import InvalidError
-    from server.services import control, runs
+    from server.services import control, run_list, runs
 
     how: dict[str, Any] = {"settings": settings, "actor": _ACTOR}
     match arguments.action:
         case "list":
-            page = runs.list_runs(session, limit=arguments.limit, state=arguments.state)
+            page = run_list.list_runs(session, q=arguments.search, state=arguments.state, limit=arguments.limit)
             return [_line(each) for each in page.items]
         case "show":
             return _describe(session, runs.get_run(session, arguments.run))

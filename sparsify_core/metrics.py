@@ -4,6 +4,7 @@ A series key is `name` for a run-wide metric (`lr`) and `name/coder` for one of 
 upstream's logging keys are. Logging, chart axes, tooltips, docs and the model card derive from this table.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -211,6 +212,15 @@ METRICS: dict[str, Metric] = {
             per_coder=False,
         ),
         Metric(
+            "gpu_memory",
+            "Peak GPU memory",
+            "bytes",
+            "The most that the first process has had allocated on its GPU so far.",
+            "gpu_memory.peak.v1",
+            "lower",
+            per_coder=False,
+        ),
+        Metric(
             "tokens",
             "Tokens",
             "tokens",
@@ -233,3 +243,11 @@ def split_key(key: str) -> tuple[str, str]:
     """`fvu/layers.5` -> (`fvu`, `layers.5`); `lr` -> (`lr`, ``)."""
     name, _, coder = key.partition("/")
     return name, coder
+
+
+def mean_over_coders(latest: Mapping[str, float | str]) -> dict[str, float]:
+    """The mean of every metric over the coders, from its newest value by series key; `nan` and `inf` may be strings."""
+    values: dict[str, list[float]] = {}
+    for key, value in latest.items():
+        values.setdefault(split_key(key)[0], []).append(float(value))
+    return {name: sum(each) / len(each) for name, each in values.items()}

@@ -11,10 +11,12 @@ from sqlalchemy import delete, func, insert, update
 from sqlmodel import Session, col, select
 
 from server.db.runs import note_first_step, record
-from server.db.series import as_json, take_back
+from server.db.series import as_json, begun_again, drawn_on, take_back
 from server.db.session import Database
 from server.db.tables import Attempt, Checkpoint, MetricChunk, MetricPoint, Run, RunState, StepTiming
+from server.db.tables.values import store_metrics
 from sparsify_core import events
+from sparsify_core.metrics import series_key
 from sparsify_core.rundir import CheckpointDir, RunDir
 from worker.sealing import seal
 from worker.values import as_point
@@ -93,7 +95,7 @@ class _Batch:
             match event:
                 case events.AttemptStarted():
                     self._start(event)
-                    values |= {"step": event.resumed_step}
+                    values |= {"step": event.resumed_step, "spark": begun_again(run.spark, event.resumed_step)}
                 case events.Phase():
                     values["phase"] = (f"{event.name}: {event.detail}" if event.detail else event.name)[:200]
                 case events.TrainingPlanned():
@@ -107,13 +109,18 @@ class _Batch:
                 case events.CheckpointSaved():
                     self._checkpoint(event)
                 case events.Warned():
-                    record(self.session, self.run_id, actor="trainer", kind="warning", detail=event.message)
+                    record(
+                        self.session, self.run_id, actor="trainer", kind="warning", detail=event.message, ts=event.ts
+                    )
                 case _:
                     pass  # the end is judged by the supervisor; what is unknown stays in the file
         if points:
             self.session.execute(insert(MetricPoint), points)
+            values |= self._spark(points, values)
         if newest and values:
             self.session.execute(update(Run).where(col(Run.id) == self.run_id).values(**values))
+        if newest and points:
+            store_metrics(self.session, self.run_id, latest)
         if newest and points and run.state == RunState.STARTING:
             note_first_step(self.session, self.run_id, self.attempt)
 
@@ -127,7 +134,7 @@ class _Batch:
     def _start(self, event: events.AttemptStarted) -> None:
         if event.resumed_step:
             detail = f"from the checkpoint of step {event.resumed_step}"
-            record(self.session, self.run_id, actor="trainer", kind="resumed", detail=detail)
+            record(self.session, self.run_id, actor="trainer", kind="resumed", detail=detail, ts=event.ts)
         mine = update(Attempt).where(col(Attempt.run_id) == self.run_id, col(Attempt.attempt) == self.attempt)
         self.session.execute(mine.values(resumed_step=event.resumed_step))
         for table in (MetricPoint, StepTiming):
@@ -142,6 +149,13 @@ class _Batch:
     def _points(self, event: events.Metrics) -> list[dict[str, Any]]:
         place = {"run_id": self.run_id, "attempt": self.attempt, "seq": event.seq, "step": event.step, "ts": event.ts}
         return [place | {"key": key} | as_point(value) for key, value in event.values.items()]
+
+    def _spark(self, points: list[dict[str, Any]], values: dict[str, Any]) -> dict[str, Any]:
+        """The run's sparkline with what is new of the first coder's FVU."""
+        coders = values.get("coders", self.run.coders)
+        key = series_key("fvu", coders[0]) if coders else ""
+        found = {point["step"]: point["value"] for point in points if point["key"] == key}
+        return {"spark": drawn_on(values.get("spark", self.run.spark), found)} if found else {}
 
     def _timing(self, event: events.StepTimed) -> None:
         values = event.model_dump(include={"seq", "step", "ts", "total_ms", "parts_ms", "floor_ms"})

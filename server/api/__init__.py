@@ -15,6 +15,7 @@ from server.api import (
     runs,
     sweeps,
     tokens,
+    views,
     workers,
 )
 from server.api.models import ProblemDetail
@@ -24,7 +25,7 @@ _PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
 router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
 for part in (
     *(runs, plans, metrics, control, checkpoints, pushes, queue),
-    *(sweeps, workers, tokens, notices, config, language_models),
+    *(sweeps, workers, views, tokens, notices, config, language_models),
 ):
     router.include_router(part.router)
 

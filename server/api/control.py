@@ -3,17 +3,19 @@
 import hashlib
 from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Header, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlmodel import Session
 
 from server.api.dependencies import Body, DatabaseDep, SettingsDep, SingleQuery, body_schema, json_body
-from server.api.models import RunOut, StateList, StateOut
-from server.api.runs import IdempotencyKey, answer_once
+from server.api.models import OutcomeList, OutcomeOut, RunOut, StateList, StateOut
+from server.api.runs import MAX_QUERY, IdempotencyKey, answer_once
 from server.auth import CurrentUser
 from server.db.ids import ID_PATTERN
 from server.db.tables import Run
-from server.services import control
+from server.services import annotations, bulk, control
+from server.services.annotations import RunChange, Tag
+from server.services.bulk import MAX_RUNS, BulkAction
 
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
 
@@ -54,15 +56,27 @@ class MoveRequest(_Request):
         return self
 
 
-class RunChange(_Request):
-    """What can be changed about a run."""
+class BulkRequest(_Request):
+    """What to ask of many runs: of those with `ids`, or of all that match the search `q`."""
 
-    priority: Annotated[int, Field(ge=-1000, le=1000)]
-    """Higher ones start first."""
+    action: BulkAction
+    ids: Annotated[list[RunId], Field(max_length=MAX_RUNS)] = []
+    q: Annotated[str | None, Field(max_length=MAX_QUERY)] = None
+    tag: Tag | None = None
+    """For the actions tag and untag."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.ids) == (self.q is not None):
+            raise ValueError("give either ids or q")
+        if (self.tag is not None) != (self.action in (BulkAction.TAG, BulkAction.UNTAG)):
+            raise ValueError("give a tag with the actions tag and untag, and with no other")
+        return self
 
 
 CancelBody = Annotated[Body[CancelRequest], Depends(json_body(CancelRequest))]
 MoveBody = Annotated[Body[MoveRequest], Depends(json_body(MoveRequest))]
+BulkBody = Annotated[Body[BulkRequest], Depends(json_body(BulkRequest))]
 ChangeBody = Annotated[Body[RunChange], Depends(json_body(RunChange))]
 
 
@@ -73,6 +87,17 @@ def cancel_runs(body: CancelBody, user: CurrentUser, database: DatabaseDep, sett
     with database.write() as session:
         ended = control.cancel_runs(session, ids, settings=settings, actor=user.name)
     return StateList(items=[StateOut.model_validate(run) for run in ended])
+
+
+@router.post("/bulk", openapi_extra=body_schema(BulkRequest))
+def act_on_many(body: BulkBody, user: CurrentUser, database: DatabaseDep, settings: SettingsDep) -> OutcomeList:
+    """Ask the same of many runs. Each answers for itself whether it was done; an unknown id leaves all as they are."""
+    asked = body.value
+    with database.write() as session:
+        ids = asked.ids if asked.q is None else bulk.chosen_runs(session, asked.q)
+        by = user.name
+        outcomes = bulk.act_on_many(session, ids, asked.action, tag=asked.tag or "", settings=settings, actor=by)
+    return OutcomeList(items=[OutcomeOut.of(*each) for each in outcomes])
 
 
 @router.post("/{run_id}/cancel")
@@ -149,9 +174,19 @@ def move_run(run_id: str, body: MoveBody, user: CurrentUser, database: DatabaseD
 
 @router.patch("/{run_id}", openapi_extra=body_schema(RunChange))
 def change_run(
-    run_id: str, body: ChangeBody, user: CurrentUser, database: DatabaseDep, settings: SettingsDep
+    run_id: str,
+    response: Response,
+    body: ChangeBody,
+    user: CurrentUser,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    if_match: Annotated[str | None, Header(max_length=200)] = None,
 ) -> RunOut:
-    """Change a run's priority."""
+    """Change a run's priority, name, tags, notes, or put it away. With `If-Match` only if nobody else has meanwhile."""
+    change = body.value
     with database.write() as session:
-        run = control.set_priority(session, run_id, body.value.priority, settings=settings, actor=user.name)
+        run = annotations.annotate(session, run_id, change, actor=user.name, if_match=if_match)
+        if change.priority is not None:
+            run = control.set_priority(session, run_id, change.priority, settings=settings, actor=user.name)
+    response.headers["ETag"] = annotations.etag(run)
     return RunOut.model_validate(run)

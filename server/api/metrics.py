@@ -3,8 +3,9 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 
-from server.api.dependencies import ReadSession, SingleQuery
+from server.api.dependencies import DatabaseDep, ReadSession, SingleQuery
 from server.api.models import MetricsOut, OverlayOut, SeriesOut
 from server.services import metrics, runs
 
@@ -30,6 +31,19 @@ def get_metrics(
     cursor = metrics.cursor(session, run_id)
     found = metrics.series(session, run_id, key, start=start, end=end, max_points=max_points)
     return MetricsOut(cursor=cursor, series={name: SeriesOut(**one) for name, one in found.items()})
+
+
+@router.get("/runs/{run_id}/metrics.csv", response_class=StreamingResponse)
+def download_metrics(
+    session: ReadSession,
+    database: DatabaseDep,
+    run_id: str,
+    key: Annotated[list[str] | None, Query(max_length=200)] = None,
+) -> StreamingResponse:
+    """Every point of all series of a run, or of those named by `key` (repeatable)."""
+    run = runs.get_run(session, run_id)
+    headers = {"Content-Disposition": f'attachment; filename="{run.id}-metrics.csv"'}
+    return StreamingResponse(metrics.csv_pages(database, run.id, key), media_type="text/csv", headers=headers)
 
 
 @router.get("/metrics")

@@ -1,10 +1,11 @@
 """What the REST API answers with. Times are Unix seconds (UTC)."""
 
+import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.db.tables import Intent, RunState, WorkerState
+from server.db.tables import Intent, Run, RunState, WorkerState
 from server.diagnosis import Severity, State
 
 
@@ -69,6 +70,11 @@ class RunOut(Model):
     reason_code: str
     """Why a run failed, waits to be tried again, or was paused; stable and machine-readable."""
     message: str
+    tags: list[str]
+    notes: str
+    """Markdown."""
+    archived_at: float | None
+    """When it was put away; lists hide it."""
     waits_for: str
     """Why a queued run has not started."""
     phase: str
@@ -84,6 +90,23 @@ class RunList(BaseModel):
     next_cursor: str | None
 
 
+class RunRow(BaseModel):
+    """The fields of a run that were asked for."""
+
+    id: str
+    values: dict[str, Any]
+
+
+class RunTable(BaseModel):
+    items: list[RunRow]
+    next_cursor: str | None
+
+
+def as_json(value: Any) -> Any:
+    """A value that JSON can hold: a NaN or infinite number as its name."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class StateOut(Model):
     """Where a run is after a request: `stopping` while a worker saves and ends it, else the state that it came to."""
 
@@ -94,6 +117,25 @@ class StateOut(Model):
 
 class StateList(BaseModel):
     items: list[StateOut]
+
+
+class OutcomeOut(BaseModel):
+    """What became of a request for one run among many."""
+
+    id: str
+    name: str
+    state: RunState
+    is_done: bool
+    detail: str
+    """Why it was not done."""
+
+    @classmethod
+    def of(cls, run: Run, is_done: bool, detail: str) -> "OutcomeOut":
+        return cls(id=run.id, name=run.name, state=RunState(run.state), is_done=is_done, detail=detail)
+
+
+class OutcomeList(BaseModel):
+    items: list[OutcomeOut]
 
 
 class SeriesOut(Model):
@@ -312,6 +354,20 @@ class WorkerOut(Model):
 
 class WorkerList(BaseModel):
     items: list[WorkerOut]
+
+
+class ViewOut(Model):
+    """A kept view of the list of runs."""
+
+    id: str
+    name: str
+    query: str
+    """Query string of the page /runs."""
+    created_at: float
+
+
+class ViewList(BaseModel):
+    items: list[ViewOut]
 
 
 class QueueOut(Model):

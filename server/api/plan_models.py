@@ -105,3 +105,17 @@ class PlanOut(Model):
     warnings: list[WarningOut]
     forecast: ForecastOut | None
     """null: the model's modules are not known, or the configuration does not fit them; a warning says why."""
+
+
+class PredictionOut(Model):
+    """Numbers by name: `tokens_per_s`, `duration_s`, `memory_bytes` (of one process), `disk_bytes`."""
+
+    device: str
+    """What it was predicted for."""
+    counted: dict[str, float]
+    """By arithmetic alone."""
+    expected: dict[str, list[float]]
+    """Corrected by past runs: expected, low, high."""
+    actual_device: str
+    """What it trained on; empty until it has ended."""
+    actual: dict[str, float]

@@ -1,11 +1,12 @@
-"""`POST /api/v1/runs/plan`: what a run would need, before it is asked for."""
+"""`POST /api/v1/runs/plan`: what a run would need, before it is asked for; and what it needed in the end."""
 
 from fastapi import APIRouter
 
-from server.api.dependencies import DatabaseDep, SettingsDep, SingleQuery, body_schema
-from server.api.plan_models import PlanOut
+from server.api.dependencies import DatabaseDep, ReadSession, SettingsDep, SingleQuery, body_schema
+from server.api.plan_models import PlanOut, PredictionOut
 from server.api.runs import RunBody
-from server.services import plans
+from server.errors import NotFoundError
+from server.services import forecasts, plans, runs
 from server.services.requests import RunRequest
 
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
@@ -21,3 +22,13 @@ def plan_run(body: RunBody, database: DatabaseDep, settings: SettingsDep) -> Pla
     with database.read() as session:
         plan = plans.make_plan(session, body.value, settings=settings, shape=shape, shape_problem=problem)
     return PlanOut.model_validate(plan)
+
+
+@router.get("/{run_id}/prediction")
+def get_prediction(session: ReadSession, run_id: str) -> PredictionOut:
+    """What the run was predicted to need, and what it needed. 404 where the model was not known then."""
+    runs.get_run(session, run_id)
+    found = forecasts.prediction_of(session, run_id)
+    if found is None:
+        raise NotFoundError("Nothing was predicted for this run.")
+    return PredictionOut.model_validate(found)

@@ -1,6 +1,6 @@
 """`/api/v1/runs`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -19,18 +19,25 @@ from server.api.models import (
     LogOut,
     RunList,
     RunOut,
+    RunRow,
+    RunTable,
     TimingList,
     TimingOut,
+    as_json,
 )
 from server.auth import CurrentUser
 from server.db.session import Database
 from server.db.tables import Run, RunState
-from server.services import checkpoints, idempotency, logs, runs, timings
+from server.services import annotations, checkpoints, idempotency, logs, run_list, runs, timings
 from server.services.diagnosis import diagnose_run
 from server.services.requests import RunRequest
+from server.services.run_fields import NEWEST_FIRST, RunField
+from server.services.run_values import parse_fields, value_of
+from sparsify_core.metrics import mean_over_coders
 
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
 
+MAX_QUERY = 1000
 RunBody = Annotated[Body[RunRequest], Depends(json_body(RunRequest))]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 
@@ -39,13 +46,26 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200, patt
 def list_runs(
     session: ReadSession,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Annotated[str | None, Query(max_length=2000)] = None,
     state: RunState | None = None,
-    q: Annotated[str | None, Query(max_length=200)] = None,
-) -> RunList:
-    """Runs, newest first."""
-    page = runs.list_runs(session, limit=limit, cursor=cursor, state=state, q=q)
-    return RunList(items=[RunOut.model_validate(row) for row in page.items], next_cursor=page.next_cursor)
+    q: Annotated[str, Query(max_length=MAX_QUERY)] = "",
+    sort: Annotated[str, Query(max_length=100)] = NEWEST_FIRST,
+    fields: Annotated[str | None, Query(max_length=MAX_QUERY)] = None,
+) -> RunList | RunTable:
+    """Runs that match the search `q` (docs/search.md), sorted by a field, `-` in front turns the order round.
+
+    With `fields`, names separated by commas, only those of every run.
+    """
+    shown = None if fields is None else parse_fields(fields)
+    page = run_list.list_runs(session, q=q, state=state, sort=sort, limit=limit, cursor=cursor)
+    if shown is None:
+        return RunList(items=[RunOut.model_validate(row) for row in page.items], next_cursor=page.next_cursor)
+    return RunTable(items=[_table_row(row, shown) for row in page.items], next_cursor=page.next_cursor)
+
+
+def _table_row(run: Run, fields: Sequence[RunField]) -> RunRow:
+    means = mean_over_coders(run.latest)
+    return RunRow(id=run.id, values={field.name: as_json(value_of(field, run, means)) for field in fields})
 
 
 @router.post("", status_code=201, openapi_extra=body_schema(RunRequest))
@@ -88,9 +108,11 @@ def made_once(database: Database, key: str | None, fingerprint: str, create: Cal
 
 
 @router.get("/{run_id}")
-def get_run(session: ReadSession, run_id: str) -> RunOut:
-    """One run."""
-    return RunOut.model_validate(runs.get_run(session, run_id))
+def get_run(session: ReadSession, response: Response, run_id: str) -> RunOut:
+    """One run. Its `ETag` names what people have written on it; send it as `If-Match` with a PATCH."""
+    run = runs.get_run(session, run_id)
+    response.headers["ETag"] = annotations.etag(run)
+    return RunOut.model_validate(run)
 
 
 @router.get("/{run_id}/timings")

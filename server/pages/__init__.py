@@ -3,22 +3,33 @@
 from fastapi import APIRouter
 
 from server.pages import (
+    annotations,
     banners,
+    bulk,
     checkpoints,
     health,
     launch,
     login,
     notices,
+    plan,
     queue,
     run,
     runs,
+    saved_views,
     settings,
     worker,
     workers,
 )
 
 router = APIRouter(include_in_schema=False)
-for part in (login, launch, runs, run, health, queue, checkpoints, workers, worker, settings, notices, banners):
+for part in (
+<<<<<<< HEAD
+    *(login, launch, bulk, saved_views, runs, annotations, run, health, queue),
+=======
+    *(login, launch, plan, runs, run, health, queue),
+>>>>>>> main
+    *(checkpoints, workers, worker, settings, notices, banners),
+):
     router.include_router(part.router)
 
 __all__ = ["router"]

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 DASH = "\u2013"
 
-FORMS = {"fraction": "percent", "tokens/s": "rate", "tokens": "rate"}
+FORMS = {"fraction": "percent", "tokens/s": "rate", "tokens": "rate", "bytes": "bytes"}
 """Unit of a metric -> how it is written; FVU-like metrics without a unit are ratios, see `metric_form`."""
 
 
@@ -22,7 +22,7 @@ def number_of(value: Any) -> float | None:
 
 
 def metric_form(name: str, unit: str) -> str:
-    """`percent`, `rate`, `ratio` or `plain`; the charts' script knows the same four."""
+    """`percent`, `rate`, `ratio`, `bytes` or `plain`; the charts' script knows the same five."""
     if "fvu" in name:
         return "ratio"
     return FORMS.get(unit, "plain")
@@ -41,6 +41,8 @@ def metric(value: Any, form: str = "plain") -> str:
         return f"{100 * number:.2f}%" if number < 0.1 else f"{100 * number:.1f}%"
     if form == "rate":
         return f"{number:,.0f}"
+    if form == "bytes":
+        return size(round(number))
     if number == 0:
         return "0"
     if abs(number) < 1e-3 or abs(number) >= 1e6:
@@ -78,7 +80,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {secs} s" if minutes else f"{secs} s"
 
 
-def size(num_bytes: int | None) -> str:
+def size(num_bytes: float | None) -> str:
     """`2500000` -> `2.5 MB`."""
     if num_bytes is None:
         return DASH
@@ -88,6 +90,23 @@ def size(num_bytes: int | None) -> str:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def quantity(value: float, form: str) -> str:
+    """A predicted number, no finer than it can be known: a `size`, a `duration`, a `rate`, or a `number` alone."""
+    if form == "size":
+        return size(value)
+    if form == "duration":
+        return rough_duration(value)
+    return short_count(float(f"{value:.3g}")) + (" tokens/s" if form == "rate" else "")
+
+
+def rough_duration(seconds: float) -> str:
+    """`211` -> `3.5 min`."""
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}" if seconds < 100 * length else f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def iso(ts: float | None) -> str:
@@ -137,6 +156,7 @@ FILTERS = {
     "short_count": short_count,
     "duration": duration,
     "size": size,
+    "quantity": quantity,
     "iso": iso,
     "when": when,
     "web_url": web_url,

@@ -1,22 +1,24 @@
-"""The page of one run, its regions that are refetched live, and the data of its charts."""
+"""The page of one run, and its regions that are refetched live."""
 
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlmodel import Session
 
 from server.auth import CurrentUser
 from server.db.tables import Run
 from server.pages.actions import legal_actions
 from server.pages.advice import advice
+from server.pages.annotations import about
 from server.pages.formatting import metric, metric_form
 from server.pages.health import health_of
+from server.pages.prediction import predicted_rows
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
 from server.pages.worker import system_of
-from server.services import checkpoints, control, logs, metrics, runs, timings, workers
+from server.services import checkpoints, control, forecasts, logs, marks, metrics, runs, timings, workers
 from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
 
@@ -33,13 +35,16 @@ LOG_LINES = 15
 
 @router.get("/runs/{run_id}")
 def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
-    """Everything about one run."""
+    """Everything about one run. The cursor is from before the rest was read: what comes later, the stream brings."""
     with request.app.state.db.read() as session:
+        cursor = metrics.cursor(session, run_id)
         context = _head(session, run_id) | _lists(session, run_id) | _timings(session, run_id)
         view: RunView = context["view"]
         context |= health_of(session, view.run) | system_of(session, view.run)
     context |= {
         "nav": "runs",
+        "about": about(view.run),
+        "cursor": cursor,
         "charts": chart_specs(),
         "chart_rows": lambda chart: _latest_rows(view, chart),
         "config_groups": config_groups(view.config),
@@ -57,7 +62,7 @@ def head(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
 
 @router.get("/runs/{run_id}/lists")
 def lists(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
-    """Checkpoints and history."""
+    """Checkpoints, history, and what the charts mark on their axis."""
     with request.app.state.db.read() as session:
         return render(request, "run/_lists.html", _lists(session, run_id), user=user)
 
@@ -75,16 +80,6 @@ def log(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
     with request.app.state.db.read() as session:
         found = runs.get_run(session, run_id)
     return render(request, "run/_log.html", {"log": logs.tail(request.app.state.settings, found)}, user=user)
-
-
-@router.get("/runs/{run_id}/series")
-def series(request: Request, user: CurrentUser, run_id: str) -> JSONResponse:
-    """Every series of the run, and the stream's cursor from before they were read: no point falls in between."""
-    with request.app.state.db.read() as session:
-        runs.get_run(session, run_id)
-        cursor = metrics.cursor(session, run_id)
-        data = metrics.series(session, run_id)
-    return JSONResponse({"cursor": cursor, "series": data}, headers={"Cache-Control": "no-store"})
 
 
 @router.post("/runs/{run_id}/retry")
@@ -132,10 +127,17 @@ def _origin(session: Session, run: Run) -> Run | None:
 
 def _lists(session: Session, run_id: str) -> dict[str, Any]:
     rows = checkpoints.list_checkpoints(session, run_id)
+    prediction = forecasts.prediction_of(session, run_id)
     return {
+        "prediction": prediction,
+        "predicted": predicted_rows(prediction),
         "view": RunView(runs.get_run(session, run_id)),
         "checkpoints": [{"row": row, "fvu": evaluated_fvu(row.evaluation)} for row in rows],
         "history": runs.history(session, run_id),
+        "axis": {
+            "origin": marks.origin(session, run_id),
+            "marks": [mark._asdict() for mark in marks.marks(session, run_id)],
+        },
     }
 
 
@@ -155,12 +157,13 @@ def evaluated_fvu(evaluation: dict[str, Any]) -> str:
     return metric(sum(values) / len(values), "ratio") if values else metric(None)
 
 
-def _latest_rows(view: RunView, chart: ChartSpec) -> list[tuple[str, str]]:
-    """`(series, newest value)` of a chart, for readers without JavaScript."""
+def _latest_rows(view: RunView, chart: ChartSpec) -> list[tuple[str, str, str]]:
+    """`(key, name, newest value)` of a chart's series, for readers without JavaScript; the script takes the keys."""
     rows = []
     for key, value in view.run.latest.items():
         name, coder = split_key(key)
         if name in chart.metrics:
             label = METRICS[name].label if name in METRICS else name
-            rows.append((f"{label}, {coder}" if coder else label, metric(value, metric_form(name, METRICS[name].unit))))
+            shown = metric(value, metric_form(name, METRICS[name].unit))
+            rows.append((key, f"{label}, {coder}" if coder else label, shown))
     return rows

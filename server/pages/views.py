@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, get_args
 
 from server.db.tables import ACTIVE, TERMINAL, AttemptNode, Intent, Run, RunState
@@ -11,7 +12,7 @@ from server.pages.formatting import metric, metric_form, number_of, sentence, sh
 from server.scheduling import remaining_s
 from sparsify_core.config import RunConfig, iter_fields
 from sparsify_core.config.base import Group
-from sparsify_core.metrics import METRICS, split_key
+from sparsify_core.metrics import METRICS, mean_over_coders, split_key
 
 HEADLINE = ("eval_fvu", "fvu", "dead_frac", "l0", "lr", "tokens_per_s")
 """Metrics that stand as tiles on a run's page."""
@@ -132,9 +133,13 @@ class RunView:
         numbers = (number_of(value) for key, value in self.run.latest.items() if split_key(key)[0] == name)
         return [number for number in numbers if number is not None]
 
+    @cached_property
+    def means(self) -> dict[str, float]:
+        """The newest value of every metric, over the coders."""
+        return mean_over_coders(self.run.latest)
+
     def mean(self, name: str) -> float | None:
-        values = self.values(name)
-        return sum(values) / len(values) if values else None
+        return self.means.get(name)
 
     def text(self, name: str) -> str:
         """A metric as the list shows it: the mean over the coders."""
@@ -178,7 +183,7 @@ def _chart(names: tuple[str, ...], *, is_main: bool) -> ChartSpec:
     first = METRICS[names[0]]
     title = first.label if len(names) == 1 else "FVU"
     form = metric_form(first.name, first.unit)
-    unit = "" if form == "percent" else first.unit
+    unit = "" if form in ("percent", "bytes") else first.unit
     return ChartSpec(
         id=f"chart-{first.name}",
         title=title + (f", {unit}" if unit else ""),

@@ -77,9 +77,15 @@ class Fleet:
             if view.devices[kind]:
                 return self._target(self._rows[view.id], kind, (view.devices[kind][-1].index,), wanted.num_processes)
         if kind == DeviceKind.GPU:
-            return Target(Device(UNKNOWN_GPU, wanted.min_memory_bytes), UNKNOWN_GPU, "a GPU")
+            return Target(
+                Device(UNKNOWN_GPU, wanted.min_memory_bytes), UNKNOWN_GPU, "some GPU, while none is connected"
+            )
         cores = max(1, (os.cpu_count() or 1) // wanted.num_processes)
-        return Target(Device("cpu", cores=cores), cpu_of(socket.gethostname()), "cores as the server has them")
+        return Target(
+            Device("cpu", cores=cores),
+            cpu_of(socket.gethostname()),
+            "the server's own cores, while no worker is connected",
+        )
 
     def offers(self, wanted: Resources) -> list[Offer]:
         """All devices of the kind that it trains on, with its labels."""

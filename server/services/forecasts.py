@@ -140,6 +140,11 @@ def predict(session: Session, runs: Iterable[Run], *, settings: Settings) -> Non
         session.add(row)
 
 
+def prediction_of(session: Session, run_id: str) -> Prediction | None:
+    """What was predicted for a run; None where nothing was."""
+    return session.get(Prediction, run_id)
+
+
 def _shown(forecast: Forecast, run: Run) -> dict[str, Range]:
     size = float(forecast.kept_bytes)
     shown = {

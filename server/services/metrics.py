@@ -1,19 +1,21 @@
 """Series of runs as charts want them, read from the database."""
 
+import csv
+import io
 import math
-from collections.abc import Sequence
-from typing import TypedDict
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypedDict
 
-from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from server.db.series import Thinned, as_json, read_series
-from server.db.tables import Attempt, MetricPoint
-from sparsify_core.metrics import split_key
+from server.db.series import Buckets, Thinned, as_json, keys_of, read_series, spans
+from server.db.session import Database
+from server.db.tables import Attempt
 
 MAX_POINTS = 1500
 MAX_RUNS = 50
-SPARK_POINTS = 48
+TOKENS = "tokens"
 
 
 class Series(TypedDict):
@@ -41,7 +43,8 @@ def series(
     max_points: int = MAX_POINTS,
 ) -> dict[str, Series]:
     """Every series of a run, or those of `keys`, as buckets that meet steps `start` to `end`, both included."""
-    found = read_series(session, [run_id], _storable(keys), start=start, end=end, max_points=max_points)
+    wanted = None if keys is None else _storable(keys)
+    found = read_series(session, [run_id], wanted, start=start, end=end, max_points=max_points)
     return {key: _shown(one) for (_, key), one in sorted(found.items())}
 
 
@@ -64,16 +67,31 @@ def overlay(
     return by_run
 
 
-def spark(session: Session, run_id: str) -> list[float | None]:
-    """A few training FVUs of the run's first coder, for a sparkline."""
-    first = select(func.min(MetricPoint.key)).where(
-        MetricPoint.run_id == run_id, col(MetricPoint.key).startswith("fvu")
-    )
-    key = session.exec(first).one()
-    if key is None or split_key(key)[0] != "fvu":
-        return []
-    values = series(session, run_id, [key], max_points=SPARK_POINTS)[key]["values"]
-    return [value if isinstance(value, float) else None for value in values]
+def csv_pages(database: Database, run_id: str, keys: Sequence[str] | None) -> Iterator[str]:
+    """Every point of these series, or of all, as CSV; `tokens` is what the run had seen at that step, where it is
+    known. Each page is read by itself, so that a slow reader keeps nobody.
+    """
+    with database.read() as session:
+        names = keys_of(session, run_id) if keys is None else list(_storable(keys))
+        stretches = [(name, *span) for name in names for span in spans(session, run_id, name)]
+    yield _csv([("key", "step", "tokens", "ts", "value")])
+    for name, start, end in stretches:
+        with database.read() as session:
+            found = read_series(session, [run_id], [name, TOKENS], start=start, end=end, max_points=sys.maxsize)
+        if (run_id, name) in found:
+            yield _csv(_rows(name, found[run_id, name].buckets, found.get((run_id, TOKENS))))
+
+
+def _rows(key: str, points: Buckets, tokens: Thinned | None) -> Iterator[tuple[Any, ...]]:
+    seen = dict(zip(tokens.buckets.steps, tokens.buckets.values, strict=True)) if tokens else {}
+    for step, ts, value in zip(points.steps, points.ts, points.values, strict=True):
+        yield key, step, int(seen[step]) if math.isfinite(seen.get(step, math.nan)) else "", ts, value
+
+
+def _csv(rows: Iterable[tuple[Any, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def cursor(session: Session, run_id: str) -> str:
@@ -94,9 +112,9 @@ def position(session: Session, run_id: str) -> tuple[int, int]:
     return (newest[0], newest[1]) if newest else (0, 0)
 
 
-def _storable(keys: Sequence[str] | None) -> list[str] | None:
+def _storable(keys: Sequence[str]) -> list[str]:
     """PostgreSQL has no text with a zero byte in it."""
-    return None if keys is None else [key for key in keys if "\x00" not in key]
+    return [key for key in dict.fromkeys(keys) if "\x00" not in key]
 
 
 def _shown(one: Thinned) -> Series:

@@ -85,13 +85,18 @@ def answer_file(settings: Settings, model: str, revision: str | None = None) -> 
 def _key(model: str, revision: str | None) -> str:
     """Of a local model its configuration counts too."""
     path = Path(model)
-    config = b""
-    if path.is_absolute():
-        local = path / "config.json" if path.is_dir() else path
-        # A GGUF file is too large to read; nobody rewrites one in place.
-        config = local.read_bytes() if local.suffix == ".json" and local.is_file() else str(local.stat()).encode()
     parts = (model, revision or "", version("transformers"))
-    return hashlib.sha256("\0".join(parts).encode() + config).hexdigest()
+    return hashlib.sha256("\0".join(parts).encode() + (_local_config(path) if path.is_absolute() else b"")).hexdigest()
+
+
+def _local_config(path: Path) -> bytes:
+    """What tells that a local model has changed; nothing when there is none."""
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        # A GGUF file is too large to read; nobody rewrites one in place.
+        return file.read_bytes() if file.suffix == ".json" else str(file.stat()).encode()
+    except OSError:  # the child process, or the trainer, will say what is wrong
+        return b""
 
 
 def _read(file: Path) -> Answer | None:

@@ -21,7 +21,8 @@ OWNED = ("run_name", "save_dir", "resume")
 """Configuration fields that Sparseboard decides: every run has a name, a folder and a resume point of its own."""
 
 
-def _visible(name: str | None) -> str | None:
+def visible(name: str | None) -> str | None:
+    """A name without spaces around it, None when nothing is left. Raises ValueError for invisible characters."""
     if name is None or not name.strip():
         return None
     found = unwanted_character(name)
@@ -35,7 +36,7 @@ class RunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    name: Annotated[str | None, Field(max_length=200), AfterValidator(_visible)] = None
+    name: Annotated[str | None, Field(max_length=200), AfterValidator(visible)] = None
     """What you will recognise the run by; empty gives it a random name."""
 
     num_processes: Annotated[int, Field(ge=1, le=64)] = 1

@@ -1,12 +1,7 @@
-"""Create, find and list runs; `control` has what is asked of those that are there."""
+"""Create and find runs; `run_list` lists them, `control` has what is asked of those that are there."""
 
-import base64
-import binascii
-import json
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import func, or_, tuple_
 from sqlmodel import Session, col, select
 
 from server import queue
@@ -22,13 +17,6 @@ from server.services.requests import RunRequest
 from server.services.sources import source_problems
 from server.settings import Settings
 from sparsify_core.config.run import CONFIG_VERSION
-
-
-class Page(NamedTuple):
-    """One page of a list; `next_cursor` is None on the last one."""
-
-    items: list[Run]
-    next_cursor: str | None
 
 
 def create_run(
@@ -94,49 +82,6 @@ def successor_of(session: Session, run_id: str) -> Run | None:
     return session.exec(select(Run).where(Run.retry_of == run_id)).first()
 
 
-def list_runs(
-    session: Session, *, limit: int = 50, cursor: str | None = None, state: str | None = None, q: str | None = None
-) -> Page:
-    """Runs, newest first; `q` is looked for in name, id, model and dataset."""
-    statement = select(Run).order_by(col(Run.created_at).desc(), col(Run.id).desc()).limit(limit + 1)
-    if cursor:
-        statement = statement.where(tuple_(col(Run.created_at), col(Run.id)) < _decode(cursor))
-    if state:
-        statement = statement.where(Run.state == state)
-    if q and "\x00" in q:  # PostgreSQL has no such text
-        return Page([], None)
-    if q:
-        fields = (
-            col(Run.name),
-            col(Run.id),
-            col(Run.config)["model"].as_string(),
-            col(Run.config)["dataset"].as_string(),
-        )
-        statement = statement.where(or_(*(func.lower(f).contains(q.lower(), autoescape=True) for f in fields)))
-    rows = list(session.exec(statement))
-    more = len(rows) > limit
-    return Page(rows[:limit], _encode(rows[limit - 1]) if more else None)
-
-
 def history(session: Session, run_id: str) -> list[RunEvent]:
     """Who did what to a run, oldest first."""
     return list(session.exec(select(RunEvent).where(RunEvent.run_id == run_id).order_by(col(RunEvent.id))))
-
-
-def _encode(run: Run) -> str:
-    return base64.urlsafe_b64encode(json.dumps([run.created_at, run.id]).encode()).decode().rstrip("=")
-
-
-def _decode(cursor: str) -> tuple[float, str]:
-    try:
-        created_at, run_id = json.loads(base64.urlsafe_b64decode(cursor[:200] + "=" * (-len(cursor) % 4)))
-        if (
-            isinstance(created_at, float)
-            and math.isfinite(created_at)
-            and isinstance(run_id, str)
-            and len(run_id) == 26
-        ):
-            return created_at, run_id
-    except (ValueError, binascii.Error, TypeError):
-        pass
-    raise InvalidError.field(("query", "cursor"), "This is not a cursor that a list of runs gave out.", "cursor")

@@ -73,6 +73,8 @@ class PointLog:
         """
         arrived = None
         if stats.is_cuda:
+            if self._is_logged(step):  # asked of the host's allocator, not of the device
+                values = values | {"gpu_memory": float(torch.cuda.max_memory_allocated(stats.device))}
             stats = stats.to("cpu", non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
@@ -104,9 +106,12 @@ class PointLog:
         since_start = (step - self._first_step) * self._tokens_per_step
         values |= {**pending.values, "tokens_per_s": since_start / elapsed_s}
         values["tokens"] = float(step * self._tokens_per_step)
-        if step % self._config.log_every == 0 or step == self._num_steps:
+        if self._is_logged(step):
             self._reporter.metrics(step, values)
             self._reporter.progress(step, self._num_steps, values)
+
+    def _is_logged(self, step: int) -> bool:
+        return step % self._config.log_every == 0 or step == self._num_steps
 
     def _check(self, step: int, coder: str, numbers: StepStats) -> None:
         if numbers.kept_tokens == 0:

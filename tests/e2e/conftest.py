@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
+from planned import SMOLLM2_135M, know_shape
 
 from browser import chromium_or_skip
 from seed import seed
@@ -13,6 +14,7 @@ from server.app import create_app
 from server.db.session import Database
 from server.settings import Settings
 from services import broker, wait_until
+from sparsify_core.config import RunConfig
 from sparsify_core.demo import MODEL_NAME, TEXT_NAME
 from webpage import OpenPage, Site
 
@@ -30,6 +32,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, sqlite_template: bytes) -> It
         settings = Settings(data_dir=data_dir, database_url="", redis_url=redis_url, hf_token=None)
         database = Database(settings)
         ids = seed(database, settings)
+        for model in (str(settings.demo_dir / MODEL_NAME), RunConfig().model):  # no child process reads them
+            know_shape(settings, model, SMOLLM2_135M)
         server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

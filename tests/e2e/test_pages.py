@@ -7,7 +7,7 @@ import pytest
 
 from server.db.tables import Run, RunState
 from server.pages.runs import PAGE_ROWS
-from webpage import SCREENSHOTS, OpenPage, Site, soon
+from webpage import SCREENSHOTS, OpenPage, Site, soon, violations
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 
@@ -58,6 +58,18 @@ def test_pages_fit_and_raise_no_error(site: Site, open_page: OpenPage) -> None:
             if pictures:
                 page.wait_for_timeout(400)
                 page.screenshot(path=SCREENSHOTS / f"{name}-{theme}-{width}.png", full_page=True)
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
+def test_no_page_shuts_anybody_out(site: Site, open_page: OpenPage, width: int, theme: str) -> None:
+    """WCAG 2.1 AA, as far as axe can see it."""
+    page = open_page("/login", width=width, theme=theme, anonymous=True)
+    found = {"/login": violations(page)}
+    page = open_page("/runs", width=width, theme=theme)
+    for path in paths(site).values():
+        page.goto(path)
+        found[path] = violations(page)
+    assert [f"{path} {one}" for path, some in found.items() for one in some] == []
 
 
 def test_pages_hold_no_inline_script_or_style(site: Site, open_page: OpenPage) -> None:
@@ -157,6 +169,44 @@ def test_keyboard_opens_help_and_the_form(open_page: OpenPage) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("n")
     page.wait_for_url("**/runs/new")
+
+
+def test_the_keyboard_walks_through_rows_and_reaches_the_search_from_everywhere(open_page: OpenPage) -> None:
+    page = open_page("/runs")
+    rows = page.locator("#runs tbody tr:has(a)")
+    focused = "document.activeElement.closest('tr')?.id"
+    page.keyboard.press("j")
+    assert page.evaluate(focused) == rows.nth(0).get_attribute("id")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    assert page.evaluate(focused) == rows.nth(1).get_attribute("id")
+    page.keyboard.press("x")
+    assert rows.nth(1).get_by_role("checkbox").is_checked()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs/*")
+    page.keyboard.press("/")
+    page.wait_for_url("**/runs#search")
+    soon(lambda: page.evaluate("document.activeElement.id"), "search")
+    page.keyboard.type("jk?")
+    assert page.locator("#search").input_value() == "jk?"
+
+
+def test_first_steps_come_once_and_when_asked_for(open_page: OpenPage) -> None:
+    page = open_page("/runs")
+    tour = page.locator("#tour")
+    tour.get_by_text("Start a run").wait_for()
+    assert violations(page) == []
+    for title in ("Watch it", "Look inside"):
+        tour.get_by_role("button", name="Next").click()
+        tour.get_by_text(title).wait_for()
+    tour.get_by_role("button", name="Done").click()
+    page.goto("/workers")
+    assert tour.is_hidden()
+    page.keyboard.press("?")
+    page.get_by_role("button", name="Show the first steps").click()
+    tour.get_by_role("button", name="Skip").click()
+    assert tour.is_hidden()
 
 
 def test_the_theme_is_kept(open_page: OpenPage) -> None:

@@ -107,7 +107,7 @@ def test_a_run_goes_from_the_form_to_a_downloaded_checkpoint(
     page.locator("#head").get_by_text("Completed").wait_for(timeout=300_000)
     assert page.evaluate("window.sameDocument") is True
     page.locator("#chart-fvu canvas").wait_for()
-    rows = page.locator("#chart-fvu tbody tr")
+    rows = page.locator("#chart-fvu .summary tbody tr")
     live = rows.all_text_contents()
     assert any("held out" in row for row in live)
 

@@ -321,7 +321,12 @@ def test_ids_that_are_none_are_not_found(sqlite_api: TestClient, path: str, wron
         "cursor=WyJhIiwgMV0",
         "cursor=bnVsbA",
         "cursor=W05hTiwgIjAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwIl0",
-        "q=" + "x" * 201,
+        "q=" + "x" * 1001,
+        "q=kk>3",
+        "q=k>many",
+        "q=%00",
+        "sort=nothing",
+        "fields=nothing",
     ],
 )
 def test_wrong_or_repeated_parameters_are_refused(sqlite_api: TestClient, query: str) -> None:

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rows import add_attempt, add_point, add_run
+from server.db.series import seal_chunk
 from server.db.tables import Run
 
 NAN, INF = float("nan"), float("inf")
@@ -94,3 +95,25 @@ def test_runs_are_compared_on_one_grid(api: TestClient, app: FastAPI) -> None:
     assert api.get("/api/v1/metrics", params={"run": "0" * 26, "key": FVU}).status_code == 404
     assert api.get("/api/v1/metrics", params={"run": [long] * 51, "key": FVU}).status_code == 422
     assert api.get("/api/v1/metrics", params={"run": long}).status_code == 422
+
+
+def test_every_point_comes_as_csv_sealed_or_not(api: TestClient, app: FastAPI) -> None:
+    run_id = run_of(app, [5, NAN, 2, 1])
+    with app.state.db.write() as session:
+        seal_chunk(session, run_id, FVU, 1)
+        for step in (2, 3):
+            add_point(session, session.get_one(Run, run_id), step, 100.0 * step, key="tokens")
+    append(app, run_id, range(5, 6))
+    answer = api.get(f"/api/v1/runs/{run_id}/metrics.csv", params={"key": FVU})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.text.splitlines() == [
+        "key,step,tokens,ts,value",
+        f"{FVU},1,,1.0,5.0",
+        f"{FVU},2,200,2.0,nan",
+        f"{FVU},3,300,3.0,2.0",
+        f"{FVU},4,,4.0,1.0",
+        f"{FVU},5,,5.0,5.0",
+    ]
+    everything = api.get(f"/api/v1/runs/{run_id}/metrics.csv").text.splitlines()
+    assert everything[-2:] == ["tokens,2,200,2.0,200.0", "tokens,3,300,3.0,300.0"]
+    assert api.get("/api/v1/runs/none/metrics.csv").status_code == 404

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from clients import serve
 from server.app import create_app
+from server.services.model_shapes import known_shape
 from server.settings import Settings
 
 
@@ -73,3 +74,12 @@ def test_nothing_is_started_for_what_may_not_be_named(
     assert answer.json()["errors"][0]["loc"] == ["query", place]
     assert message in answer.json()["detail"]
     assert not children.exists()
+
+
+def test_a_folder_without_a_configuration_is_no_model_and_no_defect(sqlite_settings: Settings, tmp_path: Path) -> None:
+    settings = sqlite_settings.model_copy(update={"source_roots": [tmp_path]})
+    (tmp_path / "empty").mkdir()
+    assert known_shape(settings, str(tmp_path / "empty")) is None
+    with serve(create_app(settings)) as client:
+        body = {"config": {"model": str(tmp_path / "empty"), "dataset": "owner/data"}}
+        assert client.post("/api/v1/runs", json=body).status_code == 201

@@ -173,6 +173,8 @@ def test_a_prediction_is_kept_compared_and_learned_from(
     assert kept.actual["duration_s"] == pytest.approx(100, abs=30)
     assert kept.actual["memory_bytes"] == 2e9
     assert kept.counted["tokens_per_s"] == before["tokens_per_s"]["expected"]
+    told = client.get(f"/api/v1/runs/{run_id}/prediction").json()
+    assert (told["expected"], told["actual"]) == (kept.expected, kept.actual)
     after = plan(client, body)["forecast"]
     assert after["num_past_runs"] == 3
     assert after["tokens_per_s"]["expected"] == pytest.approx(before["tokens_per_s"]["expected"] / 4)
@@ -188,4 +190,5 @@ def test_a_run_that_never_trained_teaches_nothing(
     client.post(f"/api/v1/runs/{run_id}/cancel")
     with deployment.state.db.read() as session:
         assert session.get_one(Prediction, run_id).actual == {}
+    assert client.get("/api/v1/runs/unknown/prediction").status_code == 404
     assert plan(client, body)["forecast"]["num_past_runs"] == 0

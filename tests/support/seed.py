@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from sqlmodel import Session
 
+from server.db.series import drawn_on
 from server.db.session import Database
 from server.db.tables import (
     Attempt,
@@ -18,6 +19,7 @@ from server.db.tables import (
     HubPush,
     Intent,
     MetricPoint,
+    Prediction,
     Run,
     RunEvent,
     RunState,
@@ -101,6 +103,7 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
             ids[state] = run.id
         for number, why in enumerate(WAITS_FOR):
             _queued(session, number, why, now)
+        session.add(_prediction(ids[RunState.COMPLETED]))
         many = _run(session, settings, RunState.COMPLETED, now, worker.id, coders=["layers.3", "layers.5", "layers.7"])
         ids |= {"many": many.id, "worker": worker.id}
         ids["checkpoint"] = _checkpoint(session, settings, ids[RunState.COMPLETED], ["layers.5"], now)
@@ -190,6 +193,22 @@ def _queued(session: Session, number: int, why: str, now: float) -> None:
     session.add(RunEvent(run_id=run.id, actor="user", kind="queued", ts=now - 400))
 
 
+def _prediction(run_id: str) -> Prediction:
+    expected = {"tokens_per_s": [9800.0, 7400.0, 13_000.0], "duration_s": [211.0, 150.0, 300.0]}
+    expected |= {"memory_bytes": [1.31e9, 1.12e9, 1.53e9], "disk_bytes": [1.283e8] * 3}
+    actual = {"tokens_per_s": 11_500.0, "duration_s": 196.0, "memory_bytes": 1.29e9, "disk_bytes": 1.283e8}
+    device = "cpu of lab-2"
+    return Prediction(
+        run_id=run_id,
+        device=device,
+        family="f",
+        counted={"tokens_per_s": 8000.0, "memory_bytes": 1.2e9},
+        expected=expected,
+        actual_device=device,
+        actual=actual,
+    )
+
+
 def _run(
     session: Session, settings: Settings, state: RunState, now: float, worker_id: str, coders: list[str] | None = None
 ) -> Run:
@@ -268,11 +287,13 @@ def points_at(run_id: str, coders: list[str], step: int, ts: float, seq: int) ->
 
 def _metrics(session: Session, run: Run, coders: list[str], steps: int, started: float) -> None:
     latest: dict[str, float] = {}
+    drawn: dict[int, float | None] = {}
     for step in range(1, steps + 1):
         points = points_at(run.id, coders, step, started + step, step + 3)
         session.add_all(points)
         latest |= {p.key: p.value for p in points if p.value is not None}
-    run.latest = latest
+        drawn |= {p.step: p.value for p in points if p.key == f"fvu/{coders[0]}"}
+    run.latest, run.spark = latest, drawn_on(run.spark, drawn)
     floor_ms = FLOOR_MS if len(coders) == 1 else None  # several coders train on a device without known rates
     measured = [step for step in (6, 50, 100, 150, 200) if step <= steps]
     session.add_all([timing_at(run.id, step, started + step, 10_000 + step, floor_ms) for step in measured])

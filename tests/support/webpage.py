@@ -33,6 +33,21 @@ class Site:
 OpenPage = Callable[..., "Page"]
 
 
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+def violations(page: "Page") -> list[str]:
+    """What of WCAG 2.1 AA axe finds to be broken on a page, and where."""
+    page.evaluate(AXE.read_text())  # the debugger may, whatever the page's policy says
+    found = page.evaluate("tags => axe.run(document, { runOnly: tags, resultTypes: ['violations'] })", _RULES)
+    return [
+        f"{one['id']}: {node['target']} {node['failureSummary']}"
+        for one in found["violations"]
+        for node in one["nodes"]
+    ]
+
+
 def soon(read: Callable[[], object], wanted: object, timeout_s: float = 5) -> None:
     """Wait until `read()` equals `wanted`."""
     end = time.monotonic() + timeout_s

@@ -75,6 +75,7 @@ def test_every_event_becomes_what_the_pages_read(database: Database, settings: S
         run = session.get_one(Run, run_id)
         assert (run.state, run.step, run.total_steps, run.coders) == (RunState.RUNNING, 2, 10, ["layers.0"])
         assert run.latest == {"fvu/layers.0": "nan", "lr": "inf"}
+        assert run.spark == {"steps": [1, 2], "values": [0.5, None]}
         (checkpoint,) = session.exec(select(Checkpoint).where(Checkpoint.run_id == run_id))
         assert checkpoint.evaluation == {"layers.0": {"eval_fvu": 0.25, "eval_l0": "nan"}}
         assert [e.detail for e in session.exec(select(RunEvent).where(RunEvent.kind == "warning"))] == ["careful"]
@@ -85,6 +86,26 @@ def test_every_event_becomes_what_the_pages_read(database: Database, settings: S
         ]
         without_floor = select(StepTiming.step).where(col(StepTiming.floor_ms).is_(None))
         assert list(session.exec(without_floor)) == [3]
+
+
+def test_the_sparkline_stays_short_and_follows_a_resumed_attempt(database: Database, settings: Settings) -> None:
+    run_id, first = claimed_run(database)
+    run_dir = settings.run_dir(run_id)
+    writer = events.EventWriter(run_dir.events(first), attempt=first)
+    writer.write(events.TrainingPlanned(total_steps=200, tokens_per_step=64, coders=["a", "b"]))
+    for step in range(1, 151):
+        writer.write(events.Metrics(step=step, values={"fvu/a": step, "fvu/b": 0.5}))
+    ingest(database, run_dir, run_id, first)
+    with database.read() as session:
+        assert session.get_one(Run, run_id).spark["steps"] == [*range(3, 150, 4), 150]
+    second = claim_again(database, run_id, first)
+    again = events.EventWriter(run_dir.events(second), attempt=second)
+    again.write(events.AttemptStarted(resumed_step=100))
+    again.write(events.Metrics(step=101, values={"fvu/a": -1.0}))
+    ingest(database, run_dir, run_id, second)
+    with database.read() as session:
+        spark = session.get_one(Run, run_id).spark
+    assert (spark["steps"][-2:], spark["values"][-2:]) == ([99, 101], [99.0, -1.0])
 
 
 def test_a_torn_line_waits_and_foreign_lines_are_passed(database: Database, settings: Settings) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlmodel import select
@@ -140,6 +140,15 @@ def rows_of(buckets: Buckets) -> list[tuple[float, ...]]:
     return list(zip(buckets.steps, buckets.values, buckets.lows, buckets.highs, strict=True))
 
 
+STEPS = [(1, 1.0, "both")] * 11
+REPEATED = [("write", [*STEPS, (1, -3.5, "lr")]), ("seal", 1), ("resume", 0), ("write", [(0, 7.0, "lr"), *STEPS])]
+CUT = [("write", [*STEPS, (1, -3.5, "lr")]), ("seal", 1), ("resume", 6), ("write", [(2, 7.0, "lr")])]
+
+
+@example(acts=REPEATED, start=3, length=20, max_points=4, limit=30)
+@example(acts=[*REPEATED, ("seal", 1)], start=3, length=20, max_points=4, limit=30)
+@example(acts=CUT, start=0, length=9, max_points=3, limit=30)
+@example(acts=[*CUT, ("seal", 1), ("read anew", 0)], start=0, length=9, max_points=3, limit=30)
 @given(
     acts=st.lists(ACTS, min_size=3, max_size=14),
     start=st.integers(0, 80),
@@ -148,7 +157,7 @@ def rows_of(buckets: Buckets) -> list[tuple[float, ...]]:
     limit=st.integers(1, 30),
 )
 @hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_charts_and_streams_show_what_the_files_say(
     database: Database,

@@ -88,8 +88,9 @@ def record(
     from_state: str = "",
     reason_code: str = "",
     detail: str = "",
+    ts: float | None = None,
 ) -> None:
-    """Append to the run's history."""
+    """Append to the run's history, at Unix time `ts` or now."""
     session.add(
         RunEvent(
             run_id=run_id,
@@ -98,6 +99,7 @@ def record(
             from_state=from_state,
             reason_code=reason_code,
             detail=storable(detail),
+            ts=time.time() if ts is None else ts,
         )
     )
 

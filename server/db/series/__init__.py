@@ -5,9 +5,10 @@ beside them ever coarser levels of the same, so that a long series is drawn with
 """
 
 from server.db.series.buckets import Buckets, Point, as_json
-from server.db.series.reading import Thinned, read_series
+from server.db.series.reading import Thinned, keys_of, read_series, spans
 from server.db.series.replay import Replayed, replay
 from server.db.series.sealing import CHUNK_POINTS, seal_chunk, take_back, unsealed
+from server.db.series.sparkline import begun_again, drawn_on
 
 __all__ = [
     "CHUNK_POINTS",
@@ -16,9 +17,13 @@ __all__ = [
     "Replayed",
     "Thinned",
     "as_json",
+    "begun_again",
+    "drawn_on",
+    "keys_of",
     "read_series",
     "replay",
     "seal_chunk",
+    "spans",
     "take_back",
     "unsealed",
 ]

@@ -50,6 +50,19 @@ def read_series(
     return {name: one for name, one in thinned.items() if one.buckets.steps}
 
 
+def keys_of(session: Session, run_id: str) -> list[str]:
+    """Keys of all series of a run, sorted."""
+    hot = select(MetricPoint.key).where(MetricPoint.run_id == run_id).distinct()
+    sealed = select(MetricChunk.key).where(MetricChunk.run_id == run_id).distinct()
+    return sorted({*session.exec(hot), *session.exec(sealed)})
+
+
+def spans(session: Session, run_id: str, key: str) -> list[tuple[int, int]]:
+    """First and last steps of stretches that make up a series, each of about a chunk's points."""
+    ends = sorted({chunk.last_step for chunk in _chunks(session, [run_id], [key])[run_id, key]})
+    return list(zip([0, *(end + 1 for end in ends)], [*ends, _END], strict=True))
+
+
 class _Chunk(NamedTuple):
     attempt: int
     first_seq: int

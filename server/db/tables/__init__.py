@@ -14,6 +14,8 @@ from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTimin
 from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
 from server.db.tables.series import MetricChunk
 from server.db.tables.sweep import Sweep
+from server.db.tables.values import RunValue
+from server.db.tables.views import SavedView
 
 __all__ = [
     "ACTIVE",
@@ -40,6 +42,8 @@ __all__ = [
     "Run",
     "RunEvent",
     "RunState",
+    "RunValue",
+    "SavedView",
     "StepTiming",
     "Sweep",
     "WatchHit",

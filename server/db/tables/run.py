@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from sqlalchemy import BigInteger, Index
+from sqlalchemy import JSON, BigInteger, Column, Index
 from sqlmodel import Field, SQLModel
 
 from server.db.ids import new_id
@@ -14,7 +14,10 @@ from server.db.tables.columns import ProcessIdentity, json_column, text_column
 class Run(SQLModel, table=True):
     """One training run: what was asked for, where it is, and the newest numbers for lists."""
 
-    __table_args__ = (Index("uq_run_retry_of", "retry_of", unique=True),)
+    __table_args__ = (
+        Index("uq_run_retry_of", "retry_of", unique=True),
+        Index("ix_run_archived_at_created_at_id", "archived_at", "created_at", "id"),
+    )
 
     id: str = Field(default_factory=new_id, primary_key=True, max_length=26)
     name: str = Field(max_length=200, index=True)
@@ -61,6 +64,13 @@ class Run(SQLModel, table=True):
     sweep_id: str | None = Field(default=None, max_length=26, index=True)
     """The sweep that it belongs to."""
 
+    tags: list[str] = json_column(list)
+    """Short words that people gave it, to find it by."""
+    notes: str = text_column()
+    """What people wrote about it, in Markdown."""
+    archived_at: float | None = None
+    """When it was put away: lists hide it from then on."""
+
     reason_code: str = Field(default="", max_length=64)
     """Why it failed, waits to be tried again, or was paused by something else than a person."""
     message: str = text_column()
@@ -75,6 +85,11 @@ class Run(SQLModel, table=True):
     coders: list[str] = json_column(list)
     latest: dict[str, Any] = json_column(dict)
     """Newest value of every series, by key; non-finite ones as strings."""
+    spark: dict[str, list[Any]] = Field(
+        default_factory=lambda: {"steps": [], "values": []},
+        sa_column=Column(JSON, nullable=False, server_default='{"steps": [], "values": []}'),
+    )
+    """Course of the first coder's training FVU, as `server.db.series.sparkline` draws it on."""
 
 
 class Attempt(SQLModel, table=True):

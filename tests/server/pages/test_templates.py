@@ -30,7 +30,7 @@ def test_template_compiles_and_keeps_the_rules(environment: Environment, name: s
 
 @pytest.mark.parametrize("has_demo", [True, False])
 def test_the_first_page_of_a_new_installation_renders(environment: Environment, *, has_demo: bool) -> None:
-    page = environment.get_template("runs/list.html").render(runs=[], is_filtered=False, has_demo=has_demo, user=None)
+    page = environment.get_template("runs/list.html").render(has_runs=False, has_demo=has_demo, user=None)
     assert ("preset=demo" in page) == has_demo
     assert "Train your first sparse autoencoder" in page
 

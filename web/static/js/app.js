@@ -1,5 +1,7 @@
-// What every page has: theme switch, dialogs, keyboard shortcuts, relative times, copy buttons, focus on errors.
+// What every page has: theme switch, relative times, copy buttons, focus on errors.
 
+import "./dialogs.js";
+import "./keyboard.js";
 import "./notify.js";
 
 const THEMES = ["auto", "light", "dark"];
@@ -29,11 +31,6 @@ function nextTheme() {
   showTheme();
 }
 
-function openDialog(id) {
-  const dialog = document.getElementById(id);
-  if (dialog && !dialog.open) dialog.showModal();
-}
-
 async function copy(button) {
   const source = document.getElementById(button.dataset.copy);
   try {
@@ -48,35 +45,14 @@ async function copy(button) {
 }
 
 document.addEventListener("click", (event) => {
-  const target = event.target.closest("[data-dialog], [data-close], [data-copy], #theme");
+  const target = event.target.closest("[data-copy], #theme");
   if (!target) return;
   if (target.id === "theme") nextTheme();
-  else if (target.dataset.dialog) openDialog(target.dataset.dialog);
-  else if (target.dataset.copy) copy(target);
-  else target.closest("dialog")?.close();
+  else copy(target);
 });
 
 document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
-});
-
-function isTyping(element) {
-  return element.closest("input, textarea, select, [contenteditable]") !== null;
-}
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
-  const search = document.getElementById("search");
-  if (event.key === "/" && search) {
-    event.preventDefault();
-    search.focus();
-    search.select();
-  } else if (event.key === "?") openDialog("help");
-  else if (event.key === "n" && document.body.dataset.new) location.assign(document.body.dataset.new);
-  else {
-    const link = document.querySelector(`a[data-key="${CSS.escape(event.key)}"]`);
-    if (link) link.click();
-  }
 });
 
 const UNITS = [

@@ -1,10 +1,15 @@
-// The list of runs: a run that changed refetches its own row, a new one refetches the list. Chosen runs are counted.
+// The list of runs: a run that changed refetches its own row. Chosen runs are counted, and stay chosen.
+//
+// Rows never jump under the pointer: a new run shows up by itself only where it comes on top of the whole list and
+// nobody is in the middle of something; elsewhere the list says that there are new runs.
 import { coalesce, connect } from "./live.js";
 
 const refreshers = new Map();
+const list = () => document.getElementById("runs");
+const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 
 function refresh(id) {
-  if (document.getElementById(`run-${id}`)) document.body.dispatchEvent(new CustomEvent(`sb-row-${id}`));
+  if (document.getElementById(`run-${id}`)) fire(`sb-row-${id}`);
 }
 
 function onRun(event) {
@@ -13,40 +18,78 @@ function onRun(event) {
   refreshers.get(id)();
 }
 
-document.body.addEventListener("sb-run", onRun);
-const refreshList = coalesce(() => document.body.dispatchEvent(new CustomEvent("sb-list")), 1000);
-document.body.addEventListener("sb-runs", refreshList);
-document.body.addEventListener("sb-resync", refreshList);
-connect("runs", document.getElementById("runs").dataset.after);
+function onNewRun() {
+  const isUndisturbed = list().hasAttribute("data-plain") && !numPicked() && !list().dataset.grown;
+  const stale = document.getElementById("stale");
+  if (isUndisturbed || !stale) fire("sb-list");
+  else stale.hidden = false;
+}
 
-const bulk = document.getElementById("bulk");
+document.body.addEventListener("sb-run", onRun);
+document.body.addEventListener("sb-runs", coalesce(onNewRun, 1000));
+document.body.addEventListener("sb-resync", coalesce(onNewRun, 1000));
+connect("runs", list().dataset.after);
+
 const picks = () => [...document.querySelectorAll("#runs [name=run]")];
+const numPicked = () => picks().filter((pick) => pick.checked).length;
+const runs = (number) => `${number} ${number === 1 ? "run" : "runs"}`;
+let lastPick = null;
 
 function countPicks() {
+  const bulk = document.getElementById("bulk");
+  if (!bulk) return;
   const all = picks();
-  const num = all.filter((pick) => pick.checked).length;
+  const num = numPicked();
+  const everything = document.getElementById("everything");
+  if (num < all.length) everything.checked = false;
+  const chosen = everything.checked ? `all ${document.getElementById("num-matching").textContent.trim()} runs` : runs(num);
   bulk.toggleAttribute("data-some", num > 0);
-  document.getElementById("bulk-count").textContent = `${num} ${num === 1 ? "run" : "runs"} chosen`;
-  document.getElementById("bulk-cancel-title").textContent = num === 1 ? "Cancel 1 run?" : `Cancel ${num} runs?`;
+  bulk.toggleAttribute("data-page", num > 0 && num === all.length);
+  document.getElementById("bulk-count").textContent = `${runs(num)} chosen`;
+  document.getElementById("bulk-cancel-title").textContent = `Cancel ${chosen}?`;
+  document.getElementById("compare").disabled = everything.checked;
   const pickAll = document.getElementById("pick-all");
-  if (!pickAll) return;
   pickAll.checked = num > 0 && num === all.length;
   pickAll.indeterminate = num > 0 && num < all.length;
 }
 
-if (bulk) {
-  document.addEventListener("change", ({ target }) => {
-    if (target.id === "pick-all") for (const pick of picks()) pick.checked = target.checked;
-    countPicks();
-  });
-  document.addEventListener("htmx:after:swap", countPicks);
-  // Whatever was asked for the chosen runs was asked once.
-  bulk.addEventListener("submit", () => {
-    document.getElementById("bulk-cancel").hidePopover();
-    setTimeout(() => {
-      for (const pick of picks()) pick.checked = false;
-      countPicks();
-    });
-  });
-  countPicks(); // a browser keeps what was checked before a reload
+/** With Shift, everything between the last choice and this one. */
+function pick(target, shift) {
+  const all = picks();
+  const [from, to] = [all.indexOf(lastPick), all.indexOf(target)].sort((a, b) => a - b);
+  if (shift && from >= 0) for (const each of all.slice(from, to)) each.checked = target.checked;
+  lastPick = target;
 }
+
+document.addEventListener("click", (event) => {
+  const { target } = event;
+  if (target.matches("#runs [name=run]")) pick(target, event.shiftKey);
+  if (target.closest("#compare")) {
+    event.preventDefault();
+    const chosen = picks().filter((each) => each.checked);
+    location.assign(`/compare?${chosen.map((each) => `run=${each.value}`).join("&")}`);
+  }
+});
+document.addEventListener("change", ({ target }) => {
+  if (target.id === "pick-all") {
+    for (const each of picks()) each.checked = target.checked;
+    if (target.checked) fire("sb-count");
+  }
+  countPicks();
+});
+
+/** Whatever was asked for the chosen runs was asked once. */
+function endBulk() {
+  document.getElementById("bulk-cancel")?.hidePopover();
+  for (const each of picks()) each.checked = false;
+  fire("sb-list");
+}
+
+document.addEventListener("htmx:after:swap", ({ detail }) => {
+  const target = detail?.ctx?.target;
+  if (target?.id === "outcome") endBulk();
+  else if (target?.id === "columns-body") document.getElementById("columns").showModal();
+  else if (target?.classList?.contains("load-more")) list().dataset.grown = "yes";
+  countPicks();
+});
+countPicks(); // a browser keeps what was checked before a reload

@@ -1,0 +1,68 @@
+"""The columns of the list of runs: any field of a run, its configuration, or its metrics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from server.db.tables.values import METRIC_PREFIX
+from server.pages.formatting import DASH, basename, metric, metric_form
+from server.pages.views import RunView
+from server.services.run_fields import RunField, all_fields
+from server.services.run_values import value_of
+from sparsify_core.metrics import METRICS
+
+DEFAULT = "fvu,eval_fvu,dead_frac,tokens_per_s"
+_PATHS = ("model", "dataset")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the template draws it."""
+
+    field: RunField
+
+    @property
+    def name(self) -> str:
+        return self.field.name
+
+    @property
+    def metric(self) -> str:
+        """Name of its metric in the registry; empty for other columns."""
+        return self.field.key.removeprefix(METRIC_PREFIX) if self.field.key.startswith(METRIC_PREFIX) else ""
+
+    @property
+    def descending_first(self) -> bool:
+        """Whether one wants to see the largest values first."""
+        return self.field.is_number and not (self.metric and METRICS[self.metric].better == "lower")
+
+    def text(self, view: RunView) -> str:
+        """A run's value as it reads in the table."""
+        value = value_of(self.field, view.run, view.means)
+        if self.metric:
+            return metric(value, metric_form(self.metric, self.field.unit))
+        return basename(str(value)) if value and self.name in _PATHS else _plain(value)
+
+    def time(self, view: RunView) -> float | None:
+        """A moment, which the page shows as its distance from now."""
+        return value_of(self.field, view.run, view.means) if self.field.kind == "time" else None
+
+
+def _plain(value: Any) -> str:
+    if value is None or value in ("", []):
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return metric(value) if isinstance(value, float) else str(value)
+
+
+def groups(chosen: Sequence[RunField]) -> list[tuple[str, list[tuple[RunField, bool]]]]:
+    """`[(group, [(field, is chosen)])]`: all there are."""
+    return [
+        (group, [(field, field in chosen) for field in fields])
+        for group, fields in groupby(all_fields(), key=lambda field: field.group)
+    ]

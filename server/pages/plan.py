@@ -1,0 +1,141 @@
+"""The plan beside the launch form: `/runs/plan`."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
+from starlette.datastructures import FormData
+
+from server.auth import CurrentUser
+from server.errors import InvalidError
+from server.pages import forms
+from server.pages.templating import is_partial, render
+from server.planning import Fix, Need, Warned
+from server.services import plans, presets, runs
+from server.services.requests import RunRequest
+from sparsify_core.config import FieldSpec
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the memory in a bar; x and width in percent of it."""
+
+    need: Need
+    x: float
+    width: float
+
+
+@dataclass(frozen=True)
+class WarningView:
+    """`fixes`: what a button says, and what it types: JSON, by name of the control."""
+
+    warned: Warned
+    fixes: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """A plan as the rail draws it. `plan` is None while fields are wrong, which `errors` says of."""
+
+    plan: plans.Plan | None
+    errors: Sequence[tuple[str, str, str]] = ()
+    """Of each field: the id of its control, its name, what is wrong; the first two empty where it is about none."""
+    is_reading: bool = False
+    """Whether the model's shape is being asked for."""
+
+    @property
+    def warnings(self) -> list[WarningView]:
+        known = forms.specs()
+        return [
+            WarningView(warned, [(fix.label, _typing(known, fix)) for fix in warned.fixes])
+            for warned in (self.plan.warnings if self.plan else ())
+        ]
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.plan is not None and self.plan.target.device.is_gpu
+
+    @property
+    def slices(self) -> list[Slice]:
+        """The memory's parts that can be seen."""
+        needs = self.plan.forecast.needs if self.plan and self.plan.forecast else []
+        total = sum(need.num_bytes for need in needs)
+        found, x = [], 0.0
+        for need in needs:
+            width = 100 * need.num_bytes / total
+            found.append(Slice(need, x, width))
+            x += width
+        return found
+
+
+@router.post("/runs/plan")
+async def plan(request: Request, user: CurrentUser, waits: bool = False) -> HTMLResponse:
+    """The rail; without a script the whole form again, with a fix applied where one was pressed.
+
+    `waits`: read the model's shape where nobody has.
+    """
+    form: FormData = await request.form()
+    pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+    return await run_in_threadpool(_plan, request, user, pairs, waits or not is_partial(request))
+
+
+def _plan(request: Request, user: Any, pairs: list[tuple[str, str]], waits: bool) -> HTMLResponse:
+    given = dict(pairs)
+    typed, body = forms.parse([*pairs, *_fixed(given.get("fix", ""))])
+    view = _view(request, body, waits)
+    if is_partial(request):
+        return render(request, "runs/_plan_body.html", {"view": view}, user=user)
+    source = given.get("cloned_from")
+    with request.app.state.db.read() as session:
+        cloned = runs.get_run(session, source) if source else None
+    context = {
+        "nav": "new",
+        "form": forms.build(typed),
+        "preset": "",
+        "source": cloned,
+        "has_demo": presets.demo_config(request.app.state.settings) is not None,
+        "plan_view": view,
+    }
+    return render(request, "runs/new.html", context, user=user)
+
+
+def _view(request: Request, body: Mapping[str, Any], waits: bool) -> PlanView:
+    settings = request.app.state.settings
+    try:
+        wanted = RunRequest.model_validate(body)
+        shape, problem = plans.shape_for(settings, wanted.config, waits=waits)
+        with request.app.state.db.read() as session:
+            found = plans.make_plan(session, wanted, settings=settings, shape=shape, shape_problem=problem)
+    except ValidationError as error:
+        return PlanView(None, _told((e["loc"], e["msg"]) for e in error.errors()))
+    except InvalidError as error:
+        return PlanView(None, _told([(p.loc, p.msg) for p in error.errors] or [((), error.detail)]))
+    return PlanView(found, is_reading=shape is None and not waits)
+
+
+def _told(errors: Iterable[tuple[tuple[Any, ...], str]]) -> list[tuple[str, str, str]]:
+    beside, problems = forms.place_errors(errors)
+    controls = {name: forms.Control(spec, name, "") for name, spec in forms.specs().items()}
+    told = [(controls[name].id, controls[name].label, text) for name, text in beside.items()]
+    return told + [("", "", text) for text in problems]
+
+
+def _fixed(text: str) -> list[tuple[str, str]]:
+    """What a pressed fix types into fields; nothing where it is none of ours."""
+    try:
+        values = json.loads(text or "{}")
+    except ValueError:
+        return []
+    known = forms.specs()
+    return [(name, forms.to_text(known[name], value)) for name, value in values.items() if name in known]
+
+
+def _typing(known: Mapping[str, FieldSpec], fix: Fix) -> str:
+    return json.dumps({name: forms.to_text(known[name], value) for name, value in fix.values.items()})

@@ -1,0 +1,131 @@
+"""What people write on runs to find them again: a name, tags, notes in Markdown; and putting them away."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from sqlmodel import Session
+
+from server.db import runs as machine
+from server.db.tables import TERMINAL, Run
+from server.db.tables.values import store_tags
+from server.errors import ConflictError, FieldProblem, NotCurrentError
+from server.services.requests import visible
+from server.services.runs import get_run
+
+MAX_TAGS = 16
+
+
+def _printable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("the notes hold an invisible character: remove it")
+    return text.replace("\r\n", "\n").strip()
+
+
+def _named(name: str) -> str:
+    shown = visible(name)
+    if shown is None:
+        raise ValueError("a run needs a name")
+    return shown
+
+
+Tag = Annotated[str, StringConstraints(pattern=r"^\w[\w./+-]{0,31}$", to_lower=True, strip_whitespace=True)]
+"""Letters, digits and `_ . / + -`; in small letters, so that nobody has to remember which."""
+
+
+class RunChange(BaseModel):
+    """What can be changed about a run; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    priority: Annotated[int | None, Field(ge=-1000, le=1000)] = None
+    """Higher ones start first."""
+    name: Annotated[str | None, Field(max_length=200), AfterValidator(lambda name: name and _named(name))] = None
+    tags: Annotated[list[Tag] | None, Field(max_length=MAX_TAGS)] = None
+    """All of them: those that it has and that are not listed are taken off."""
+    notes: Annotated[str | None, Field(max_length=20_000), AfterValidator(lambda text: text and _printable(text))] = (
+        None
+    )
+    """Markdown. Send the run's `ETag` as `If-Match`, so that nobody's words are overwritten unseen."""
+    archived: bool | None = None
+    """Whether lists hide it; only a run that is over can be put away."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if all(value is None for value in self.model_dump().values()):
+            raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
+        return self
+
+
+def etag(run: Run) -> str:
+    """Names what people have written on a run: it stays the same while the run trains."""
+    written = json.dumps([run.name, run.tags, run.notes, run.archived_at])
+    return f'"{hashlib.sha256(written.encode()).hexdigest()[:16]}"'
+
+
+def annotate(session: Session, run_id: str, change: RunChange, *, actor: str, if_match: str | None = None) -> Run:
+    """Change name, tags, notes and archive.
+
+    Raises:
+        NotFoundError: there is no such run.
+        NotCurrentError: `if_match` is not the run's `etag` any more.
+        ConflictError: a run that is not over cannot be archived.
+    """
+    run = get_run(session, run_id)
+    if if_match not in (None, "*", etag(run)):
+        raise NotCurrentError("Somebody has changed the run meanwhile: load it again and repeat your change.")
+    if change.name is not None and change.name != run.name:
+        machine.record(session, run.id, actor=actor, kind="renamed", detail=f"was {run.name}")
+        run.name = change.name
+    if change.notes is not None:
+        run.notes = change.notes
+    if change.tags is not None:
+        _set_tags(session, run, change.tags)
+    if change.archived is not None:
+        _set_archived(session, run, change.archived, actor=actor)
+    session.add(run)
+    return run
+
+
+def add_tag(session: Session, run_id: str, tag: str) -> Run:
+    """Give a run a tag more. Raises NotFoundError; ConflictError when it has `MAX_TAGS`."""
+    run = get_run(session, run_id)
+    if tag not in run.tags and len(run.tags) >= MAX_TAGS:
+        raise ConflictError(f"The run {run.name} has {MAX_TAGS} tags already.", code="too_many_tags")
+    _set_tags(session, run, [*run.tags, tag])
+    return run
+
+
+def remove_tag(session: Session, run_id: str, tag: str) -> Run:
+    """Take a tag off a run. Raises NotFoundError."""
+    run = get_run(session, run_id)
+    _set_tags(session, run, [each for each in run.tags if each != tag])
+    return run
+
+
+def archive_run(session: Session, run_id: str, *, archived: bool, actor: str) -> Run:
+    """Put a run away, or back. Raises NotFoundError; ConflictError when it is not over."""
+    run = get_run(session, run_id)
+    _set_archived(session, run, archived, actor=actor)
+    return run
+
+
+def _set_tags(session: Session, run: Run, tags: Sequence[str]) -> None:
+    run.tags = sorted(set(tags))
+    session.add(run)
+    store_tags(session, run.id, run.tags)
+
+
+def _set_archived(session: Session, run: Run, archived: bool, *, actor: str) -> None:
+    if archived == (run.archived_at is not None):
+        return
+    if archived and run.state not in TERMINAL:
+        state = run.state.replace("_", " ")
+        words = f"The run {run.name} is {state}: only a run that is over can be archived."
+        raise ConflictError(words, code="wrong_state", errors=[FieldProblem(("state",), f"is {state}", run.state)])
+    run.archived_at = time.time() if archived else None
+    session.add(run)
+    machine.record(session, run.id, actor=actor, kind="archived" if archived else "restored")

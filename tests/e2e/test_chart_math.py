@@ -1,0 +1,140 @@
+"""The charts' arithmetic, run where it runs for users: buckets, smoothing, axes, the view in the address."""
+
+import math
+import random
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.e2e]
+
+WEB = Path(__file__).parents[2] / "web"
+Run = Callable[..., Any]
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def run(chromium: "Browser") -> Iterator[Run]:
+    """`run(module, body, argument)` evaluates a function body that sees the module as `m` and the argument as `a`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(WEB))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = chromium.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+
+        def evaluate(module: str, body: str, argument: object = None) -> Any:
+            script = f"async (a) => {{ const m = await import('/static/js/charts/{module}.js'); {body} }}"
+            return page.evaluate(script, argument)
+
+        yield evaluate
+        page.close()
+        server.shutdown()
+
+
+GROW = """
+const series = new m.Series(a.width ?? 1);
+for (const point of a.points) series.put(...point);
+return {...series};
+"""
+
+
+def bucketed(points: list[tuple[int, float]], width: int) -> dict[str, list[float]]:
+    """What the server makes of the points: last, least and greatest of every bucket."""
+    buckets: dict[int, list[tuple[int, float]]] = {}
+    for step, value in points:
+        buckets.setdefault(step // width, []).append((step, value))
+    members = [sorted(buckets[key]) for key in sorted(buckets)]
+    return {
+        "steps": [each[-1][0] for each in members],
+        "values": [each[-1][1] for each in members],
+        "min": [min(value for _, value in each) for each in members],
+        "max": [max(value for _, value in each) for each in members],
+    }
+
+
+def test_live_points_give_the_servers_buckets_in_any_order_and_twice(run: Run) -> None:
+    noise = random.Random(3)
+    points = [(step, noise.random()) for step in range(1, 400, 3)]
+    shuffled = noise.sample(points, len(points)) + noise.sample(points, 60)
+    for width in (1, 4, 32):
+        sent = [[step, value, 1000.0 + step] for step, value in shuffled]
+        found = run("series", GROW, {"points": sent, "width": width})
+        assert {name: found[name] for name in ("steps", "values", "min", "max")} == bucketed(points, width)
+        assert found["ts"] == [1000.0 + step for step in found["steps"]]
+
+
+def test_a_long_series_is_merged_to_half_and_keeps_its_extremes(run: Run) -> None:
+    points = [(step, float(step * 7919 % 1000)) for step in range(10_000)]
+    grow = "const s = new m.Series(); for (let i = 0; i < a; i++) s.put(i, (i * 7919) % 1000, 0); return {...s};"
+    found = run("series", grow, len(points))
+    assert found["width"] == 4
+    assert {name: found[name] for name in ("steps", "values", "min", "max")} == bucketed(points, 4)
+
+
+def test_what_is_no_number_is_a_hole(run: Run) -> None:
+    found = run("series", GROW, {"points": [[1, 0.5, 0], [2, "nan", 0], [3, "inf", 0]]})
+    assert found["values"] == [0.5, None, None]
+    merged = run("series", GROW, {"points": [[2, 0.5, 0], [3, "nan", 0]], "width": 2})
+    assert (merged["values"], merged["min"], merged["max"]) == ([None], [0.5], [0.5])
+
+
+SMOOTH = "return m.smooth(a.x, a.y, a.weight, a.range);"
+
+
+def test_smoothing_weighs_distance_and_has_no_pull_to_its_start(run: Run) -> None:
+    assert run("smooth", SMOOTH, {"x": [1, 2, 3], "y": [7, 7, 7], "weight": 0.9, "range": 2}) == pytest.approx([7] * 3)
+    assert run("smooth", SMOOTH, {"x": [1, 2], "y": [1, 2], "weight": 0, "range": 1}) == [1, 2]
+    decay = math.sqrt(0.9) ** (4 / 1000 * 1000)
+    found = run("smooth", SMOOTH, {"x": [0, 4, 8], "y": [1.0, None, 3.0], "weight": 0.9, "range": 1000})
+    assert found == [1.0, None, pytest.approx((1 * decay**2 + 3) / (decay**2 + 1))]
+
+
+AXIS = """
+const series = {steps: [10, 20], ts: [105, 130]};
+return m.X_MODES.map((mode) => m.xOf(series, mode, {tokensPerStep: 512, origin: 100}));
+"""
+
+
+def test_steps_are_told_in_tokens_and_wall_time(run: Run) -> None:
+    assert run("axis", AXIS) == [[10, 20], [5120, 10_240], [5, 30]]
+    between = "return a.map((value) => m.translate(value, [10, 20, 40], [0, 100, 110]));"
+    assert run("axis", between, [10, 15, 30, 45]) == [0, 50, 105, 112.5]
+
+
+def test_series_of_different_steps_share_an_axis(run: Run) -> None:
+    joined = "const {x, places} = m.join(a); const spread = (p, i) => m.spread(a[i], p, x.length).map(v => v ?? -1);"
+    found = run("axis", joined + "return [x, ...places.map(spread)];", [[1, 2, 3], [2, 4]])
+    assert found == [[1, 2, 3, 4], [1, 2, 3, -1], [-1, 2, -1, 4]]
+
+
+VIEW = """
+const view = m.readView(new URLSearchParams(a));
+return [{...view, flipped: [...view.flipped]}, m.writeView(view, new URLSearchParams(a)).toString()];
+"""
+
+
+def test_the_view_is_read_from_the_address_and_written_back(run: Run) -> None:
+    address = "run=7&x=tokens&logx=1&smooth=0.6&zoom=1000%7E2500.5&layout=multiples&flip=chart-lr&show=mlp&part=2"
+    view, written = run("view", VIEW, address)
+    assert (view["x"], view["smoothing"], view["zoom"], view["page"]) == ("tokens", 0.6, [1000, 2500.5], 2)
+    assert written == address
+    wrong, plain = run("view", VIEW, "run=7&x=moon&smooth=9&zoom=5~1&layout=pie&part=-3")
+    assert (wrong["x"], wrong["smoothing"], wrong["zoom"], wrong["layout"], wrong["page"]) == (
+        "step",
+        0,
+        None,
+        "overlay",
+        1,
+    )
+    assert plain == "run=7"

@@ -1,0 +1,104 @@
+"""The page of the list of runs and what people write on a run."""
+
+import re
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from rows import add_run
+from server.db.tables import Run, RunState
+from server.pages.markdown import render_markdown
+
+HTMX = {"HX-Request": "true"}
+pytestmark = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def run_id(app: FastAPI, visitor: TestClient) -> str:
+    with app.state.db.write() as session:
+        return add_run(session, name="one", state=RunState.COMPLETED, latest={"fvu/a": 0.25}, tags=["paper"]).id
+
+
+def names(page: str) -> list[str]:
+    return re.findall(r'class="name"[^>]*>([^<]+)<', page)
+
+
+def test_a_wrong_search_is_explained_beside_the_box(visitor: TestClient, run_id: str) -> None:
+    page = visitor.get("/runs", params={"q": "kk>3"})
+    assert page.status_code == 200
+    assert page.text.count("There is no field kk. Did you mean k") == 2
+    assert 'value="kk&gt;3"' in page.text
+    part = visitor.get("/runs", params={"q": "kk>3"}, headers=HTMX)
+    assert part.status_code == 422
+    assert "<table" not in part.text
+
+
+def test_columns_are_chosen_and_sorted_by(visitor: TestClient, run_id: str) -> None:
+    page = visitor.get("/runs?fields=model&fields=fvu,lr&sort=-fvu").text
+    assert ">0.2500</span>" in page
+    assert re.search(r'<th[^>]*aria-sort="descending"[^>]*><a href="/runs\?sort=fvu&amp;fields=model%2Cfvu%2Clr"', page)
+    assert f"/runs/{run_id}/row?fields=model%2Cfvu%2Clr" in page
+    assert ">owner/model</td>" in re.sub(r"\s+", "", visitor.get(f"/runs/{run_id}/row?fields=model").text)
+    chosen = re.findall(r'value="(\w+)" checked', visitor.get("/runs/columns?fields=lr,k").text)
+    assert set(chosen) == {"lr", "k"}
+
+
+def test_a_view_is_kept_shown_and_forgotten(visitor: TestClient, run_id: str) -> None:
+    kept = visitor.post("/runs/views", data={"name": "Paper", "query": "q=tag%3Apaper&cursor=x"})
+    assert kept.headers["location"] == "/runs?q=tag%3Apaper"
+    page = visitor.get(kept.headers["location"]).text
+    assert '<a href="/runs?q=tag%3Apaper" aria-current="page">Paper</a>' in page
+    assert names(page) == ["one"]
+    path = re.search(r'action="(/runs/views/\w+/delete)"', page)
+    assert path is not None
+    visitor.post(path[1])
+    assert "Paper" not in visitor.get("/runs").text
+
+
+def test_all_that_match_are_tagged(app: FastAPI, visitor: TestClient, run_id: str) -> None:
+    with app.state.db.write() as session:
+        add_run(session, name="two")
+    answer = visitor.post("/runs/bulk", data={"action": "tag", "tag": "New", "everything": "true", "q": "tag:paper"})
+    assert "1 run tagged new" in answer.text
+    assert names(visitor.get("/runs?q=tag:new").text) == ["one"]
+    assert visitor.post("/runs/bulk", data={"action": "tag", "tag": "a b", "run": run_id}).status_code == 422
+
+
+def test_notes_are_written_and_nobody_overwrites_another(app: FastAPI, visitor: TestClient, run_id: str) -> None:
+    page = visitor.get(f"/runs/{run_id}").text
+    version = re.search(r'name="version" value="([^"]+)"', page)
+    assert version is not None
+    seen = version[1].replace("&#34;", '"')
+    mine = {"version": seen, "name": "one", "tags": "paper, best", "notes": "*good* <img src=x>"}
+    assert visitor.post(f"/runs/{run_id}/about", data=mine).status_code == 303
+    page = visitor.get(f"/runs/{run_id}").text
+    assert "<em>good</em> &lt;img src=x&gt;" in page
+    late = visitor.post(f"/runs/{run_id}/about", data=mine | {"notes": "what I typed"})
+    assert late.status_code == 422
+    assert "what I typed" in late.text
+    assert "<em>good</em>" in late.text
+    with app.state.db.read() as session:
+        assert session.get_one(Run, run_id).tags == ["best", "paper"]
+
+
+def test_an_archived_run_is_hidden_and_found(visitor: TestClient, run_id: str) -> None:
+    visitor.post(f"/runs/{run_id}/archive")
+    assert "No run matches" in visitor.get("/runs").text
+    assert names(visitor.get("/runs?q=archived:yes").text) == ["one"]
+    visitor.post(f"/runs/{run_id}/restore")
+    assert names(visitor.get("/runs").text) == ["one"]
+
+
+def test_markdown_lets_nothing_dangerous_through(settings: object) -> None:
+    html = render_markdown(
+        "# T\n\n<script>x</script> [a](javascript:alert(1)) [b](https://b.org) [c](data:text/html,x) ![i](https://i.org/p)\n\n"
+        "| a |\n|--:|\n| **1** |\n\n[d](//evil.org) <https://e.org>"
+    )
+    assert "<h3>T</h3>" in html
+    assert "<script" not in html
+    assert "style=" not in html
+    assert "<img" not in html
+    assert re.findall(r'href="([^"]*)"', html) == ["https://b.org", "https://i.org/p", "https://e.org"]
+    assert html.count('rel="nofollow noopener"') == 3
+    assert "<strong>1</strong>" in html

@@ -1,0 +1,78 @@
+// Numbers and places on an axis as the charts write them. Pure; no DOM.
+
+/** A number as the page shows it; `form` is the figure's data-form: ratio, percent, rate, bytes or plain. */
+export function format(form, value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (form === "percent") return `${(100 * value).toFixed(value < 0.1 ? 2 : 1)}%`;
+  if (form === "rate") return Math.round(value).toLocaleString("en");
+  if (form === "bytes") return `${(value / 1e9).toFixed(2)} GB`;
+  if (value === 0) return "0";
+  if (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6) return value.toExponential(2);
+  return form === "ratio" ? value.toFixed(4) : String(Number(value.toPrecision(4)));
+}
+
+export function tick(form, value) {
+  if (value === null) return "";
+  if (form === "percent") return `${Number((100 * value).toPrecision(3))}%`;
+  if (form === "bytes") return `${Number((value / 1e9).toPrecision(3))} GB`;
+  if (Math.abs(value) >= 10_000) return short(value);
+  if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(0);
+  return String(Number(value.toPrecision(4)));
+}
+
+/** `12500` -> `12.5k`. */
+function short(value) {
+  const [size, suffix] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]].find(([size]) => Math.abs(value) >= size) ?? [1, ""];
+  return `${Number((value / size).toPrecision(4))}${suffix}`;
+}
+
+/** A tick of the x axis; steps and tokens have no halves. */
+export function xTick(mode, value) {
+  if (mode === "time") return clock(value);
+  return Number.isInteger(value) ? (mode === "tokens" ? short(value) : tick("plain", value)) : "";
+}
+
+/** The cursor's place in words: `step 1,200`, `12.5M tokens`, `1 h 2 min`. */
+export function place(mode, value) {
+  if (mode === "time") return `after ${clock(value)}`;
+  if (mode === "tokens") return `${short(value)} tokens`;
+  return `step ${value.toLocaleString("en")}`;
+}
+
+/** Seconds -> `45 s`, `2 min 30 s`, `1 h 2 min`, `2 d 3 h`. */
+function clock(seconds) {
+  const parts = [[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const whole = Math.round(seconds);
+  const first = parts.findIndex(([size]) => whole >= size);
+  if (first < 0) return `${Number(seconds.toPrecision(2))} s`;
+  const words = parts.slice(first, first + 2).map(([size, name], i) => [Math.floor((i ? whole % parts[first][0] : whole) / size), name]);
+  return words.filter(([count]) => count).map(([count, name]) => `${count} ${name}`).join(" ");
+}
+
+const TIME_STEPS = [1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 14_400, 43_200, 86_400, 172_800, 604_800];
+
+/** Distances that ticks of a time axis may have, in seconds. */
+export function timeSteps() {
+  return [...TIME_STEPS, ...[1, 2, 4, 8, 16].map((n) => n * 2_592_000)];
+}
+
+/** Every whole number of every decade between `min` and `max`. */
+export function logSplits(min, max) {
+  const splits = [];
+  for (let exponent = Math.floor(Math.log10(min)); exponent <= Math.ceil(Math.log10(max)); exponent++) {
+    for (let digit = 1; digit < 10; digit++) {
+      const value = Number(`${digit}e${exponent}`);
+      if (value >= min && value <= max) splits.push(value);
+    }
+  }
+  return splits;
+}
+
+const LOG_LABELS = new Set([1, 2, 3, 5, 7]);
+
+/** The text of a split; many decades have room for the powers of ten alone. */
+export function logLabel(write, value, splits) {
+  const digit = Number(value.toExponential(0)[0]);
+  const isCrowded = splits.length > 20;
+  return digit === 1 || (!isCrowded && LOG_LABELS.has(digit)) ? write(value) : "";
+}

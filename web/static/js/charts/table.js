@@ -1,0 +1,72 @@
+// A chart's numbers as text: the legend under it, and the tables in its fold.
+import { shownSeries } from "./columns.js";
+import { swatch } from "./colors.js";
+import { format, place } from "./numbers.js";
+
+const MAX_ROWS = 100;
+
+/** A legend of one entry per line, with a value each, and the cursor's place at its end. */
+export class Legend {
+  constructor(element) {
+    this.element = element;
+    this.ids = "";
+  }
+
+  show(lines, values, where) {
+    const ids = JSON.stringify(lines.map((line) => [line.id, line.color, line.label]));
+    if (ids !== this.ids) this.build(lines, ids);
+    lines.forEach((_, i) => setText(this.element.children[i].lastElementChild, values[i]));
+    setText(this.element.lastElementChild, where);
+  }
+
+  build(lines, ids) {
+    this.ids = ids;
+    const items = lines.map((line) => {
+      const item = document.createElement("span");
+      item.append(swatch(line), line.label, document.createElement("b"));
+      return item;
+    });
+    this.element.replaceChildren(...items, document.createElement("span"));
+  }
+}
+
+/** Newest, least and greatest value of every line, over all that there is. */
+export function fillSummary(body, lines, form) {
+  const rows = lines.map(({ label, series }) => {
+    const numbers = (values) => values.filter((value) => value !== null);
+    const least = numbers(series.min).reduce((a, b) => Math.min(a, b), Infinity);
+    const greatest = numbers(series.max).reduce((a, b) => Math.max(a, b), -Infinity);
+    return row(label, ...[series.values.at(-1), least, greatest].map((value) => format(form, value)), String(series.length));
+  });
+  body.replaceChildren(...rows);
+}
+
+/** The newest points in view, one row per place on the axis. */
+export function fillPoints(table, { x, columns }, lines, form, view, [from, to]) {
+  const places = x.map((_, i) => i).filter((i) => x[i] >= from && x[i] <= to);
+  const newest = places.slice(-MAX_ROWS).reverse();
+  const isBucketed = lines.some((line) => shownSeries(line, view).width > 1);
+  const count = newest.length < places.length ? `The newest ${newest.length} of ${places.length.toLocaleString("en")} places in view` : `All ${places.length.toLocaleString("en")} places in view`;
+  table.caption.textContent = `${count}${isBucketed ? "; each value is the last of its bucket: zoom in for single steps, the CSV has all" : ""}.`;
+  const head = row("Place", ...lines.map((line) => line.label));
+  for (const cell of head.querySelectorAll("td")) cell.replaceWith(Object.assign(document.createElement("th"), { className: "num", scope: "col", textContent: cell.textContent }));
+  head.firstElementChild.scope = "col";
+  table.tHead.replaceChildren(head);
+  table.tBodies[0].replaceChildren(...newest.map((i) => row(place(view.x, x[i]), ...columns.map(({ raw }) => format(form, raw[i])))));
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function row(...cells) {
+  const tr = document.createElement("tr");
+  cells.forEach((text, i) => {
+    const cell = document.createElement(i ? "td" : "th");
+    if (i) cell.className = "num";
+    else cell.scope = "row";
+    cell.textContent = text;
+    tr.append(cell);
+  });
+  return tr;
+}

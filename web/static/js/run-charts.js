@@ -1,0 +1,128 @@
+// The charts of a run's page: which lines they have, where their data comes from.
+import { translate } from "./charts/axis.js";
+import { Catalog } from "./charts/catalog.js";
+import { Chart } from "./charts/chart.js";
+import { Controls, keepInAddress } from "./charts/controls.js";
+import { ChartGroup } from "./charts/group.js";
+import { coderOf, metricOf } from "./charts/series.js";
+import { RunSource } from "./charts/source.js";
+import { readView } from "./charts/view.js";
+
+export class RunCharts {
+  constructor(page) {
+    this.catalog = new Catalog();
+    for (const row of page.querySelectorAll(".summary [data-key]")) this.catalog.add(row.dataset.key);
+    this.source = new RunSource(page.dataset.run, () => this.draw());
+    this.group = new ChartGroup(readView(new URLSearchParams(location.search)), {
+      onView: (view, changes) => this.onView(view, changes),
+      onShow: (chart) => this.load([chart]),
+      marksOf: () => this.marks(),
+      live: page.querySelector("#charts-live"),
+    });
+    this.csv = `/api/v1/runs/${page.dataset.run}/metrics.csv`;
+    this.controls = new Controls(page.querySelector(".chart-bar"), this.group);
+    this.charts = [...page.querySelectorAll("figure.chart")].map((figure) => new Chart(figure, this.group, (chart) => this.lines(chart)));
+    this.draw();
+  }
+
+  /** What the page says of the run: `{tokensPerStep, origin, marks}`; its regions follow the run. */
+  get run() {
+    const { tokensPerStep, origin, marks } = document.getElementById("axis").dataset;
+    return { tokensPerStep: Number(tokensPerStep) || 1, hasTokens: Number(tokensPerStep) > 0, origin: Number(origin), marks: JSON.parse(marks) };
+  }
+
+  keys(chart) {
+    return this.catalog.keysOf(chart.figure.dataset.metrics.split(" "), this.group.view);
+  }
+
+  /** Fetch what the charts in sight need. */
+  load(charts) {
+    this.source.want(charts.flatMap((chart) => this.keys(chart)));
+    if (this.group.view.zoom) this.refine();
+  }
+
+  inSight() {
+    return this.charts.filter((chart) => chart.isVisible);
+  }
+
+  refine() {
+    const keys = this.inSight().flatMap((chart) => this.keys(chart));
+    this.source.refine(keys, this.group.view, this.run);
+  }
+
+  onView(view, changes) {
+    keepInAddress(view);
+    if ("zoom" in changes) this.refine();
+    if ("filter" in changes || "page" in changes) this.load(this.inSight());
+    this.showControls();
+  }
+
+  showControls() {
+    this.controls.show(this.catalog.part(this.group.view), this.catalog.coders.length, this.run.hasTokens);
+  }
+
+  draw() {
+    for (const { figure } of this.charts) {
+      if (figure.hidden && this.catalog.has(figure.dataset.metrics.split(" "))) figure.hidden = false;
+    }
+    this.showControls();
+    this.group.draw();
+  }
+
+  lines(chart) {
+    const { view } = this.group;
+    const run = this.run;
+    const metrics = chart.figure.dataset.metrics.split(" ");
+    const labels = JSON.parse(chart.figure.dataset.labels);
+    const keys = this.keys(chart).filter((key) => this.source.series.get(key)?.length);
+    const coders = [...new Set(keys.map(coderOf))];
+    const areMany = coders.length > 1 && view.layout === "overlay";
+    chart.figure.querySelector(".csv").href = `${this.csv}?${new URLSearchParams(keys.map((key) => ["key", key]))}`;
+    return keys.map((key) => ({
+      id: key,
+      label: labelOf(labels[metricOf(key)], coderOf(key), metrics.length > 1, coders.length > 1),
+      short: labels[metricOf(key)],
+      color: areMany ? coders.indexOf(coderOf(key)) : metrics.indexOf(metricOf(key)),
+      isHeldOut: metricOf(key).startsWith("eval_"),
+      panel: coderOf(key),
+      series: this.source.series.get(key),
+      detail: this.source.detailOf(key, view, run),
+      ...run,
+    }));
+  }
+
+  /** Checkpoints, attempts and warnings on the axis; a warning has a time and no step. */
+  marks() {
+    const { marks, tokensPerStep, origin } = this.run;
+    const longest = [...this.source.series.values()].sort((a, b) => b.length - a.length)[0];
+    if (!longest?.length) return [];
+    const stepOf = (mark) => mark.step ?? translate(mark.ts, longest.ts, longest.steps);
+    const xs = {
+      step: stepOf,
+      tokens: (mark) => stepOf(mark) * tokensPerStep,
+      time: (mark) => translate(stepOf(mark), longest.steps, longest.ts) - origin,
+    };
+    return marks.map((mark) => ({ ...mark, x: xs[this.group.view.x](mark) }));
+  }
+
+  /** Points of the stream, `[key, step, value, ts]`. */
+  take(points) {
+    let isNew = false;
+    for (const [key, ...point] of points) {
+      isNew = this.catalog.add(key) || isNew;
+      this.source.put(key, ...point);
+    }
+    if (isNew) this.load(this.inSight());
+    this.draw();
+  }
+
+  reload() {
+    this.source.reload();
+  }
+}
+
+/** What tells the line from the others of its chart. */
+function labelOf(metric, coder, areMetrics, areCoders) {
+  if (!areMetrics) return coder || metric;
+  return areCoders ? `${metric}, ${coder}` : metric;
+}
