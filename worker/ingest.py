@@ -4,6 +4,7 @@ Rows and the compare-and-set of the attempt's offset commit in one transaction, 
 neither a gap nor a duplicate; the file stays the truth.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import delete, func, insert, update
 from sqlmodel import Session, col, select
 
 from server.db.runs import note_first_step, record
-from server.db.series import as_json, begun_again, drawn_on, take_back
+from server.db.series import Point, as_json, begun_again, drawn_on, seal_points, take_back
 from server.db.session import Database
 from server.db.tables import Attempt, Checkpoint, MetricChunk, MetricPoint, Run, RunState, StepTiming
 from server.db.tables.values import store_metrics
@@ -22,7 +23,9 @@ from worker.sealing import seal
 from worker.values import as_point
 
 SEAL_EVENTS = 1024
-"""So often a run is looked at for series that fill a chunk."""
+"""So often a run is looked at for series that fill a chunk. As many points of a series at once, as ingest finds them
+when it has fallen behind, are sealed right away.
+"""
 
 
 def ingest(database: Database, run_dir: RunDir, run_id: str, attempt: int) -> int:
@@ -90,7 +93,7 @@ class _Batch:
         last_step = self._superseded_after()
         latest = dict(run.latest)
         values: dict[str, Any] = {}
-        points: list[dict[str, Any]] = []
+        points: dict[str, list[Point]] = defaultdict(list)
         for event in block:
             match event:
                 case events.AttemptStarted():
@@ -101,7 +104,8 @@ class _Batch:
                 case events.TrainingPlanned():
                     values |= event.model_dump(include={"total_steps", "tokens_per_step", "coders"})
                 case events.Metrics() if last_step is None or event.step <= last_step:
-                    points.extend(self._points(event))
+                    for key, value in event.values.items():
+                        points[key].append(Point(event.step, self.attempt, event.seq, event.ts, value))
                     latest |= {key: as_json(value) for key, value in event.values.items()}
                     values |= {"step": event.step, "latest": latest}
                 case events.StepTimed() if last_step is None or event.step <= last_step:
@@ -114,9 +118,8 @@ class _Batch:
                     )
                 case _:
                     pass  # the end is judged by the supervisor; what is unknown stays in the file
-        if points:
-            self.session.execute(insert(MetricPoint), points)
-            values |= self._spark(points, values)
+        self._keep(points)
+        values |= self._spark(points, values)
         if newest and values:
             self.session.execute(update(Run).where(col(Run.id) == self.run_id).values(**values))
         if newest and points:
@@ -146,15 +149,23 @@ class _Batch:
             self.session.execute(superseded)
         take_back(self.session, self.run_id, attempt=self.attempt, behind=event.resumed_step)
 
-    def _points(self, event: events.Metrics) -> list[dict[str, Any]]:
-        place = {"run_id": self.run_id, "attempt": self.attempt, "seq": event.seq, "step": event.step, "ts": event.ts}
-        return [place | {"key": key} | as_point(value) for key, value in event.values.items()]
+    def _keep(self, points: dict[str, list[Point]]) -> None:
+        many = {key: found for key, found in points.items() if len(found) >= SEAL_EVENTS}
+        for key, found in many.items():
+            seal_points(self.session, self.run_id, key, found)
+        rows = [
+            {"run_id": self.run_id, "key": key} | point._asdict() | as_point(point.value)
+            for key, found in points.items()
+            if key not in many
+            for point in found
+        ]
+        if rows:  # not through the ORM, which takes longer than the database
+            self.session.connection().execute(insert(MetricPoint), rows)
 
-    def _spark(self, points: list[dict[str, Any]], values: dict[str, Any]) -> dict[str, Any]:
+    def _spark(self, points: dict[str, list[Point]], values: dict[str, Any]) -> dict[str, Any]:
         """The run's sparkline with what is new of the first coder's FVU."""
         coders = values.get("coders", self.run.coders)
-        key = series_key("fvu", coders[0]) if coders else ""
-        found = {point["step"]: point["value"] for point in points if point["key"] == key}
+        found = points.get(series_key("fvu", coders[0])) if coders else None
         return {"spark": drawn_on(values.get("spark", self.run.spark), found)} if found else {}
 
     def _timing(self, event: events.StepTimed) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from sqlmodel import Session
 
-from server.db.series import drawn_on
+from server.db.series import Point, drawn_on
 from server.db.session import Database
 from server.db.tables import (
     Attempt,
@@ -287,12 +287,12 @@ def points_at(run_id: str, coders: list[str], step: int, ts: float, seq: int) ->
 
 def _metrics(session: Session, run: Run, coders: list[str], steps: int, started: float) -> None:
     latest: dict[str, float] = {}
-    drawn: dict[int, float | None] = {}
+    drawn: list[Point] = []
     for step in range(1, steps + 1):
         points = points_at(run.id, coders, step, started + step, step + 3)
         session.add_all(points)
         latest |= {p.key: p.value for p in points if p.value is not None}
-        drawn |= {p.step: p.value for p in points if p.key == f"fvu/{coders[0]}"}
+        drawn += [Point(step, 1, p.seq, p.ts, p.number) for p in points if p.key == f"fvu/{coders[0]}"]
     run.latest, run.spark = latest, drawn_on(run.spark, drawn)
     floor_ms = FLOOR_MS if len(coders) == 1 else None  # several coders train on a device without known rates
     measured = [step for step in (6, 50, 100, 150, 200) if step <= steps]

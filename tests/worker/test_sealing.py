@@ -11,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlmodel import select
 
+import worker.ingest
 from rows import add_attempt, add_run
 from server.db.series import Buckets, Point, read_series, replay, sealing
 from server.db.session import Database
@@ -41,6 +42,7 @@ ACTS = st.one_of(
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealing, "CHUNK_POINTS", SMALL)
     monkeypatch.setattr(sealing, "_COARSEST", 2)
+    monkeypatch.setattr(worker.ingest, "SEAL_EVENTS", 20)
 
 
 @dataclass

@@ -7,7 +7,7 @@ beside them ever coarser levels of the same, so that a long series is drawn with
 from server.db.series.buckets import Buckets, Point, as_json
 from server.db.series.reading import Thinned, keys_of, read_series, spans
 from server.db.series.replay import Replayed, replay
-from server.db.series.sealing import CHUNK_POINTS, seal_chunk, take_back, unsealed
+from server.db.series.sealing import CHUNK_POINTS, seal_chunk, seal_points, take_back, unsealed
 from server.db.series.sparkline import begun_again, drawn_on
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "read_series",
     "replay",
     "seal_chunk",
+    "seal_points",
     "spans",
     "take_back",
     "unsealed",

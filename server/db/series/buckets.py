@@ -46,7 +46,7 @@ def as_json(value: float) -> float | str:
 
 def newest_per_step(points: Iterable[Point]) -> list[Point]:
     """The points that count, ordered by step: of one step that of the latest attempt and event."""
-    return list({point.step: point for point in sorted(points, key=lambda point: point[:3])}.values())
+    return list({point.step: point for point in sorted(points)}.values())
 
 
 def of_points(points: Sequence[Point]) -> Buckets:

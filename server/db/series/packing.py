@@ -1,9 +1,13 @@
 """Columns as bytes: little-endian, 8 bytes each, one column behind the other."""
 
 import struct
+from bisect import bisect_left, bisect_right
 from itertools import repeat
 
 from server.db.series.buckets import Buckets, Point
+
+END = 2**62
+"""A step behind all others."""
 
 
 def pack_points(points: list[Point]) -> bytes:
@@ -12,11 +16,14 @@ def pack_points(points: list[Point]) -> bytes:
     return struct.pack(f"<{2 * len(points)}q{2 * len(points)}d", *seqs, *steps, *ts, *values)
 
 
-def unpack_points(data: bytes, attempt: int) -> list[Point]:
+def unpack_points(data: bytes, attempt: int, first: int = 0, last: int = END) -> list[Point]:
+    """The points at steps `first` to `last`, both included."""
     n = len(data) // 32
     numbers = struct.unpack(f"<{2 * n}q{2 * n}d", data)
-    seqs, steps, ts, values = (numbers[n * i : n * (i + 1)] for i in range(4))
-    return [Point(*place) for place in zip(steps, repeat(attempt, n), seqs, ts, values, strict=True)]
+    steps = numbers[n : 2 * n]
+    inside = slice(bisect_left(steps, first), bisect_right(steps, last))
+    seqs, _, ts, values = (numbers[n * i : n * (i + 1)][inside] for i in range(4))
+    return list(map(Point, steps[inside], repeat(attempt), seqs, ts, values))
 
 
 def pack_buckets(buckets: Buckets) -> bytes:

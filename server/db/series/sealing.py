@@ -26,13 +26,21 @@ def unsealed(session: Session, run_id: str, *, at_least: int) -> list[tuple[str,
 def seal_chunk(session: Session, run_id: str, key: str, attempt: int) -> None:
     """Move the oldest hot rows of a series, `CHUNK_POINTS` at most, into a chunk."""
     mine = (col(MetricPoint.run_id) == run_id, col(MetricPoint.key) == key, col(MetricPoint.attempt) == attempt)
-    columns = (MetricPoint.step, MetricPoint.attempt, MetricPoint.seq, MetricPoint.ts, MetricPoint.value)
+    columns = (MetricPoint.step, MetricPoint.seq, MetricPoint.ts, MetricPoint.value)
     oldest = select(*columns, MetricPoint.kind).where(*mine)  # type: ignore[call-overload]
-    rows = session.exec(oldest.order_by(col(MetricPoint.seq)).limit(CHUNK_POINTS)).all()
-    if rows:
-        points = [Point._make((*place, float(kind) if value is None else value)) for *place, value, kind in rows]
+    rows = session.connection().execute(oldest.order_by(col(MetricPoint.seq)).limit(CHUNK_POINTS)).all()
+    points = [
+        Point(step, attempt, seq, ts, float(kind) if value is None else value) for step, seq, ts, value, kind in rows
+    ]
+    if points:
         _add(session, run_id, key, newest_per_step(points))
         session.execute(delete(MetricPoint).where(*mine, col(MetricPoint.seq) <= points[-1].seq))
+
+
+def seal_points(session: Session, run_id: str, key: str, points: list[Point]) -> None:
+    """Points of one attempt, ordered by event, into chunks without having been rows."""
+    for start in range(0, len(points), CHUNK_POINTS):
+        _add(session, run_id, key, newest_per_step(points[start : start + CHUNK_POINTS]))
 
 
 def take_back(session: Session, run_id: str, *, attempt: int, behind: int) -> None:
