@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Scope
 
 from server import api, errors, pages, probes, stream, telemetry
@@ -119,7 +120,9 @@ class _Static(StaticFiles):
 
 
 def _add_plain_routes(app: FastAPI) -> None:
-    app.mount("/static", _Static(directory=_WEB / "static", check_dir=False), name="static")
+    # Compressed are the files alone: pages hold secrets, whose compressed lengths would tell something of them.
+    static = GZipMiddleware(_Static(directory=_WEB / "static", check_dir=False))
+    app.mount("/static", static, name="static")
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def favicon() -> FileResponse:

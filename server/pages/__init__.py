@@ -23,11 +23,7 @@ from server.pages import (
 
 router = APIRouter(include_in_schema=False)
 for part in (
-<<<<<<< HEAD
-    *(login, launch, bulk, saved_views, runs, annotations, run, health, queue),
-=======
-    *(login, launch, plan, runs, run, health, queue),
->>>>>>> main
+    *(login, launch, plan, bulk, saved_views, runs, annotations, run, health, queue),
     *(checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)

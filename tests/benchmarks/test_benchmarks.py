@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from browser import chromium_path
 from oracle import install
 from sparsify_core.demo import MODEL_NAME, TEXT_NAME
 from tiny import WORDS, build_model
@@ -118,3 +119,10 @@ def test_a_run_under_sparseboard_is_compared_with_the_bare_one(demo_dir: Path) -
     sizes = ["--demo_dir", str(demo_dir), "--layer", "0", "--ctx_len", "16", "--steps", "8", "--rounds", "1"]
     rows = run("-m", "benchmarks.train_served", *sizes)
     assert [row[1] for row in rows] == ["served"]
+
+
+def test_a_point_is_timed_on_its_way_to_the_pixel() -> None:
+    if chromium_path() is None:
+        pytest.skip("no Chromium found in PATH")
+    (row,) = run("-m", "benchmarks.web_live", "--viewers", "3", "--points", "2", "--interval_s", "0.1")
+    assert row[:2] == ["3", "2"]

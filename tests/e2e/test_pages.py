@@ -80,6 +80,17 @@ def test_pages_hold_no_inline_script_or_style(site: Site, open_page: OpenPage) -
         assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", source)), path
 
 
+def test_pages_are_light(site: Site, open_page: OpenPage) -> None:
+    """Scripts and styles of a page, as they travel."""
+    page = open_page("/runs")
+    entries = "performance.getEntriesByType('resource').filter(e => /\\.(js|css)$/.test(e.name))"
+    for path in paths(site).values():
+        page.goto(path)
+        page.wait_for_load_state("load")
+        assert page.evaluate(f"{entries}.length") > 3
+        assert page.evaluate(f"{entries}.reduce((sum, e) => sum + e.encodedBodySize, 0)") <= 120_000, path
+
+
 def test_a_stranger_is_led_to_the_login_and_back(site: Site, open_page: OpenPage) -> None:
     page = open_page("/workers", anonymous=True)
     assert page.url.endswith("/login?next=%2Fworkers")

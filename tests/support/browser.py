@@ -22,9 +22,14 @@ _ARGUMENTS = [
 ]
 
 
+def chromium_path() -> str | None:
+    """From CHROMIUM or PATH."""
+    return os.environ.get("CHROMIUM") or next((p for p in map(shutil.which, _NAMES) if p), None)
+
+
 def chromium_or_skip(playwright: "Playwright") -> "Browser":
     """Launch Chromium, from CHROMIUM or PATH; skips the test when there is none."""
-    path = os.environ.get("CHROMIUM") or next((p for p in map(shutil.which, _NAMES) if p), None)
+    path = chromium_path()
     if path is None:
         pytest.skip("no Chromium found in PATH: install chromium to run the browser tests")
     return playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
