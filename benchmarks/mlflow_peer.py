@@ -27,8 +27,8 @@ def mlflow(folder: Path) -> Iterator[httpx.Client]:
     port = free_port()
     store = f"sqlite:///{folder / 'mlflow.db'}"
     command = [str(environment / "bin" / "mlflow"), "server", "--backend-store-uri", store, "--workers", "1"]
-    artifacts = ["--default-artifact-root", str(folder / "artifacts"), "--port", str(port)]
-    with running([*command, *artifacts], {}, f"http://127.0.0.1:{port}", "/health") as client:
+    options = ["--port", str(port), "--uvicorn-opts", "--log-level=warning"]
+    with running([*command, *options], {}, f"http://127.0.0.1:{port}", "/health") as client:
         yield client
 
 

@@ -50,11 +50,16 @@ def main(argv: Sequence[str]) -> int:
 
 def _train(argv: Sequence[str]) -> None:
     config, run_dir, attempt = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.INFO, format=f"{_rank_prefix()}%(message)s", stream=sys.stdout)
     # Imported late: torch takes seconds, and --help and errors in flags must not wait for it.
     from sparsify_core.train.launch import launch
 
     launch(config, run_dir, attempt)
+
+
+def _rank_prefix() -> str:
+    """`[rank1]: ` as PyTorch writes it before its own lines; nothing with one process."""
+    return f"[rank{os.environ.get('RANK', 0)}]: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
 
 
 def parse(argv: Sequence[str], base: Mapping[str, Any] | None = None) -> tuple[RunConfig, RunDir, int | None]:

@@ -19,6 +19,7 @@
     training.json, training.safetensors  optimizer state and counters, to resume from (sparsify_core.train.state)
     training-rank1.safetensors         ... of the coders that another process trained (distribute_modules)
     tokens.json                        token strings of the text that inspect.safetensors points into
+<run>/origin/step-00000200/            the checkpoint of another run that this one was forked from
 ```
 """
 
@@ -78,6 +79,10 @@ class RunDir:
     def unpublished(self) -> list["CheckpointDir"]:
         """Checkpoints that are being written, or that a killed attempt has left unfinished."""
         return [CheckpointDir(path) for path in sorted(self.checkpoints.glob(".tmp-step-*"))]
+
+    def origin(self, step: int) -> "CheckpointDir":
+        """Where the checkpoint that the run was forked from is kept, whatever becomes of its own run."""
+        return CheckpointDir(self.root / "origin" / f"step-{step:08d}")
 
     def published(self) -> list["CheckpointDir"]:
         """All published checkpoints, oldest step first."""

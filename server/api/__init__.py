@@ -10,6 +10,7 @@ from server.api import (
     metrics,
     notices,
     plans,
+    presets,
     pushes,
     queue,
     runs,
@@ -25,7 +26,7 @@ _PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
 router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
 for part in (
     *(runs, plans, metrics, control, checkpoints, pushes, queue),
-    *(sweeps, workers, views, tokens, notices, config, language_models),
+    *(sweeps, presets, workers, views, tokens, notices, config, language_models),
 ):
     router.include_router(part.router)
 

@@ -1,17 +1,21 @@
 """`/api/v1/checkpoints`: rows, files, the look inside, pushes."""
 
+import hashlib
 import mimetypes
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from sqlmodel import Session
 
 from server.api.dependencies import Body, DatabaseDep, ReadSession, SettingsDep, SingleQuery, body_schema, json_body
-from server.api.models import CheckpointDetail, CheckpointOut, FileOut, LatentOut, PushList, PushOut, SnippetOut
+from server.api.models import CheckpointDetail, CheckpointOut, FileOut, LatentOut, PushList, PushOut, RunOut, SnippetOut
+from server.api.runs import IdempotencyKey, answer_once
 from server.auth import CurrentUser
+from server.db.tables import Run
 from server.errors import NotFoundError
-from server.services import archive, checkpoints, hub
+from server.services import archive, checkpoints, forks, hub
 
 router = APIRouter(prefix="/checkpoints", tags=["checkpoints"], dependencies=[SingleQuery])
 
@@ -33,6 +37,19 @@ class PushRequest(BaseModel):
     """Hugging Face token for this push; not stored. Empty takes the server's HF_TOKEN."""
 
 
+class ForkRequest(BaseModel):
+    """A run that starts from a checkpoint."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: Annotated[str | None, Field(max_length=200)] = None
+    """Empty names it after the run and the step."""
+
+    changes: Annotated[dict[str, Any], Field(max_length=100)] = {}
+    """What is other than in the checkpoint's run: dotted name of the field -> value."""
+
+
+ForkBody = Annotated[Body[ForkRequest], Depends(json_body(ForkRequest))]
 PushBody = Annotated[Body[PushRequest], Depends(json_body(PushRequest))]
 
 
@@ -126,6 +143,28 @@ def list_checkpoint_pushes(session: ReadSession, checkpoint_id: str) -> PushList
     """Pushes of a checkpoint, newest first."""
     checkpoints.get_checkpoint(session, checkpoint_id)
     return PushList(items=[PushOut.model_validate(row) for row in hub.list_pushes(session, checkpoint_id)])
+
+
+@router.post("/{checkpoint_id}/fork", status_code=201, openapi_extra=body_schema(ForkRequest))
+def fork(
+    response: Response,
+    body: ForkBody,
+    user: CurrentUser,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    checkpoint_id: str,
+    idempotency_key: IdempotencyKey = None,
+) -> RunOut:
+    """Queue a run that starts from the checkpoint with changes. It goes on at its step with the optimizer's state, or,
+    where a change rules that out, starts at step 0 from its weights: `config.finetune_state` says which.
+    """
+
+    def create(session: Session) -> Run:
+        wanted = forks.changed_request(session, checkpoint_id, body.value.name, body.value.changes)
+        return forks.fork_run(session, checkpoint_id, wanted, settings=settings, actor=user.name)
+
+    fingerprint = hashlib.sha256(f"fork {checkpoint_id} {body.sha256}".encode()).hexdigest()
+    return answer_once(response, database, idempotency_key, fingerprint, create)
 
 
 def finite(value: float) -> float | str:

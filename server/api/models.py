@@ -62,6 +62,9 @@ class RunOut(Model):
     retry_of: str | None
     """The run that this one continues from its newest checkpoint."""
     cloned_from: str | None
+    forked_from: str | None
+    """The run whose checkpoint, that of `forked_step`, it starts from."""
+    forked_step: int | None
     sweep_id: str | None
     """The sweep that it belongs to."""
     attempt: int
@@ -229,6 +232,21 @@ class LogOut(Model):
     offset: int
     next_offset: int
     text: str
+
+
+class HitOut(Model):
+    """A line of a log that matches; read the log from `offset` to see what is around it."""
+
+    line: int
+    offset: int
+    text: str
+
+
+class SearchOut(Model):
+    attempt: int
+    hits: list[HitOut]
+    is_complete: bool
+    """Whether these are all: there may be more matches than were asked for, or too much to read."""
 
 
 class CheckpointOut(Model):

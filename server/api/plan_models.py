@@ -14,7 +14,7 @@ class RangeOut(Model):
 
 
 class NeedOut(Model):
-    """A part of the memory; all parts together are the peak before any correction by past runs."""
+    """A part of the memory; all parts together are what is expected."""
 
     name: str
     label: str

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import StreamingResponse
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
@@ -21,6 +22,7 @@ from server.api.models import (
     RunOut,
     RunRow,
     RunTable,
+    SearchOut,
     TimingList,
     TimingOut,
     as_json,
@@ -39,6 +41,8 @@ router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
 
 MAX_QUERY = 1000
 RunBody = Annotated[Body[RunRequest], Depends(json_body(RunRequest))]
+AttemptQuery = Annotated[int | None, Query(ge=1, le=10**9)]
+NodeQuery = Annotated[int, Query(ge=0, le=10_000)]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 
 
@@ -149,18 +153,50 @@ def list_events(session: ReadSession, run_id: str) -> EventList:
     return EventList(items=[EventOut.model_validate(row) for row in runs.history(session, run_id)])
 
 
+@router.get("/{run_id}/log/search")
+def search_log(
+    session: ReadSession,
+    settings: SettingsDep,
+    run_id: str,
+    q: Annotated[str, Query(min_length=1, max_length=200)],
+    attempt: AttemptQuery = None,
+    node: NodeQuery = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = logs.MAX_HITS,
+) -> SearchOut:
+    """Lines of the whole log of the newest attempt, or of another, that contain `q`, whatever the case of letters."""
+    run = runs.get_run(session, run_id)
+    return SearchOut.model_validate(logs.search(settings, run, q, attempt=attempt, node=node, limit=limit))
+
+
+@router.get("/{run_id}/log/download", response_class=StreamingResponse)
+def download_log(
+    session: ReadSession, settings: SettingsDep, run_id: str, attempt: AttemptQuery = None, node: NodeQuery = 0
+) -> StreamingResponse:
+    """The whole log of the newest attempt, or of another, as it was written."""
+    run = runs.get_run(session, run_id)
+    size, blocks = logs.whole(settings, run, attempt=attempt, node=node)
+    name = f"{run.id}-{attempt or run.attempt}" + (f"-node-{node}" if node else "")
+    headers = {"Content-Disposition": f'attachment; filename="{name}.log"', "Content-Length": str(size)}
+    return StreamingResponse(blocks, media_type="text/plain; charset=utf-8", headers=headers)
+
+
 @router.get("/{run_id}/log")
 def get_log(
     session: ReadSession,
     settings: SettingsDep,
     run_id: str,
-    attempt: Annotated[int | None, Query(ge=1, le=10**9)] = None,
+    attempt: AttemptQuery = None,
+    node: NodeQuery = 0,
     offset: Annotated[int | None, Query(ge=0, le=2**53)] = None,
     limit: Annotated[int, Query(ge=1000, le=1_000_000)] = logs.LIMIT_BYTES,
+    colours: bool = False,
 ) -> LogOut:
-    """The end of the newest attempt's log; or on from `offset`, or of another `attempt`."""
+    """The end of the newest attempt's log; or on from `offset`, of another `attempt`, or of another `node` of a run on
+    several. `colours` keeps the terminal's escapes for colours (SGR); all others are always left out.
+    """
     run = runs.get_run(session, run_id)
-    return LogOut.model_validate(logs.tail(settings, run, attempt=attempt, offset=offset, limit=limit))
+    chunk = logs.tail(settings, run, attempt=attempt, node=node, offset=offset, limit=limit, colours=colours)
+    return LogOut.model_validate(chunk)
 
 
 @router.get("/{run_id}/checkpoints")

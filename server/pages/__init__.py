@@ -7,23 +7,27 @@ from server.pages import (
     banners,
     bulk,
     checkpoints,
+    compare,
+    convert,
     health,
     launch,
     login,
     notices,
     plan,
+    presets,
     queue,
     run,
     runs,
     saved_views,
     settings,
+    sweeps,
     worker,
     workers,
 )
 
 router = APIRouter(include_in_schema=False)
 for part in (
-    *(login, launch, plan, bulk, saved_views, runs, annotations, run, health, queue),
+    *(login, launch, convert, plan, presets, bulk, compare, saved_views, runs, annotations, run, health, queue, sweeps),
     *(checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)

@@ -41,14 +41,15 @@ class Column:
         value = value_of(self.field, view.run, view.means)
         if self.metric:
             return metric(value, metric_form(self.metric, self.field.unit))
-        return basename(str(value)) if value and self.name in _PATHS else _plain(value)
+        return basename(str(value)) if value and self.name in _PATHS else plain(value)
 
     def time(self, view: RunView) -> float | None:
         """A moment, which the page shows as its distance from now."""
         return value_of(self.field, view.run, view.means) if self.field.kind == "time" else None
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A stored value as it reads in a table."""
     if value is None or value in ("", []):
         return DASH
     if isinstance(value, bool):

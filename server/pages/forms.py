@@ -56,10 +56,14 @@ class Control:
         return self.spec.flag
 
     @property
+    def sent(self) -> str:
+        """The value as a browser sends it."""
+        return sent(self.value)
+
+    @property
     def default(self) -> str:
-        """As the control would send it."""
-        text = to_text(self.spec, self.spec.default)
-        return str(text).lower() if self.spec.kind == "bool" else str(text)
+        """Likewise."""
+        return sent(to_text(self.spec, self.spec.default))
 
     @property
     def bounds(self) -> str:
@@ -151,6 +155,11 @@ def to_text(spec: FieldSpec, value: Any) -> Any:
     return str(value)
 
 
+def sent(value: Any) -> str:
+    """A form value as a browser sends it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def values_of(config: Mapping[str, Any], **launch: Any) -> dict[str, Any]:
     """Form values of a nested configuration; fields that it does not have take their default."""
     values: dict[str, Any] = {}
@@ -225,12 +234,12 @@ def place_errors(errors: Iterable[tuple[tuple[Any, ...], str]]) -> tuple[dict[st
     beside: dict[str, str] = {}
     problems: list[str] = []
     for location, message in errors:
-        text = re.sub(r"^Value error, |, unable to parse .*$", "", message).replace("Input should be", "must be")
+        text = sentence_of(message)
         name = _field_of(location, known) or _named_in(text, known)
         if name is None:
-            problems.append(_sentence(text))
+            problems.append(text)
         else:
-            beside.setdefault(name, _sentence(text))
+            beside.setdefault(name, text)
     return beside, problems
 
 
@@ -253,7 +262,9 @@ def _named_in(message: str, known: Mapping[str, FieldSpec]) -> str | None:
     return None
 
 
-def _sentence(text: str) -> str:
+def sentence_of(message: str) -> str:
+    """An error's message as people read it: `Value error, k = 9 is ...` -> `k = 9 is ... .`"""
+    text = re.sub(r"^Value error, |, unable to parse .*$", "", message).replace("Input should be", "must be")
     first = text.split(" ", 1)[0]
     start = text if any(first in (s.flag, s.name) for s in specs().values()) else text[:1].upper() + text[1:]
     return start + ("" if text.endswith((".", "!", "?")) else ".")

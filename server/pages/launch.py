@@ -1,96 +1,244 @@
 """The launch form: `/runs/new`."""
 
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import ValidationError
+from sqlmodel import Session
 from starlette.datastructures import FormData
 
 from server.auth import CurrentUser
-from server.db.tables import Run
-from server.errors import InvalidError
-from server.pages import forms
-from server.pages.templating import render
-from server.services import presets, runs
+from server.db.tables import Checkpoint, Run
+from server.errors import InvalidError, NotFoundError
+from server.pages import forms, picker, sweep_form, tabs
+from server.pages.sweep_form import Errors
+from server.pages.templating import is_partial, render
+from server.services import forks, presets, runs, sweeps
+from server.services.local_sources import known_sources
+from server.services.notation import NotationError
+from server.services.presets import PresetView
 from server.services.requests import RunRequest, launch_values
+from server.services.sweep_spec import label
+from server.settings import Settings
 
 router = APIRouter()
-PRESETS = ("demo", "blank")
+BLANK = "blank"
+
+
+class Origin(NamedTuple):
+    """The run that a form is filled in from; with the checkpoint, it is forked there."""
+
+    run: Run
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The form values of an unchanged copy."""
+        name = f"{self.run.name} copy" if self.checkpoint is None else forks.fork_name(self.run, self.checkpoint)
+        own = {} if self.checkpoint is None else forks.NOT_FORKED
+        return forms.values_of(self.run.config | own, **launch_values(self.run) | {"name": name})
 
 
 @router.get("/runs/new")
 def new(
     request: Request,
     user: CurrentUser,
-    preset: str = "",
+    preset: Annotated[str, Query(max_length=26)] = "",
     view: Literal["", "full"] = "",
     source: Annotated[str, Query(alias="from")] = "",
+    fork: str = "",
 ) -> HTMLResponse:
-    """The form, filled in from a preset or an earlier run; parameters that are names of fields change them."""
-    demo = presets.demo_config(request.app.state.settings)
-    chosen = preset if preset in PRESETS else ("demo" if demo is not None else "blank")
-    cloned: Run | None = None
-    if source:
-        with request.app.state.db.read() as session:
-            cloned = runs.get_run(session, source)
-        before = forms.values_of(cloned.config, **launch_values(cloned) | {"name": f"{cloned.name} copy"})
-        chosen = ""
-    elif chosen == "demo" and demo is not None:
-        before = forms.values_of(demo)
+    """The form, filled in from a preset, an earlier run or the run of a checkpoint, which is forked; parameters that
+    are names of fields change them."""
+    with request.app.state.db.read() as session:
+        offered = presets.list_presets(session, request.app.state.settings)
+        origin = _find_origin(session, source, fork)
+    chosen = _chosen(offered, preset) if origin is None else None
+    if origin is not None:
+        before = origin.values
+    elif chosen is not None:
+        before = forms.values_of(chosen.config, **chosen.launch)
     else:
         before = forms.values_of({})
     values = before | forms.parse(request.query_params.multi_items())[0]
-    context = {
-        "form": forms.build(values),
-        "changes": forms.changes(before, values),
-        "preset": chosen,
-        "source": cloned,
-        "has_demo": demo is not None,
-        "full": view == "full",
+    context = (
+        _context(offered)
+        | _aids(request, values)
+        | _differences(origin, before, values)
+        | {
+            "form": forms.build(values),
+            "preset": "" if origin else (chosen.id if chosen else BLANK),
+            "description": chosen.description if chosen else "",
+            "full": view == "full",
+        }
+    )
+    return render(request, "runs/new.html", context, user=user)
+
+
+def _find_origin(session: Session, run_id: str, checkpoint_id: str) -> Origin | None:
+    """What the form is filled in from, if from a run. Raises NotFoundError."""
+    if checkpoint_id:
+        checkpoint, parent = forks.fork_origin(session, checkpoint_id)
+        return Origin(parent, checkpoint)
+    return Origin(runs.get_run(session, run_id)) if run_id else None
+
+
+def _differences(origin: Origin | None, before: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """What the values of the form change, and what that means for a fork."""
+    names = [name.removeprefix(forms.PREFIX) for name in before if before[name] != values[name]]
+    changes = forms.changes(before, values)
+    return {"origin": origin, "changes": changes, "costs_state": forks.costs_state(names)}
+
+
+def _chosen(offered: list[PresetView], wanted: str) -> PresetView | None:
+    """The preset that is asked for, or else the demo where there is one."""
+    by_id = {one.id: one for one in offered}
+    return None if wanted == BLANK else by_id.get(wanted) or by_id.get(presets.DEMO)
+
+
+def _context(offered: list[PresetView]) -> dict[str, Any]:
+    """What the form needs besides the values of its fields."""
+    return {
+        "nav": "new",
+        "presets": offered,
+        "preset": "",
+        "sweep": sweep_form.read(),
+        "sweep_choices": sweep_form.choices(),
+        "save_preset": {},
     }
-    return render(request, "runs/new.html", {"nav": "new"} | context, user=user)
 
 
 @router.post("/runs/new")
 async def create(request: Request, user: CurrentUser) -> Response:
-    """Queue the run, or show the form again with the errors beside the fields and everything that was typed."""
+    """Queue the run, or the sweep, or show the form again with the errors and everything that was typed."""
+    return await run_in_threadpool(_create, request, user, await pairs_of(request))
+
+
+@router.post("/runs/new/sweep")
+async def count(request: Request, user: CurrentUser) -> Response:
+    """Say which runs the sweep of the form would make; htmx gets that alone, others the form with it."""
+    return await run_in_threadpool(_count, request, user, await pairs_of(request))
+
+
+@router.post("/runs/new/changes")
+async def changed(request: Request, user: CurrentUser) -> Response:
+    """What the form changes of the run that it was filled in from, while somebody types."""
+    return await run_in_threadpool(_changed, request, user, await pairs_of(request))
+
+
+async def pairs_of(request: Request) -> list[tuple[str, str]]:
+    """The fields of a form, in its order."""
     form: FormData = await request.form()
-    pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-    return await run_in_threadpool(_create, request, user, pairs)
+    return [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
 
 
 def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
-    source = dict(pairs).get("cloned_from")
-    typed, body = forms.parse(pairs)
-    with request.app.state.db.read() as session:
-        cloned = runs.get_run(session, source) if source else None
-    origin = {"cloned_from": cloned.id, "detail": f"a copy of {cloned.id}"} if cloned else {}
+    settings = request.app.state.settings
     try:
-        wanted = RunRequest.model_validate(body)
-        with request.app.state.db.write() as session:
-            run = runs.create_run(session, wanted, settings=request.app.state.settings, actor=user.name, **origin)
-    except ValidationError as error:
-        return _refused(request, user, typed, cloned, [(e["loc"], e["msg"]) for e in error.errors()])
-    except InvalidError as error:
-        return _refused(request, user, typed, cloned, [(p.loc, p.msg) for p in error.errors] or [((), error.detail)])
-    return RedirectResponse(f"/runs/{run.id}", status_code=303)
+        pairs, _ = tabs.read(pairs)
+    except NotationError as error:
+        return text_again(request, user, pairs, error)
+    origin, sweep = _origin_of(request, pairs), sweep_form.read(pairs)
+    _, body = forms.parse(pairs)
+    try:
+        if sweep.is_used:
+            many = sweep.request(body)
+            with request.app.state.db.write() as session:
+                where = f"/sweeps/{sweeps.create_sweep(session, many, settings=settings, actor=user.name).id}"
+        else:
+            wanted = RunRequest.model_validate(body)
+            with request.app.state.db.write() as session:
+                where = f"/runs/{_create_run(session, wanted, origin, settings=settings, actor=user.name).id}"
+    except (ValidationError, InvalidError) as error:
+        return form_again(request, user, pairs, errors_of(error), status=422)
+    return RedirectResponse(where, status_code=303)
 
 
-def _refused(
-    request: Request,
-    user: Any,
-    typed: dict[str, Any],
-    cloned: Run | None,
-    errors: list[tuple[tuple[Any, ...], str]],
+def _create_run(session: Session, wanted: RunRequest, origin: Origin | None, *, settings: Settings, actor: str) -> Run:
+    if origin is None:
+        return runs.create_run(session, wanted, settings=settings, actor=actor)
+    if origin.checkpoint is not None:
+        return forks.fork_run(session, origin.checkpoint.id, wanted, settings=settings, actor=actor)
+    source = origin.run.id
+    return runs.create_run(
+        session, wanted, settings=settings, actor=actor, detail=f"a copy of {source}", cloned_from=source
+    )
+
+
+def _count(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
+    sweep, errors = sweep_form.read(pairs), Errors()
+    try:
+        if sweep.is_used:
+            planned = sweeps.plan_sweep(sweep.request(forms.parse(pairs)[1]), request.app.state.settings)
+            sweep = replace(sweep, names=[label(one.values) for one in planned])
+    except (ValidationError, InvalidError) as error:
+        errors = errors_of(error)
+        sweep = sweep.refused(errors)
+    if is_partial(request):
+        return render(request, "runs/new/_sweep_outcome.html", {"sweep": sweep, "has_errors": bool(errors)}, user=user)
+    return form_again(request, user, pairs, errors, status=422 if errors else 200, sweep=sweep)
+
+
+def _changed(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
+    origin = _origin_of(request, pairs)
+    if origin is None:
+        raise NotFoundError("The form was not filled in from a run.")
+    before = origin.values
+    differences = _differences(origin, before, before | forms.parse(pairs)[0])
+    return render(request, "runs/new/_changes.html", differences, user=user)
+
+
+def _origin_of(request: Request, pairs: list[tuple[str, str]]) -> Origin | None:
+    """The run or checkpoint that a form which comes back was filled in from."""
+    typed = dict(pairs)
+    with request.app.state.db.read() as session:
+        return _find_origin(session, typed.get("cloned_from", ""), typed.get("fork", ""))
+
+
+def errors_of(error: ValidationError | InvalidError) -> Errors:
+    """Where they are, and what they say."""
+    if isinstance(error, ValidationError):
+        return [(one["loc"], one["msg"]) for one in error.errors()]
+    return [(one.loc, one.msg) for one in error.errors] or [((), error.detail)]
+
+
+def _aids(request: Request, values: dict[str, Any]) -> dict[str, Any]:
+    """What helps to fill in the form: the model's modules, and the names of models and datasets that are known."""
+    with request.app.state.db.read() as session:
+        known = known_sources(session)
+    return {"tab": tabs.Tab(), "picker": picker.build(request.app.state.settings, values), "known": known}
+
+
+def text_again(request: Request, user: Any, pairs: list[tuple[str, str]], error: NotationError) -> HTMLResponse:
+    """The tab as it was typed, with what is wrong with its text."""
+    return form_again(request, user, pairs, [], status=422, tab=replace(tabs.shown(pairs), problems=error.problems))
+
+
+def form_again(
+    request: Request, user: Any, pairs: list[tuple[str, str]], errors: Errors, *, status: int, **more: Any
 ) -> HTMLResponse:
-    beside, problems = forms.place_errors(errors)
-    context = {
-        "nav": "new",
-        "form": forms.build(typed, beside, problems),
-        "preset": "",
-        "source": cloned,
-        "has_demo": presets.demo_config(request.app.state.settings) is not None,
-    }
-    return render(request, "runs/new.html", context, user=user, status=422)
+    """The form as it was typed, with what is wrong with it.
+
+    Args:
+        more: what the template gets besides.
+    """
+    sweep = sweep_form.read(pairs)
+    beside, problems = forms.place_errors(sweep.others(errors))
+    with request.app.state.db.read() as session:
+        offered = presets.list_presets(session, request.app.state.settings)
+    origin, typed = _origin_of(request, pairs), forms.parse(pairs)[0]
+    differences = _differences(origin, origin.values, origin.values | typed) if origin else {}
+    context = (
+        _context(offered)
+        | _aids(request, typed)
+        | {"full": dict(pairs).get("view") == "full"}
+        | differences
+        | {
+            "form": forms.build(typed, beside, problems),
+            "sweep": sweep.refused(errors),
+        }
+    )
+    return render(request, "runs/new.html", context | more, user=user, status=status)

@@ -13,10 +13,12 @@ from starlette.datastructures import FormData
 
 from server.auth import CurrentUser
 from server.errors import InvalidError
-from server.pages import forms
+from server.pages import forms, tabs
+from server.pages.launch import form_again
 from server.pages.templating import is_partial, render
 from server.planning import Fix, Need, Warned
-from server.services import plans, presets, runs
+from server.services import plans
+from server.services.notation import NotationError
 from server.services.requests import RunRequest
 from sparsify_core.config import FieldSpec
 
@@ -88,22 +90,17 @@ async def plan(request: Request, user: CurrentUser, waits: bool = False) -> HTML
 
 def _plan(request: Request, user: Any, pairs: list[tuple[str, str]], waits: bool) -> HTMLResponse:
     given = dict(pairs)
-    typed, body = forms.parse([*pairs, *_fixed(given.get("fix", ""))])
-    view = _view(request, body, waits)
+    try:
+        pairs = [*tabs.read(pairs)[0], *_fixed(given.get("fix", ""))]
+    except NotationError as error:
+        view = PlanView(None, [("text", f"Line {p.line}" if p.line else "", p.message) for p in error.problems])
+    else:
+        view = _view(request, forms.parse(pairs)[1], waits)
     if is_partial(request):
         return render(request, "runs/_plan_body.html", {"view": view}, user=user)
-    source = given.get("cloned_from")
-    with request.app.state.db.read() as session:
-        cloned = runs.get_run(session, source) if source else None
-    context = {
-        "nav": "new",
-        "form": forms.build(typed),
-        "preset": "",
-        "source": cloned,
-        "has_demo": presets.demo_config(request.app.state.settings) is not None,
-        "plan_view": view,
-    }
-    return render(request, "runs/new.html", context, user=user)
+    # A fix changes fields: the form shows it, a text would still say the old values.
+    tab = tabs.Tab() if given.get("fix") else tabs.shown(pairs)
+    return form_again(request, user, pairs, [], status=200, plan_view=view, tab=tab)
 
 
 def _view(request: Request, body: Mapping[str, Any], waits: bool) -> PlanView:

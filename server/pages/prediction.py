@@ -48,4 +48,4 @@ def _row(name: str, prediction: Prediction) -> PredictedRow:
 
 
 def _off(share: float) -> str:
-    return "as predicted" if abs(share) < _NEAR else f"{share:+.0%}"
+    return "as predicted" if abs(share) < _NEAR else f"{share:+.0%}".replace("-", "\u2212")

@@ -7,18 +7,21 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlmodel import Session
 
 from server.auth import CurrentUser
-from server.db.tables import Run
+from server.db.tables import Run, Sweep
+from server.pages import forms
 from server.pages.actions import legal_actions
 from server.pages.advice import advice
 from server.pages.annotations import about
 from server.pages.formatting import metric, metric_form
+from server.pages.forms import Change
 from server.pages.health import health_of
 from server.pages.prediction import predicted_rows
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
 from server.pages.worker import system_of
-from server.services import checkpoints, control, forecasts, logs, marks, metrics, runs, timings, workers
+from server.services import checkpoints, control, forecasts, forks, logs, marks, metrics, runs, timings, workers
+from server.services.requests import launch_values
 from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
 
@@ -74,14 +77,6 @@ def time_of_steps(request: Request, user: CurrentUser, run_id: str) -> HTMLRespo
         return render(request, "run/_waterfall.html", _timings(session, run_id), user=user)
 
 
-@router.get("/runs/{run_id}/log")
-def log(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
-    """The end of the newest attempt's log."""
-    with request.app.state.db.read() as session:
-        found = runs.get_run(session, run_id)
-    return render(request, "run/_log.html", {"log": logs.tail(request.app.state.settings, found)}, user=user)
-
-
 @router.post("/runs/{run_id}/retry")
 def retry(request: Request, user: CurrentUser, run_id: str) -> Response:
     """Go on from the run's newest checkpoint in a new run; asked twice, it is the same new run."""
@@ -112,7 +107,10 @@ def _head(session: Session, run_id: str) -> dict[str, Any]:
         "view": RunView(run),
         "actions": legal_actions(run, has_successor=successor is not None),
         "successor": successor,
-        "origin": _origin(session, run),
+        "origin": (origin := _origin(session, run)),
+        "differs": _differences(origin, run) if origin else [],
+        "forks": forks.forks_of(session, run.id),
+        "sweep": session.get(Sweep, run.sweep_id) if run.sweep_id else None,
         "advice": advice(run),
         "log_end": logs.training_lines(run.log_tail)[-LOG_LINES:],
         "num_workers": workers.count_alive(session),
@@ -120,9 +118,17 @@ def _head(session: Session, run_id: str) -> dict[str, Any]:
 
 
 def _origin(session: Session, run: Run) -> Run | None:
-    """The run that this one retries or was cloned from."""
-    source = run.retry_of or run.cloned_from
+    """The run that this one retries, was forked or was cloned from."""
+    source = run.retry_of or run.forked_from or run.cloned_from
     return session.get(Run, source) if source else None
+
+
+def _differences(origin: Run, run: Run) -> list[Change]:
+    """What `run` was asked for with otherwise than `origin`, but for its name."""
+    before, after = (
+        forms.values_of(one.config | forks.NOT_FORKED, **launch_values(one) | {"name": ""}) for one in (origin, run)
+    )
+    return forms.changes(before, after)
 
 
 def _lists(session: Session, run_id: str) -> dict[str, Any]:

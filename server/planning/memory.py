@@ -5,7 +5,7 @@ train by kernels in bfloat16 (docs/decisions/0010), elsewhere in float32.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.planning.job import Job
 from sparsify_core.sizes import UPDATE_AT_ONCE_FROM_BYTES, CoderSize
@@ -14,7 +14,7 @@ _GROUP = 32
 """Latents of which one maximum is kept beside their pre-activations."""
 _CUDA_BYTES = 700 * 2**20
 """What CUDA and its libraries take for themselves, and what the allocator cannot use."""
-_LIBRARY_BYTES = 600 * 2**20
+_LIBRARY_BYTES = 350 * 2**20
 """Of a training process on a CPU: PyTorch and the others."""
 _ROWS = 4
 """Tensors as large as a batch's activations that live beside the pre-activations: input, target, residual, decoded."""
@@ -55,6 +55,11 @@ def memory_needs(job: Job) -> list[Need]:
 def allocated_bytes(needs: Iterable[Need]) -> float:
     """As PyTorch counts it on a GPU, and the machine on a CPU: what a run's peak is compared with."""
     return sum(need.num_bytes for need in needs if need.name != _BESIDE)
+
+
+def corrected(needs: Iterable[Need], factor: float) -> list[Need]:
+    """As past runs teach; what CUDA takes for itself is not the trainer's, and taught by none."""
+    return [need if need.name == _BESIDE else replace(need, num_bytes=factor * need.num_bytes) for need in needs]
 
 
 def _model_bytes(job: Job) -> int:

@@ -103,7 +103,7 @@ class RunFeed:
             self._log = (chunk.attempt, chunk.next_offset)
             return [self._log_change(logs.LogChunk(chunk.attempt, chunk.next_offset, chunk.next_offset, ""))]
         attempt, offset = self._log if self._log[0] == run.attempt else (run.attempt, 0)
-        chunk = logs.tail(self.settings, run, attempt=attempt, offset=offset)
+        chunk = logs.tail(self.settings, run, attempt=attempt, offset=offset, colours=True)
         if chunk.next_offset <= offset:
             return []
         self._log = (attempt, chunk.next_offset)

@@ -58,7 +58,7 @@ class Forecast:
 
 def forecast_of(job: Job, corrections: Corrections) -> Forecast:
     """Arithmetic and corrections together."""
-    needs = planning.memory_needs(job)
+    needs, memory = memory_of(job, corrections.memory)
     tokens_per_s = corrections.speed.apply(planning.tokens_per_s(job))
     checkpoint_bytes = planning.checkpoint_bytes(job)
     duration = planning.duration(job, tokens_per_s.expected, checkpoint_bytes)
@@ -68,7 +68,7 @@ def forecast_of(job: Job, corrections: Corrections) -> Forecast:
         num_steps=job.num_steps,
         tokens_per_step=job.tokens_per_step,
         needs=needs,
-        memory=memory_of(needs, corrections.memory),
+        memory=memory,
         step_s=planning.step_times(job),
         tokens_per_s=tokens_per_s,
         num_past_runs=corrections.speed.num_runs,
@@ -81,12 +81,13 @@ def forecast_of(job: Job, corrections: Corrections) -> Forecast:
     )
 
 
-def memory_of(needs: Sequence[Need], correction: Correction) -> Range:
-    """The sum. What CUDA takes for itself is not the trainer's, and taught by no run."""
-    allocated = planning.allocated_bytes(needs)
-    beside = sum(need.num_bytes for need in needs) - allocated
-    corrected = correction.apply(allocated)
-    return Range(corrected.expected + beside, corrected.low + beside, corrected.high + beside)
+def memory_of(job: Job, correction: Correction) -> tuple[list[Need], Range]:
+    """Its parts, corrected, and their sum."""
+    needs = planning.memory_needs(job)
+    allocated = correction.apply(planning.allocated_bytes(needs))
+    needs = planning.corrected(needs, correction.factor)
+    beside = sum(need.num_bytes for need in needs) - allocated.expected
+    return needs, Range(allocated.expected + beside, allocated.low + beside, allocated.high + beside)
 
 
 def _duration(duration: Duration, tokens_per_s: Range) -> Range:
@@ -134,7 +135,8 @@ def predict(session: Session, runs: Iterable[Run], *, settings: Settings) -> Non
         except (ConfigError, HookpointError):  # the trainer will say what is wrong
             continue
         forecast = forecast_of(job, corrections_for(target, past(target.key), config))
-        counted = {"tokens_per_s": planning.tokens_per_s(job), "memory_bytes": planning.allocated_bytes(forecast.needs)}
+        allocated = planning.allocated_bytes(planning.memory_needs(job))
+        counted = {"tokens_per_s": planning.tokens_per_s(job), "memory_bytes": allocated}
         row = Prediction(run_id=run.id, device=target.key, family=_family(config), counted=counted)
         row.expected = {name: [one.expected, one.low, one.high] for name, one in _shown(forecast, run).items()}
         session.add(row)

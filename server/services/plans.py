@@ -142,7 +142,7 @@ def _room(job: Job, forecast: Forecast, room: Correction, offers: Sequence[Offer
         return []
 
     def fits(changed: Job) -> bool:
-        return memory_of(planning.memory_needs(changed), room).expected <= have
+        return memory_of(changed, room)[1].expected <= have
 
     fixes = planning.ways_to_fit(job, fits)
     larger = [offer for offer in offers if offer.fits and offer.memory_bytes > job.device.memory_bytes]

@@ -1,5 +1,6 @@
 """What a person may ask for: the one model behind the form, the REST API and the command line."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Self
@@ -78,6 +79,18 @@ def launch_values(run: Run) -> dict[str, Any]:
         "min_memory_gb": None if run.min_memory_bytes is None else run.min_memory_bytes / GB,
         "labels": run.labels,
     }
+
+
+def with_values(base: RunRequest, values: dict[str, Any], *, name: str | None) -> RunRequest:
+    """`base` with another name and other values of some fields, by their dotted names. Raises ValidationError."""
+    asked = base.model_dump(mode="json") | {"name": name}
+    for dotted, value in values.items():
+        *parents, leaf = dotted.split(".")
+        node = asked["config"]
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = value
+    return RunRequest.model_validate_json(json.dumps(asked), strict=True)
 
 
 def _config_problems(config: RunConfig) -> Iterator[tuple[tuple[str | int, ...], PydanticCustomError]]:

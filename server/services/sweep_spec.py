@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from server.errors import FieldProblem, InvalidError, field_problems
-from server.services.requests import OWNED, RunRequest
+from server.services.requests import OWNED, RunRequest, with_values
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields
 
 MAX_RUNS = 500
@@ -149,16 +149,7 @@ def _written(value: Any) -> str:
 
 
 def _variant(base: RunRequest, values: dict[str, Any]) -> RunRequest:
-    asked = base.model_dump(mode="json")
-    for name, value in values.items():
-        *parents, leaf = name.split(".")
-        node = asked["config"]
-        for parent in parents:
-            node = node[parent]
-        node[leaf] = value
-    if base.name is not None:
-        asked["name"] = _name(base.name, values)
-    return RunRequest.model_validate_json(json.dumps(asked), strict=True)
+    return with_values(base, values, name=None if base.name is None else _name(base.name, values))
 
 
 def _name(of_sweep: str, values: dict[str, Any]) -> str:

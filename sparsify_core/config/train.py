@@ -100,6 +100,10 @@ class TrainConfig(Config):
     finetune: str | None = option(None, "Saving", max_length=4096)
     """Start from the sparse coders in this checkpoint folder, or in this repository (owner/name) of the Hub."""
 
+    finetune_state: bool = option(False, "Saving", visible_if={"finetune": "!"})
+    """Take the optimizer's state, the dead latents' counters, the step and the place in the data from finetune too, and
+    go on behind it: a fork. Options that these depend on must be the checkpoint's."""
+
     run_name: str | None = option(None, "Saving", max_length=200)
     """Name of the run; without a server also its folder below save_dir."""
 
@@ -176,6 +180,8 @@ class TrainConfig(Config):
             )
         if self.upstream_compat and self.sae.activation == "batchtopk":
             raise ValueError("upstream_compat learns as sparsify does, which has no batchtopk: use another activation")
+        if self.finetune_state and self.finetune is None:
+            raise ValueError("finetune_state needs finetune: the checkpoint folder to go on behind")
         if self.loss_fn != "fvu" and self.distribute_modules:
             raise ValueError(f"distribute_modules works with loss_fn fvu, not {self.loss_fn}")
         if self.loss_fn != "fvu" and self.cache_activations is not None:

@@ -24,17 +24,16 @@ import torch
 from torch import Tensor
 
 from sparsify_core.errors import CheckpointError
+from sparsify_core.formats.upstream_config import settled
 from sparsify_core.model.coder import SparseCoder
 
 _SETTLED: dict[str, Any] = {
-    "layers": [],
-    "layer_stride": 1,
     "finetune": None,
     "resume": False,
     "log_to_wandb": False,
     "wandb_log_frequency": 1,
 }
-"""Fields that have had their effect (the hookpoints are resolved), or that would act on the next start."""
+"""Fields that have had their effect, or that would act on the next start."""
 
 _STATES = {"signum": ("z",), "adam": ("exp_avg", "exp_avg_sq", "step")}
 """What each optimizer keeps for a parameter. Not muon's: it was given its parameters as a set, whose order is lost."""
@@ -72,9 +71,7 @@ def read_config(root: Path) -> dict[str, Any]:
         values = dict(json.loads((root / "config.json").read_text(encoding="utf-8")))
         if not values["hookpoints"] or not values["init_seeds"] or not values["sae"]["k"]:
             raise ValueError("it is not resolved")
-    values.pop("hf_token", None)
-    # Upstream takes its default for 0.0.
-    return {**values, **_SETTLED, "lr": values.get("lr") or None}
+    return {**settled({**values, "hf_token": None}), **_SETTLED}
 
 
 def read_state(root: Path, optimizer: str, coders: Mapping[str, SparseCoder]) -> UpstreamState:

@@ -182,7 +182,8 @@ class CoderOptimizer:
             )
         for name, groups in self._groups_by_coder().items():
             for group, numbers in zip(groups, scalars[name], strict=True):
-                group.update(numbers)
+                # The rate is the configuration's: of a fork it may be another than the checkpoint's.
+                group.update({key: value for key, value in numbers.items() if key != "lr"})
 
     def _forget_rounded(self) -> None:
         for coder in self._coders.values():

@@ -20,7 +20,7 @@ from sparsify_core.data.exclude import excluded_tokens
 from sparsify_core.data.rows import check_vocabulary
 from sparsify_core.data.sequences import Sequences, load_sequences
 from sparsify_core.data.tokenize import load_tokenizer
-from sparsify_core.errors import ConfigError, DataError, ModelError, SparsifyError
+from sparsify_core.errors import CheckpointError, ConfigError, DataError, ModelError, SparsifyError
 from sparsify_core.events import AttemptFinished, AttemptStarted, EventWriter, TrainingPlanned
 from sparsify_core.rundir import CheckpointDir, RunDir
 from sparsify_core.train.adam import resolve_bits
@@ -33,7 +33,7 @@ from sparsify_core.train.placement import check_processes, place
 from sparsify_core.train.process import die_with_parent, peak_memory_bytes, use_all_cores
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.sinks import check_packages, open_sinks
-from sparsify_core.train.state import newest_intact, refuse_changes
+from sparsify_core.train.state import fork_point, newest_intact, refuse_changes
 from sparsify_core.train.stop import StopRequest
 from sparsify_core.train.trainer import Trainer
 from sparsify_core.train.units import build_units
@@ -85,7 +85,9 @@ def _carry_out(
     config: RunConfig, run_dir: RunDir, group: Group, reporter: Reporter, attempt: int, sources: Sources
 ) -> bool:
     """Load everything and train. Returns whether the run is complete (False: stopped on request)."""
-    checkpoint, problems = newest_intact(run_dir) if config.resume else (None, [])
+    own, problems = newest_intact(run_dir) if config.resume else (None, [])
+    is_fork = own is None and config.finetune_state
+    checkpoint = fork_point(config) if is_fork else own
     reporter.event(
         AttemptStarted(
             resumed_step=checkpoint.step if checkpoint else 0,
@@ -96,8 +98,8 @@ def _carry_out(
     )
     for problem in problems:
         reporter.warn(problem)
-    if checkpoint is not None:
-        refuse_changes(checkpoint, config)
+    if own is not None:
+        refuse_changes(own, config)
     check_processes(config, group.world_size)
     check_packages(config)
     if config.optimizer == "adam":
@@ -118,6 +120,11 @@ def _carry_out(
         if trainer is None:
             return False
         if checkpoint is not None:
+            if is_fork and checkpoint.step >= trainer.num_steps:
+                raise CheckpointError(
+                    f"{checkpoint.root.name} is not before the end of this run of {trainer.num_steps} steps: "
+                    "raise num_epochs, or leave finetune_state out"
+                )
             with group.failing_together():
                 trainer.resume(checkpoint)
         with trainer.stop.listening():

@@ -1,7 +1,8 @@
 """What a checkpoint holds beside the coders so that training goes on exactly where it stopped."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsify_core.config import RunConfig
+from sparsify_core.config.continuation import FORKABLE, SAME_WEIGHTS, changed, flat
 from sparsify_core.errors import CheckpointError
 from sparsify_core.manifest import verify_checkpoint
 from sparsify_core.rundir import CheckpointDir, RunDir
@@ -16,30 +18,6 @@ from sparsify_core.train.optim import CoderOptimizer
 from sparsify_core.train.units import Unit, load_weights
 
 _VERSION = 2
-
-_MAY_CHANGE = {
-    "adam_bits",
-    "cache_activations",
-    "resume",
-    "nan_policy",
-    "finetune",
-    "run_name",
-    "save_dir",
-    "eval_every",
-    "eval_downstream",
-    "save_every",
-    "save_best",
-    "keep_last",
-    "device",
-    "compile_model",
-    "data_preprocessing_num_proc",
-    "log_every",
-    "waterfall_every",
-    "log_to_tensorboard",
-    "log_to_wandb",
-    "wandb_log_frequency",
-}
-"""Fields that do not influence what the weights become; what adam_bits comes to is compared by the optimizer."""
 
 
 def save_tensors(
@@ -134,16 +112,35 @@ def newest_intact(run_dir: RunDir) -> tuple[CheckpointDir | None, list[str]]:
 
 def refuse_changes(checkpoint: CheckpointDir, config: RunConfig) -> None:
     """Raise CheckpointError when the run was configured otherwise in a way that would change the weights."""
-    saved = _flat(json.loads(checkpoint.config.read_text(encoding="utf-8")))
-    for name, value in _flat(config.model_dump()).items():
-        if name not in _MAY_CHANGE and saved.get(name, value) != value:
-            raise CheckpointError(
-                f"{name} was {saved[name]} when {checkpoint.root.name} was saved and is {value} now: "
-                "resume with the old value, or start a new run"
-            )
+    for name, old, new in _changes(checkpoint, config, SAME_WEIGHTS):
+        raise CheckpointError(
+            f"{name} was {old} when {checkpoint.root.name} was saved and is {new} now: "
+            "resume with the old value, or start a new run"
+        )
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    nested = values["sae"]
-    flat = {name: value for name, value in values.items() if name != "sae"}
-    return flat | {f"sae.{name}": value for name, value in nested.items()}
+def fork_point(config: RunConfig) -> CheckpointDir:
+    """The checkpoint that a run with `finetune_state` goes on behind.
+
+    Raises CheckpointError when it is no checkpoint with a training state, is damaged, or does not fit the options.
+    """
+    checkpoint = CheckpointDir(Path(config.finetune or "").expanduser())
+    verify_checkpoint(checkpoint)
+    if not checkpoint.training_state.is_file():
+        raise CheckpointError(f"{checkpoint.root} has no training state: leave finetune_state out")
+    for name, old, new in _changes(checkpoint, config, FORKABLE):
+        raise CheckpointError(
+            f"{name} was {old} when {checkpoint.root.name} was saved and is {new} now, which does not go with its "
+            "training state: keep the old value, or leave finetune_state out"
+        )
+    return checkpoint
+
+
+def _changes(
+    checkpoint: CheckpointDir, config: RunConfig, may_change: Collection[str]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Name, old and new value of every other option that differs."""
+    saved, now = json.loads(checkpoint.config.read_text(encoding="utf-8")), config.model_dump()
+    for name in changed(saved, now):
+        if name not in may_change:
+            yield name, flat(saved)[name], flat(now)[name]

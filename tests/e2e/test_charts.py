@@ -191,3 +191,22 @@ def resume(site: Site, run_id: str, *, after: int, until: int) -> None:
                 session.add(point)
         run.attempt, run.step = 2, until
     publish_hint(site.settings.redis_url, run_id)
+
+
+def test_a_long_series_keeps_its_spike_and_a_zoom_loads_single_steps(site: Site, open_page: OpenPage) -> None:
+    run_id = site.ids[RunState.CANCELLED]
+    with site.database.write() as session:
+        for step in range(74, 4001):
+            place = {"run_id": run_id, "attempt": 1, "seq": step + 3, "step": step, "ts": 1e9 + step}
+            session.add(MetricPoint(**place, key="lr", value=0.5 if step == 2501 else 1e-3))
+    page = open_page(f"/runs/{run_id}?zoom=2490~2510")
+    drawn(page, "chart-lr")
+    page.locator("#chart-lr summary").click()
+    soon(page.locator("#chart-lr .points tbody tr").count, 21, WAIT_S)
+    assert page.locator("#chart-lr .points tbody tr", has_text="step 2,501").inner_text().endswith("0.5")
+    page.get_by_role("button", name="Reset zoom").click()
+    caption = page.locator("#chart-lr .points caption")
+    soon(lambda: "the last of its bucket" in caption.inner_text(), True, WAIT_S)
+    last, _, greatest, count = page.locator("#chart-lr .summary td").all_inner_texts()
+    assert (last, greatest) == ("0.001", "0.5")
+    assert int(count) <= 1500

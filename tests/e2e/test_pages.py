@@ -34,6 +34,8 @@ def paths(site: Site) -> dict[str, str]:
         "run-many": f"/runs/{ids['many']}",
         "checkpoint": f"/checkpoints/{ids['checkpoint']}",
         "latent": f"/checkpoints/{ids['checkpoint_many']}?coder=layers.5&latent=17",
+        "sweeps": "/sweeps",
+        "sweep": f"/sweeps/{ids['sweep']}?sort=fvu",
         "workers": "/workers",
         "worker": f"/workers/{ids['worker']}",
         "settings": "/settings",

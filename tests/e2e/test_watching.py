@@ -48,3 +48,48 @@ def test_a_new_sample_is_drawn_on_the_worker_page(site: Site, open_page: OpenPag
     page.get_by_role("link", name="1 week").click()
     page.wait_for_url("**?hours=168")
     page.get_by_text("GPU temperature").wait_for()
+
+
+LINES = (
+    "[rank0]: step 40/200  fvu 0.5000\n",
+    "[rank1]: \x1b[31;1mRuntimeError\x1b[0m: <img src=x onerror=alert(1)> out of memory\n",
+    "[rank0]: step 41/200  fvu 0.4900\n",
+)
+
+
+def test_a_log_is_coloured_searched_and_followed(site: Site, open_page: OpenPage) -> None:
+    run_id = site.ids[RunState.STOPPING]
+    path = site.settings.run_dir(run_id).log(1)
+    path.write_text("".join(f"filler {n}\n" for n in range(20_000)) + "".join(LINES))
+    page = open_page(f"/runs/{run_id}")
+    log = page.locator("#log")
+    error = log.locator(".fg-1.bold")
+    error.wait_for()
+    assert error.inner_text() == "RuntimeError"
+    assert log.locator("img").count() == 0
+    assert "<img src=x" in log.inner_text()
+    assert log.locator("a", has_text="step 41").get_attribute("href") == "?zoom=21~61#chart-fvu"
+
+    page.locator("#log-rank").select_option("1")
+    soon(lambda: log.locator(".line:visible").count(), 1, timeout_s=60)
+    page.locator("#log-rank").select_option("")
+
+    page.get_by_label("Search the log").fill("FILLER 77")
+    page.locator("#log-count", has_text="111").wait_for(timeout=60_000)  # 77, 770 to 779, 7700 to 7799
+    page.get_by_label("Search the log").press("Enter")
+    log.locator(".line[data-current]", has_text="filler 77").wait_for(timeout=60_000)
+    page.locator("#log-count", has_text="1 of 111").wait_for()
+    page.get_by_label("Previous match").click()
+    log.locator(".line[data-current]", has_text="filler 7799").wait_for(timeout=60_000)
+
+    with path.open("a") as file:
+        file.write("[rank0]: saved at the end\n")
+    publish_hint(site.settings.redis_url, run_id)
+    page.locator("#log-end").click()  # what came meanwhile is not pushed into the middle of the file
+    log.locator(".line", has_text="saved at the end").wait_for(timeout=60_000)
+    assert page.locator("#log-follow").get_attribute("aria-pressed") == "true"
+    page.locator("#log-wrap").click()
+    assert log.evaluate("e => getComputedStyle(e).whiteSpace") == "pre"
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").first.click()
+    assert download.value.suggested_filename == f"{run_id}-1.log"

@@ -61,6 +61,7 @@ def page(product: tuple[str, Path]) -> Iterator["playwright_api.Page"]:
         page.goto(product[0])
         page.wait_for_url("**/runs*")
         assert "code=" not in page.url
+        page.get_by_role("button", name="Skip", exact=True).click()  # the tour of who is here for the first time
         yield page
         assert problems == []
         browser.close()
@@ -127,6 +128,18 @@ def test_a_run_goes_from_the_form_to_a_downloaded_checkpoint(
     page.goto(f"{checkpoint_url.split('?')[0]}?coder=layers.0&latent=0")
     page.get_by_text("Latent 0", exact=False).first.wait_for()
     page.goto(run_url)
+
+
+def test_an_absurd_learning_rate_is_found_and_cured_by_a_clone(
+    page: "playwright_api.Page", tiny_model: Path, tiny_text: Path
+) -> None:
+    submit(page, **tiny_run(tiny_model, tiny_text, name="far too fast", config__lr="50", config__max_tokens="25600"))
+    page.wait_for_url(re.compile(r"/runs/[0-9a-z]{26}$"))
+    finding = page.locator("#finding-fvu_stuck")
+    finding.wait_for(timeout=240_000)
+    assert "50" in finding.locator(".changes").inner_text()
+    finding.get_by_role("link", name="Clone with fix").click()
+    page.wait_for_url("**/runs/new?from=*&config.lr=*")
 
 
 def test_a_model_that_cannot_be_loaded_fails_with_the_reason_on_its_page(

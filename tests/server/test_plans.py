@@ -179,6 +179,7 @@ def test_a_prediction_is_kept_compared_and_learned_from(
     assert after["num_past_runs"] == 3
     assert after["tokens_per_s"]["expected"] == pytest.approx(before["tokens_per_s"]["expected"] / 4)
     assert after["memory"]["expected"] == pytest.approx(2e9)
+    assert sum(need["num_bytes"] for need in after["needs"]) == pytest.approx(2e9)
     spread = [one["tokens_per_s"]["high"] / one["tokens_per_s"]["low"] for one in (before, after)]
     assert spread[1] < spread[0]
 

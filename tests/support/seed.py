@@ -24,6 +24,7 @@ from server.db.tables import (
     RunEvent,
     RunState,
     StepTiming,
+    Sweep,
     Worker,
     WorkerSample,
 )
@@ -108,6 +109,7 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
         ids |= {"many": many.id, "worker": worker.id}
         ids["checkpoint"] = _checkpoint(session, settings, ids[RunState.COMPLETED], ["layers.5"], now)
         ids["checkpoint_many"] = _checkpoint(session, settings, many.id, ["layers.3", "layers.5", "layers.7"], now)
+        ids["sweep"] = _sweep(session, now)
         session.add_all(
             [
                 HubPush(
@@ -297,6 +299,29 @@ def _metrics(session: Session, run: Run, coders: list[str], steps: int, started:
     floor_ms = FLOOR_MS if len(coders) == 1 else None  # several coders train on a device without known rates
     measured = [step for step in (6, 50, 100, 150, 200) if step <= steps]
     session.add_all([timing_at(run.id, step, started + step, 10_000 + step, floor_ms) for step in measured])
+
+
+def _sweep(session: Session, now: float) -> str:
+    """Twelve runs over k and lr, of which the last two have not started."""
+    ks, lrs = [16, 32, 64, 128], [0.0003, 0.001, 0.003]
+    axes = [{"field": "sae.k", "values": ks}, {"field": "lr", "values": lrs}]
+    base = {"name": "SmolLM2 layer 5", "config": RunConfig().model_dump(mode="json")}
+    sweep = Sweep(name="SmolLM2 layer 5", spec={"base": base, "axes": axes, "draws": None, "seed": 0})
+    session.add(sweep)
+    session.flush()
+    for number, (k, lr) in enumerate((k, lr) for k in ks for lr in lrs):
+        config = RunConfig(hookpoints=["layers.5"], lr=lr).model_dump(mode="json")
+        config["sae"]["k"] = k
+        fvu = 0.5 / k**0.3 + 0.03 * abs(math.log(lr / 0.0012))
+        latest = {"eval_l0/layers.5": k - 0.4, "eval_fvu/layers.5": fvu, "eval_delta_ce/layers.5": fvu / 2}
+        state = RunState.COMPLETED if number < 10 else RunState.QUEUED
+        place = {"created_at": now - 20_000 + number, "rank": now - 20_000 + number, "queued_at": now - 20_000}
+        run = Run(name=f"SmolLM2 layer 5 k={k} lr={lr:g}", state=state, config=config, sweep_id=sweep.id, **place)
+        if number < 10:
+            run.latest, run.step, run.total_steps, run.tokens_per_step = latest, 200, 200, 10_240
+            run.started_at, run.finished_at = now - 19_000, now - 18_000
+        session.add(run)
+    return sweep.id
 
 
 PARTS_MS = {"data": 0.4, "lm": 26.9, "encode": 2.7, "select": 0.8, "decode": 0.5, "backward": 1.9, "optimizer": 0.4}

@@ -11,9 +11,9 @@ from server.db.session import Database
 from server.db.tables import AttemptNode, Run
 from server.settings import Settings
 from services import wait_until
+from sparsify_core import linking
 from sparsify_core.manifest import delete_checkpoint, verify_checkpoint
 from sparsify_core.rundir import RunDir
-from worker import inherit
 from worker.inherit import ancestors_of, inherit_checkpoints
 from worker.supervisor import Supervisor
 
@@ -59,7 +59,7 @@ def test_a_copy_that_is_ended_publishes_nothing_and_is_cleared_away(
     lineage: list[Run], sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(inherit, "_BLOCK_BYTES", 50)
+    monkeypatch.setattr(linking, "_BLOCK_BYTES", 50)
     calls = 0
 
     def stop() -> None:
@@ -79,7 +79,7 @@ def test_the_lease_is_held_while_a_successor_is_prepared(
     database: Database, lineage: list[Run], sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(inherit, "_BLOCK_BYTES", 50)
+    monkeypatch.setattr(linking, "_BLOCK_BYTES", 50)
     run = lineage[2]
     own = sqlite_settings.run_dir(run.id)
     own.staging(30).root.mkdir(parents=True)  # a killed attempt has left them

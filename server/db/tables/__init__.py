@@ -10,6 +10,7 @@ from server.db.tables.columns import ProcessIdentity
 from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerSample, WorkerState
 from server.db.tables.notices import Channel, Delivery, WatchHit, WatchRule
 from server.db.tables.prediction import Prediction
+from server.db.tables.preset import Preset
 from server.db.tables.results import Checkpoint, HubPush, MetricPoint, StepTiming
 from server.db.tables.run import Attempt, AttemptNode, Run, RunEvent
 from server.db.tables.series import MetricChunk
@@ -37,6 +38,7 @@ __all__ = [
     "MetricChunk",
     "MetricPoint",
     "Prediction",
+    "Preset",
     "ProcessIdentity",
     "QueueState",
     "Run",

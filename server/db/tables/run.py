@@ -61,6 +61,9 @@ class Run(SQLModel, table=True):
     """The failed or cancelled run that this one continues from its newest checkpoint; a run has one successor."""
     cloned_from: str | None = Field(default=None, max_length=26)
     """The run whose configuration was copied."""
+    forked_from: str | None = Field(default=None, max_length=26, index=True)
+    """The run whose checkpoint, that of `forked_step`, it starts from."""
+    forked_step: int | None = None
     sweep_id: str | None = Field(default=None, max_length=26, index=True)
     """The sweep that it belongs to."""
 

@@ -6,13 +6,13 @@ import pytest
 from sqlmodel import Session, select
 
 from rows import add_attempt, add_point, add_run
+from server.db.series import as_json
 from server.db.session import Database
 from server.db.tables import Intent, Run, RunEvent, RunState, WatchHit, WatchRule
 from server.notices.acting import Watch
 from server.notices.replay import replay
 from server.notices.rules import hit
 from server.settings import Settings
-from worker.values import as_json
 
 
 def rule(**values: object) -> WatchRule:

@@ -34,7 +34,7 @@ function nextTheme() {
 async function copy(button) {
   const source = document.getElementById(button.dataset.copy);
   try {
-    await navigator.clipboard.writeText(source.textContent.trim());
+    await navigator.clipboard.writeText((source.value ?? source.textContent).trim());
   } catch {
     getSelection().selectAllChildren(source);
     return;

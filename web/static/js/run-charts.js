@@ -12,7 +12,7 @@ export class RunCharts {
   constructor(page) {
     this.catalog = new Catalog();
     for (const row of page.querySelectorAll(".summary [data-key]")) this.catalog.add(row.dataset.key);
-    this.source = new RunSource(page.dataset.run, () => this.draw());
+    this.source = new RunSource(page.dataset.run, () => this.draw(), () => this.refine());
     this.group = new ChartGroup(readView(new URLSearchParams(location.search)), {
       onView: (view, changes) => this.onView(view, changes),
       onShow: (chart) => this.load([chart]),
@@ -38,7 +38,7 @@ export class RunCharts {
   /** Fetch what the charts in sight need. */
   load(charts) {
     this.source.want(charts.flatMap((chart) => this.keys(chart)));
-    if (this.group.view.zoom) this.refine();
+    this.refine();
   }
 
   inSight() {

@@ -5,7 +5,7 @@ import { RunCharts } from "./run-charts.js";
 
 const page = document.getElementById("run");
 const charts = new RunCharts(page);
-const log = new LogView(document.getElementById("log"));
+const log = new LogView(document.querySelector(".log-card"), page.dataset.run);
 const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
 const refreshLists = coalesce(() => fire("sb-lists"), 1000);
@@ -26,21 +26,16 @@ document.body.addEventListener("sb-run", () => {
   refreshTimings();
   refreshWatch();
 });
-document.body.addEventListener("sb-log", ({ detail }) => {
-  if (!log.take(detail)) fire("sb-log-gap");
-});
+document.body.addEventListener("sb-log", ({ detail }) => log.take(detail));
 document.body.addEventListener("sb-resync", () => {
   fire("sb-head");
   fire("sb-lists");
   fire("sb-timings");
   fire("sb-health");
-  fire("sb-log-gap");
+  log.showEnd();
   charts.reload();
 });
-document.addEventListener("htmx:after:swap", () => {
-  log.attach(document.getElementById("log"));
-  charts.draw();
-});
+document.addEventListener("htmx:after:swap", () => charts.draw());
 document.addEventListener("sb-test-drop", drop);
 
 // Every series is fetched later than the page was rendered, so the stream from there leaves no gap.

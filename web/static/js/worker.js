@@ -1,8 +1,7 @@
 // The page of one worker: what it measured of its machine, drawn over time and kept up by the event stream.
+import { colorOf, lineClass, swatch } from "./charts/colors.js";
 import { connect } from "./live.js";
 
-const COLORS = 6;
-const SVG = "http://www.w3.org/2000/svg";
 const RAW_HOURS = 2;
 const LONG_EVERY_S = 300;
 
@@ -19,9 +18,6 @@ const FORMS = {
 
 const CLOCK = new Intl.DateTimeFormat("en-GB", hours <= 24 ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" });
 const clock = (ts) => CLOCK.format(1000 * ts);
-const themed = (element) => getComputedStyle(element).color;
-const swatchOf = (index) => document.getElementById("swatches").children[index % COLORS];
-const probe = (name) => document.getElementById(`probe-${name}`);
 
 class LoadChart {
   constructor(figure) {
@@ -61,14 +57,14 @@ class LoadChart {
   }
 
   options() {
-    const axis = { stroke: () => themed(probe("muted")), grid: { stroke: () => themed(probe("grid")), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+    const axis = { stroke: () => colorOf("muted"), grid: { stroke: () => colorOf("probe-grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     return {
       ...this.size(),
       legend: { show: false },
       cursor: { sync: { key: "worker" }, points: { size: 7 }, drag: { x: true, y: false } },
       scales: { y: { range: (u, min, max) => [0, this.limit || Math.max(max * 1.1, 1e-9)] } },
       axes: [{ ...axis, size: 28, gap: 4, space: 64, values: (u, ticks) => ticks.map(clock) }, { ...axis, size: 58, gap: 6, values: (u, ticks) => ticks.map(this.form) }],
-      series: [{}, ...this.names.map((name, i) => ({ stroke: () => themed(swatchOf(i)), width: 1.5 }))],
+      series: [{}, ...this.names.map((name, i) => ({ stroke: () => colorOf(lineClass(i)), width: 1.5 }))],
       hooks: { setCursor: [() => this.fillLegend(this.uplot?.data.slice(1) ?? [])] },
     };
   }
@@ -79,23 +75,11 @@ class LoadChart {
       const item = document.createElement("span");
       const text = document.createElement("b");
       text.textContent = typeof values[at] === "number" ? this.form(values[at]) : "–";
-      item.append(...(this.names[i] ? [swatch(i), this.names[i]] : []), text);
+      item.append(...(this.names[i] ? [swatch({ color: i }), this.names[i]] : []), text);
       return item;
     });
     this.legend.replaceChildren(...items);
   }
-}
-
-function element(name, attributes) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
-}
-
-function swatch(index) {
-  const svg = element("svg", { width: 16, height: 8, "aria-hidden": "true", class: `swatch-${(index % COLORS) + 1}` });
-  svg.append(element("path", { d: "M0 4h16", stroke: "currentColor", "stroke-width": 2 }));
-  return svg;
 }
 
 const charts = [...page.querySelectorAll(".chart")].map((figure) => new LoadChart(figure));

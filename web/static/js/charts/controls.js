@@ -40,7 +40,7 @@ export class Controls {
   }
 
   showPart({ coders, from, total }, numCoders) {
-    const pager = this.bar.querySelector(".pager");
+    const pager = this.bar.querySelector(".part");
     pager.hidden = numCoders <= PART;
     const range = total ? `${from + 1}–${from + coders.length} of ${total}` : `none of ${numCoders}`;
     pager.querySelector("span").textContent = range;

@@ -8,10 +8,11 @@ const RETRY_MS = 3000;
 const ZOOM_MARGIN = 0.02;
 
 export class RunSource {
-  /** onData() hears when there is more to draw. */
-  constructor(runId, onData) {
+  /** onData() hears when there is more to draw, onLoaded() when series have come whole. */
+  constructor(runId, onData, onLoaded) {
     this.url = `/api/v1/runs/${runId}/metrics`;
     this.onData = onData;
+    this.onLoaded = onLoaded;
     this.series = new Map();
     this.details = new Map();
     this.waiting = new Map();
@@ -41,6 +42,7 @@ export class RunSource {
       this.series.set(key, series);
     }
     this.onData();
+    this.onLoaded();
   }
 
   async fetch(keys, range, signal) {
@@ -82,6 +84,14 @@ export class RunSource {
     return view.zoom.map((edge) => Math.max(0, translate(edge, x, series.steps)));
   }
 
+  /** Whether a request would bring nothing finer: single steps are there, or a range hardly wider than the zoom. */
+  isFine(key, view, run) {
+    if (!this.detailOf(key, view, run)) return false;
+    const { start, end, series } = this.details.get(key);
+    const [from, to] = this.stepsOf(this.series.get(key), view, run);
+    return series.width === 1 || end - start < 1.5 * (to - from);
+  }
+
   /** Load the buckets inside the zoom at finer width; asked again soon, only the last request counts. */
   refine(keys, view, run) {
     clearTimeout(this.zoomTimer);
@@ -93,7 +103,7 @@ export class RunSource {
   }
 
   async loadDetails(keys, view, run, signal) {
-    const coarse = keys.filter((key) => this.series.get(key)?.width > 1 && !this.detailOf(key, view, run));
+    const coarse = keys.filter((key) => this.series.get(key)?.width > 1 && !this.isFine(key, view, run));
     if (!coarse.length) return;
     const edges = coarse.map((key) => this.stepsOf(this.series.get(key), view, run));
     const margin = Math.max(...edges.map(([start, end]) => end - start)) * ZOOM_MARGIN;

@@ -1,0 +1,54 @@
+"""Several runs side by side: `/compare?run=…&run=…`."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+
+from server.auth import CurrentUser
+from server.pages.board import AXES, draw_board
+from server.pages.columns import plain
+from server.pages.formatting import metric, metric_form
+from server.pages.templating import render
+from server.pages.views import RunView
+from server.services import compare
+
+router = APIRouter()
+
+
+@router.get("/compare")
+def page(
+    request: Request,
+    user: CurrentUser,
+    run: Annotated[list[str], Query(max_length=1000)] = [],  # noqa: B006 - FastAPI copies it
+    across: str = "L0",
+    up: str = "FVU",
+    fields: str = "different",
+) -> HTMLResponse:
+    """Configuration, metrics and Pareto board of the runs; everything that is chosen stands in the address."""
+    with request.app.state.db.read() as session:
+        found = compare.find_runs(session, run)
+    axes = across if across in AXES else "L0", up if up in AXES else "FVU"
+    differences = compare.config_differences(found)
+    shown = [each for each in differences if fields == "all" or each.differs]
+    context = {
+        "nav": "runs",
+        "views": [RunView(each) for each in found],
+        "axes": AXES,
+        "across": axes[0],
+        "up": axes[1],
+        "board": draw_board(found, *axes),
+        "fields": fields,
+        "toggle": urlencode([*(("run", each.id) for each in found), ("across", axes[0]), ("up", axes[1])]),
+        "config_rows": [(each.field, [plain(value) for value in each.values], each.differs) for each in shown],
+        "metric_rows": [
+            (
+                row.metric,
+                [metric(value, metric_form(row.metric.name, row.metric.unit)) for value in row.values],
+                row.best,
+            )
+            for row in compare.measured(found)
+        ],
+    }
+    return render(request, "compare.html", context, user=user)

@@ -1,0 +1,104 @@
+"""The sweep section of the launch form: rows of a field and its values, which make one run of many."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.pages.forms import sentence_of
+from server.services.sweep_spec import SweepRequest, sweepable
+from sparsify_core.config import FieldSpec
+
+NUM_ROWS = 3
+"""Rows of the form; REST takes more."""
+_BOUNDS = re.compile(r"\s*(\S+?)\s*\.\.\s*(\S+?)(?:\s+(log|linear))?\s*")
+_WORDS: Mapping[str, Any] = {"true": True, "yes": True, "false": False, "no": False, "automatic": None}
+Errors = list[tuple[tuple[Any, ...], str]]
+"""Location and message of each."""
+_OWN = ("axes", "draws", "seed", "runs")
+"""Parts of a SweepRequest that this section shows the errors of."""
+
+
+@dataclass(frozen=True)
+class SweepForm:
+    """What was typed: `(field, values)` of every row, and what is wrong or will come of it."""
+
+    rows: list[tuple[str, str]]
+    draws: str = ""
+    seed: str = ""
+    problems: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """Of the runs that it makes, when it was asked for."""
+
+    @property
+    def is_used(self) -> bool:
+        return any(name or values.strip() for name, values in self.rows)
+
+    def request(self, base: dict[str, Any]) -> SweepRequest:
+        """What is asked for, with the rest of the form as `base`. Raises ValidationError."""
+        body: dict[str, Any] = {"base": base, "axes": [axis_of(*row) for row in self.rows if row != ("", "")]}
+        body |= {name: text for name, text in (("draws", self.draws), ("seed", self.seed)) if text}
+        return SweepRequest.model_validate(body)
+
+    def refused(self, errors: Errors) -> "SweepForm":
+        """With the errors that are of this section."""
+        found = list(dict.fromkeys(_sentence(*error) for error in errors if self._owns(error[0])))
+        return SweepForm(self.rows, self.draws, self.seed, found)
+
+    def others(self, errors: Errors) -> Errors:
+        """The errors that belong to the rest of the form, as those of a single run."""
+        left = [(loc, message) for loc, message in errors if not self._owns(loc)]
+        return [(loc[1:] if loc[:1] == ("base",) else loc, message) for loc, message in left]
+
+    def _owns(self, loc: tuple[Any, ...]) -> bool:
+        return loc[0] in _OWN if loc else self.is_used
+
+
+def read(pairs: Iterable[tuple[str, str]] = ()) -> SweepForm:
+    """What a browser sent, padded to the rows of the form."""
+    typed: dict[str, list[str]] = {}
+    for name, text in pairs:
+        typed.setdefault(name, []).append(text.strip())
+    rows = list(zip(typed.get("sweep.field", []), typed.get("sweep.values", []), strict=False))
+    rows += [("", "")] * (NUM_ROWS - len(rows))
+    return SweepForm(rows, typed.get("sweep.draws", [""])[-1], typed.get("sweep.seed", [""])[-1])
+
+
+def choices() -> dict[str, list[str]]:
+    """The fields that can vary, under their headings."""
+    groups: dict[str, list[str]] = {}
+    for name, spec in sweepable().items():
+        groups.setdefault(spec.group, []).append(name)
+    return groups
+
+
+def axis_of(name: str, text: str) -> dict[str, Any]:
+    """`1e-4..1e-2 log`, or values with spaces, commas or lines between them; lists stand one to a line."""
+    spec = sweepable().get(name)
+    bounds = _BOUNDS.fullmatch(text)
+    if bounds and spec is not None and spec.kind in ("int", "float"):
+        return {"field": name, "low": bounds[1], "high": bounds[2], "scale": bounds[3] or "linear"}
+    if spec is not None and spec.kind.startswith("list"):
+        lines = [re.split(r"[\s,]+", line.strip()) for line in text.splitlines() if line.strip()]
+        return {"field": name, "values": [[_value(spec, word) for word in line] for line in lines]}
+    words = [word for word in re.split(r"[\s,]+", text) if word]
+    return {"field": name} | ({"values": [_value(spec, word) for word in words]} if words else {})
+
+
+def _sentence(loc: tuple[Any, ...], message: str) -> str:
+    """A run or a field that a message begins with, `k=64: ...`, is left as it is."""
+    text, sentence = message.removeprefix("Value error, "), sentence_of(message)
+    begins_with_name = loc[:1] == ("runs",) or text.partition(":")[0] in sweepable()
+    return text[:1] + sentence[1:] if begins_with_name else sentence
+
+
+def _value(spec: FieldSpec | None, word: str) -> Any:
+    """A word as the field's type; one that does not fit stays text, which the field refuses with its reason."""
+    if spec is None or spec.kind in ("str", "choice", "list[str]"):
+        return word
+    if word.lower() in _WORDS:
+        return _WORDS[word.lower()]
+    try:
+        return float(word) if spec.kind == "float" else int(word)
+    except ValueError:
+        return word

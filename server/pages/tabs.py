@@ -1,0 +1,93 @@
+"""The tabs of the launch form: the configuration as fields, as YAML, as a command and as a request to the API."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from server.pages import forms
+from server.services.notation import (
+    NotationError,
+    Reading,
+    from_command,
+    from_yaml,
+    to_command,
+    to_request,
+    to_yaml,
+)
+from server.services.notation.reading import Problem
+from server.services.requests import RunRequest
+
+Pairs = list[tuple[str, str]]
+FORM = "form"
+LABELS = {FORM: "Form", "yaml": "YAML", "command": "Command", "api": "API"}
+_READERS: dict[str, Callable[[str], Reading]] = {"yaml": from_yaml, "command": from_command}
+_LONGEST = 100_000
+"""Characters of a text; the largest configuration needs a fraction of it."""
+
+
+@dataclass(frozen=True)
+class Tab:
+    """The tab that is shown, with its text and what is wrong with that."""
+
+    name: str = FORM
+    text: str = ""
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.name]
+
+    @property
+    def is_read(self) -> bool:
+        """Whether what is typed there counts."""
+        return self.name in _READERS
+
+
+def shown(pairs: Pairs) -> Tab:
+    """The tab that a form which comes back showed."""
+    typed = dict(pairs)
+    name = typed.get("tab", FORM)
+    return Tab(name if name in LABELS else FORM, typed.get("text", "").replace("\r\n", "\n"))
+
+
+def read(pairs: Pairs) -> tuple[Pairs, tuple[str, ...]]:
+    """The form's pairs with what the shown text says in place of the fields, and notes on what was left out of it.
+
+    Raises NotationError.
+    """
+    tab = shown(pairs)
+    if not tab.is_read:
+        return pairs, ()
+    if len(tab.text) > _LONGEST:
+        raise NotationError(Problem(f"this is longer than {_LONGEST:,} characters"))
+    reading = _READERS[tab.name](tab.text)
+    kept = [(name, text) for name, text in pairs if not name.startswith(forms.PREFIX)]
+    values = forms.values_of(reading.config.model_dump(mode="json"))
+    fields = [(name, forms.sent(value)) for name, value in values.items() if name.startswith(forms.PREFIX)]
+    return [*kept, *fields, *((name, str(value)) for name, value in reading.launch.items())], reading.notes
+
+
+def write(name: str, pairs: Pairs, *, url: str) -> Tab:
+    """The tab `name` of what the form says.
+
+    Args:
+        url: where this server answers.
+
+    Raises pydantic's ValidationError for a form that is no run; a tab that cannot say it says so itself.
+    """
+    if name not in LABELS or name == FORM:
+        return Tab()
+    wanted = RunRequest.model_validate(forms.parse(pairs)[1])
+    try:
+        return Tab(name, _text(name, wanted, url))
+    except NotationError as error:
+        return Tab(name, problems=error.problems)
+
+
+def _text(name: str, wanted: RunRequest, url: str) -> str:
+    if name == "yaml":
+        return to_yaml(wanted.config)
+    if name == "command":
+        return to_command(wanted.config, num_processes=wanted.num_processes, num_nodes=wanted.num_nodes)
+    launch: dict[str, Any] = wanted.model_dump(mode="json", exclude={"config"}, exclude_defaults=True)
+    return to_request(wanted.config, url=url, **launch)

@@ -1,0 +1,127 @@
+"""A command line: `python -m sparsify_core MODEL DATASET --flags`, under torchrun where there are several processes."""
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from server.services.notation.reading import NotationError, Problem, Reading, changed, read
+from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
+from sparsify_core.errors import ConfigError
+from sparsify_core.flags import FlagParser
+
+_PROGRAMS = ("sparsify_core", "sparsify")
+_CONTINUED = re.compile(r"""('[^']*'|"(?:\\.|[^"\\])*"|\\[^\r\n])|\\\r?\n""", re.DOTALL)
+"""Quoted and escaped text, or a line's end behind a backslash, which the shell takes out."""
+
+
+def to_command(config: RunConfig, *, num_processes: int = 1, num_nodes: int = 1) -> str:
+    """The command with the flags that differ from their defaults, one to a line.
+
+    Raises NotationError for one of the few configurations that flags cannot say.
+    """
+    fields = {spec.name: spec for spec in iter_fields(RunConfig)}
+    given = changed(config)
+    sources = [given.pop("model"), given.pop("dataset")]
+    is_plain = not any(source.startswith("-") for source in sources)
+    words = [[*_launcher(num_processes, num_nodes), *(map(shlex.quote, sources) if is_plain else [])]]
+    words += [[*_flag(fields[name], value)] for name, value in given.items()]
+    words += [] if is_plain else [["--", *map(shlex.quote, sources)]]
+    text = " \\\n  ".join(" ".join(line) for line in words)
+    if _read_back(text) != config:
+        raise NotationError(Problem("flags cannot say this configuration: use the YAML file with --config"))
+    return text + "\n"
+
+
+def _launcher(num_processes: int, num_nodes: int) -> list[str]:
+    if num_processes == num_nodes == 1:
+        return ["python", "-m", "sparsify_core"]
+    nodes = ["--nnodes", str(num_nodes)] if num_nodes > 1 else []
+    return ["torchrun", *nodes, "--nproc_per_node", str(num_processes), "-m", "sparsify_core"]
+
+
+def _flag(spec: FieldSpec, value: Any) -> Iterator[str]:
+    if isinstance(value, bool):
+        yield f"--{spec.flag}" if value else f"--no_{spec.flag}"
+    elif isinstance(value, list):
+        yield f"--{spec.flag}"
+        yield from (shlex.quote(str(item)) for item in value)
+    elif isinstance(value, str) and value.startswith("-"):
+        yield f"--{spec.flag}={shlex.quote(value)}"
+    else:
+        yield f"--{spec.flag}"
+        yield shlex.quote(value if isinstance(value, str) else repr(value))
+
+
+def _read_back(text: str) -> RunConfig | None:
+    try:
+        return from_command(text).config
+    except NotationError:
+        return None
+
+
+def from_command(text: str) -> Reading:
+    """A command line of ours or of sparsify, with or without the program's name, as a shell would read it.
+
+    Raises NotationError: unbalanced quotes, an unknown flag, a wrong value.
+    """
+    try:
+        words = shlex.split(_CONTINUED.sub(lambda match: match.group(1) or " ", text))
+    except ValueError as error:
+        raise NotationError(Problem(f"a shell could not read this: {error}".lower())) from None
+    launcher, flags = _split(words)
+    if {"-h", "--help"} & {*flags}:
+        raise NotationError(Problem("--help asks for help: leave it out", _line_of(text, "--help")))
+    try:
+        given = _parser().read(flags)
+    except ConfigError as error:
+        message = str(error).removesuffix(" (see --help)")
+        raise NotationError(Problem(message, _line_named_in(text, message))) from None
+    return read(nest(given), lambda name: _line_of_flag(text, name), **_launch(launcher))
+
+
+@lru_cache
+def _parser() -> FlagParser:
+    return FlagParser(
+        iter_fields(RunConfig),
+        prog="python -m sparsify_core",
+        usage="",
+        description="",
+        positional=("model", "dataset"),
+    )
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """What starts the program, and the program's own words."""
+    for index, word in enumerate(words):
+        if word in _PROGRAMS and (index == 0 or words[index - 1] == "-m"):
+            return words[:index], words[index + 1 :]
+        if word.startswith("-") and word != "-m" and "torchrun" not in words[:index]:
+            break
+    return [], words
+
+
+def _launch(launcher: list[str]) -> dict[str, int]:
+    """Processes and nodes that torchrun is asked for; anything but a number is left to the form."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--nproc_per_node", "--nproc-per-node", dest="num_processes")
+    parser.add_argument("--nnodes", dest="num_nodes")
+    known, _ = parser.parse_known_args(launcher)
+    return {name: int(value) for name, value in vars(known).items() if value is not None and value.isdecimal()}
+
+
+def _line_of(text: str, word: str) -> int | None:
+    at = re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)
+    return text.count("\n", 0, at.start()) + 1 if at else None
+
+
+def _line_of_flag(text: str, name: str) -> int | None:
+    flag = name.rpartition(".")[2]
+    return next(filter(None, (_line_of(text, f"--{f}") for f in (flag, flag.replace("_", "-"), f"no_{flag}"))), None)
+
+
+def _line_named_in(text: str, message: str) -> int | None:
+    """argparse's messages name flags: the first that stands in the text."""
+    return next(filter(None, (_line_of(text, word.rstrip(":,")) for word in re.findall(r"-[^\s/]+", message))), None)

@@ -1,0 +1,79 @@
+"""YAML, as `--config FILE` takes it. JSON, sparsify's config.json too, is read as well."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import yaml
+
+from server.services.notation.reading import NotationError, Problem, Reading, nested, read
+from sparsify_core.config import RunConfig
+from sparsify_core.formats.upstream_config import settled
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The fields that differ from their defaults, model and dataset always."""
+    values = nested(config)
+    text = _dump(values, allow_unicode=True)
+    # Some control characters are written as they are, and read as line ends.
+    return text if yaml.safe_load(text) == values else _dump(values, allow_unicode=False)
+
+
+def _dump(values: dict[str, Any], *, allow_unicode: bool) -> str:
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=allow_unicode, width=100)
+    return text
+
+
+def from_yaml(text: str) -> Reading:
+    """Raises NotationError: no YAML or JSON, or a wrong field."""
+    try:
+        values, node = _parse_json(text) if text.lstrip().startswith("{") else _parse(text)
+    except json.JSONDecodeError as error:
+        raise NotationError(Problem(f"this is not JSON: {error.msg}", error.lineno)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise NotationError(_damage(error)) from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise NotationError(Problem("write names and values, as in `model: gpt2`", 1))
+    lines = dict(_lines(node))
+    return read(settled({str(name): value for name, value in values.items()}), lambda name: _line(lines, name))
+
+
+def _parse(text: str) -> tuple[Any, Any]:
+    """Values, and the nodes that know their lines."""
+    # A few aliases of aliases would unfold to gigabytes.
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        raise NotationError(Problem("aliases (*name) are not read here: write the value out"))
+    return yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+
+
+def _parse_json(text: str) -> tuple[Any, Any]:
+    """Likewise; JSON is YAML, except for numbers as 1e-5 and some characters."""
+    values, node = json.loads(text), None
+    with suppress(yaml.YAMLError):
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    return values, node
+
+
+def _damage(error: Exception) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return Problem(f"this is not YAML: {reason}", mark.line + 1 if mark else None)
+
+
+def _lines(node: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Dotted name -> line of its key, from 1."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            yield name, key.start_mark.line + 1
+            if not prefix:
+                yield from _lines(value, f"{name}.")
+
+
+def _line(lines: dict[str, int], name: str) -> int | None:
+    while name and name not in lines:
+        name = name.rpartition(".")[0]
+    return lines.get(name)

@@ -1,0 +1,42 @@
+"""Several runs side by side."""
+
+import re
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from rows import add_run
+from sparsify_core.config import RunConfig
+
+pytestmark = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def ids(app: FastAPI, visitor: TestClient) -> list[str]:
+    numbers = [(16, 0.3), (32, 0.2), (64, 0.25)]
+    with app.state.db.write() as session:
+        found = []
+        for k, fvu in numbers:
+            config = RunConfig(model="owner/model", dataset="owner/data", sae={"k": k}).model_dump(mode="json")
+            latest = {"eval_fvu/a": fvu, "eval_l0/a": float(k)}
+            found.append(add_run(session, name=f"k {k}", config=config, latest=latest, step=5, tokens_per_step=k).id)
+    return found
+
+
+def test_runs_are_compared(visitor: TestClient, ids: list[str]) -> None:
+    page = visitor.get("/compare", params={"run": ids}).text
+    assert re.findall(r'<th scope="row" title="[^"]*"><code>(\w+)</code>', page) == ["k"]
+    assert page.count('r="6"><title>') == 3
+    assert page.count('class="best"') == 2  # k 64 is beaten by k 32 in both
+    assert page.count("<b>0.2000") == 1
+    everything = visitor.get("/compare", params={"run": ids, "fields": "all", "across": "Tokens"}).text
+    assert "<code>expansion_factor</code>" in everything
+    assert "<option selected>Tokens</option>" in everything
+
+
+def test_what_cannot_be_compared_is_said(visitor: TestClient, ids: list[str]) -> None:
+    assert "No run is chosen" in visitor.get("/compare").text
+    assert visitor.get("/compare", params={"run": ["nothing"]}).status_code == 404
+    answer = visitor.post("/runs/bulk", data={"action": "compare", "run": ids[:2]})
+    assert answer.headers["location"] == f"/compare?run={ids[0]}&run={ids[1]}"

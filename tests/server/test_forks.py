@@ -1,0 +1,108 @@
+"""Runs that start from a checkpoint of another one: which state they keep, and who comes from whom."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from rows import add_checkpoint, add_run
+from server.db.tables import Run
+from server.settings import Settings
+from sparsify_core.manifest import delete_checkpoint
+from sparsify_core.rundir import CheckpointDir
+
+
+@pytest.fixture
+def saved(app: FastAPI, visitor: TestClient, settings: Settings) -> tuple[str, CheckpointDir]:
+    """Id and folder of a checkpoint of step 20, with the configuration of its run and a training state."""
+    with app.state.db.write() as session:
+        run = add_run(session, name="fox")
+        row = add_checkpoint(session, settings, run)
+        folder = settings.run_dir(run.id).checkpoint(20)
+        folder.config.write_text(json.dumps(run.config))
+        folder.training_state.write_text("{}")
+        return row.id, folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "keeps_state"),
+    [({}, True), ({"lr": 0.001, "sae.k": 16}, True), ({"batch_size": 4}, False), ({"max_tokens": 10**6}, False)],
+)
+def test_a_fork_keeps_the_state_where_the_changes_allow_it(
+    visitor: TestClient,
+    settings: Settings,
+    saved: tuple[str, CheckpointDir],
+    changes: dict[str, Any],
+    keeps_state: bool,
+) -> None:
+    checkpoint_id, folder = saved
+    answer = visitor.post(f"/api/v1/checkpoints/{checkpoint_id}/fork", json={"changes": changes})
+    assert answer.status_code == 201
+    run = answer.json()
+    parent = visitor.get(f"/api/v1/checkpoints/{checkpoint_id}").json()["run_id"]
+    assert (run["name"], run["forked_from"], run["forked_step"]) == ("fox from step 20", parent, 20)
+    kept = settings.run_dir(run["id"]).origin(20)
+    assert run["config"]["finetune"] == str(kept.root.absolute())
+    assert run["config"]["finetune_state"] is keeps_state
+    delete_checkpoint(folder)
+    assert kept.manifest.is_file()
+    assert kept.coder("layers.5").weights.is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "loc"),
+    [
+        ({"sae.expansion_factor": 8}, ["config", "sae", "expansion_factor"]),
+        ({"sae.transcode": True}, ["config", "sae", "transcode"]),
+        ({"lr": "fast"}, ["config", "lr"]),
+        ({"model": "/etc/passwd"}, ["config", "model"]),
+        ({"nonsense": 1}, ["changes", "nonsense"]),
+    ],
+)
+def test_what_cannot_be_forked_leaves_nothing_behind(
+    app: FastAPI,
+    visitor: TestClient,
+    settings: Settings,
+    saved: tuple[str, CheckpointDir],
+    changes: dict[str, Any],
+    loc: list[str],
+) -> None:
+    answer = visitor.post(f"/api/v1/checkpoints/{saved[0]}/fork", json={"changes": changes})
+    assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, loc)
+    assert [path.name for path in settings.runs_dir.iterdir()] == [saved[1].root.parents[1].name]
+
+
+def test_a_checkpoint_whose_files_are_gone(visitor: TestClient, saved: tuple[str, CheckpointDir]) -> None:
+    delete_checkpoint(saved[1])
+    assert visitor.post(f"/api/v1/checkpoints/{saved[0]}/fork", json={}).status_code == 404
+
+
+def words(page: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_the_form_forks_and_both_runs_say_so(
+    app: FastAPI, visitor: TestClient, saved: tuple[str, CheckpointDir]
+) -> None:
+    checkpoint_id, folder = saved
+    page = visitor.get(f"/runs/new?fork={checkpoint_id}&config.lr=0.002").text
+    assert 'name="name" value="fox from step 20"' in page
+    assert "It goes on at step 20 with the optimizer's state" in words(page).replace("&#39;", "'")
+    asked = {"fork": checkpoint_id, "name": "child", "config.model": "owner/model", "config.dataset": "owner/data"}
+    asked |= {"config.hookpoints": "layers.5", "config.lr": "0.002"}
+    worse = visitor.post("/runs/new/changes", data=asked | {"config.batch_size": "4"}, headers={"HX-Request": "true"})
+    assert "It starts at step 0 from the checkpoint" in words(worse.text)
+    assert "batch_size" in worse.text
+    refused = visitor.post("/runs/new", data=asked | {"config.sae.expansion_factor": "8"})
+    assert refused.status_code == 422
+    assert re.search(r'name="config.sae.expansion_factor" value="8"[^>]*aria-invalid', refused.text)
+    where = visitor.post("/runs/new", data=asked).headers["location"]
+    child = words(visitor.get(where).text).replace("&#39;", "'")
+    assert "forked from fox at step 20, with the optimizer's state; differs in lr none → 0.002" in child
+    parent = folder.root.parents[1].name
+    assert "forked as child" in words(visitor.get(f"/runs/{parent}").text)
+    with app.state.db.read() as session:
+        assert session.get_one(Run, where.rpartition("/")[2]).forked_from == parent

@@ -1,0 +1,144 @@
+"""YAML, command line and request of a configuration, and back: nothing is lost, and errors name their line."""
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from server.services.notation import NotationError, from_command, from_yaml, to_command, to_request, to_yaml
+from server.services.requests import OWNED
+from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
+
+_HARD = ("no", "1e-3", "2024-01-01", "null", "- a", "a: b", "'", '"', "\\", "x\ny", "--k", "é 漢 🦜", "#", "~")
+ODD = st.one_of(st.text(min_size=1, max_size=20), st.sampled_from(_HARD))
+
+
+def values_of(spec: FieldSpec) -> st.SearchStrategy[Any]:
+    low, high = spec.minimum or 0, spec.maximum or 2**40
+    match spec.kind:
+        case "bool":
+            return st.booleans()
+        case "choice":
+            return st.sampled_from(spec.choices)
+        case "int":
+            return st.integers(int(low), int(high) - 1)
+        case "float":
+            return st.floats(low, high, exclude_min=True)
+        case "list[int]":
+            return st.lists(st.integers(0, 2**31), max_size=4, unique=True)
+        case "list[str]":
+            return st.lists(ODD, max_size=4)
+        case _:
+            return ODD
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> RunConfig | None:
+    """Any configuration that a server takes; None where the drawn fields do not fit each other."""
+    fields = [spec for spec in iter_fields(RunConfig) if spec.name not in OWNED]
+    chosen = draw(st.lists(st.sampled_from(fields), max_size=8, unique_by=lambda spec: spec.name))
+    try:
+        return RunConfig.model_validate(nest({spec.name: draw(values_of(spec)) for spec in chosen}))
+    except ValidationError:
+        return None
+
+
+@settings(max_examples=25, deadline=None)
+@given(configs())
+def test_nothing_is_lost_on_the_way_to_a_text_and_back(config: RunConfig | None) -> None:
+    if config is None:
+        return
+    assert from_yaml(to_yaml(config)).config == config
+    assert from_yaml(config.model_dump_json()).config == config
+    body = json.loads(shlex.split(to_request(config, url="http://x"))[-1])
+    assert RunConfig.model_validate(body["config"]) == config
+    texts = [text for text in _texts(config.model_dump()) if text.startswith("-") or text.lower() in ("none", "null")]
+    try:
+        assert from_command(to_command(config)).config == config
+    except NotationError:
+        assert texts, "only such texts may be beyond what flags can say"
+
+
+def _texts(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        return [text for value in node.values() for text in _texts(value)]
+    if isinstance(node, list):
+        return [text for value in node for text in _texts(value)]
+    return [node] if isinstance(node, str) else []
+
+
+def test_a_command_has_a_flag_to_a_line_and_torchrun_for_many() -> None:
+    config = RunConfig(model="gpt2", dataset="a/b", hookpoints=["h.*.mlp"], sae={"k": 64, "transcode": True}, lr=1e-5)
+    text = to_command(config, num_processes=2, num_nodes=3)
+    first, *flags = text.rstrip("\n").split(" \\\n  ")
+    assert first == "torchrun --nnodes 3 --nproc_per_node 2 -m sparsify_core gpt2 a/b"
+    assert flags == ["--k 64", "--transcode", "--hookpoints 'h.*.mlp'", "--lr 1e-05"]
+    reading = from_command(text)
+    assert reading.config == config
+    assert reading.launch == {"num_processes": 2, "num_nodes": 3}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "python -m sparsify gpt2 a/b --k 64 --run_name mine --save_dir out",
+        "HF_HOME=hf torchrun --nproc_per_node gpu -m sparsify gpt2 a/b -k 64 --run_name mine --save_dir out",
+        "$ python -m sparsify_core gpt2 \\\r\n  a/b --k=64 --run-name mine --save_dir out",
+        "gpt2 a/b --k 64 --run_name mine --save_dir out",
+    ],
+)
+def test_command_lines_are_taken_as_they_are_pasted(text: str) -> None:
+    reading = from_command(text)
+    assert reading.config == RunConfig(model="gpt2", dataset="a/b", sae={"k": 64})
+    assert reading.launch == {"name": "mine"}
+    assert reading.notes == ("save_dir is left out: Sparseboard decides it for every run.",)
+
+
+def test_configuration_files_of_sparsify_are_taken() -> None:
+    values = {"model": "gpt2", "dataset": "a/b", "hf_token": None, "hookpoints": ["h.1"], "layers": [1], "lr": 0.0}
+    reading = from_yaml(json.dumps(values | {"sae": {"k": 8}, "run_name": "old", "resume": False}))
+    assert reading.config == RunConfig(model="gpt2", dataset="a/b", hookpoints=["h.1"], sae={"k": 8})
+    assert (reading.launch, reading.notes) == ({"name": "old"}, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("model: gpt2\nsae:\n  k: many\n", 3, "sae.k: input should be a valid integer"),
+        ("model: gpt2\n\nmodell: x\n", 3, "modell: there is no such field"),
+        ("model: gpt2\nsae:\n  k: 9\n  num_latents: 4\n", 3, "k = 9 is more than num_latents = 4"),
+        ("model: gpt2\nlr: [\n", 3, "this is not YAML"),
+        ('{"model": "gpt2",\n "lr": }', 2, "this is not"),
+        ("gpt2", 1, "write names and values"),
+        ("model: gpt2\nhf_token: secret\n", 2, "set HF_TOKEN"),
+        ("a: &a [1]\nb: *a\n", None, "aliases"),
+        ("model: \x00", None, "this is not YAML"),
+    ],
+)
+def test_an_error_in_yaml_names_its_line(text: str, line: int | None, message: str) -> None:
+    with pytest.raises(NotationError) as caught:
+        from_yaml(text)
+    assert message in caught.value.problems[0].message
+    assert caught.value.problems[0].line == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("python -m sparsify gpt2 a/b \\\n  --kk 3", 2, "unrecognized arguments: --kk"),
+        ("python -m sparsify gpt2 a/b \\\n  --lr 0.1 \\\n  -k many", None, "sae.k: input should be a valid integer"),
+        ("python -m sparsify gpt2 a/b \\\n --batch-size 0", 2, "batch_size: input should be greater than"),
+        ("gpt2 'a/b", None, "no closing quotation"),
+        ("gpt2 a/b --help", 1, "leave it out"),
+        ("gpt2 a/b\\\n --hf_token x", None, "set HF_TOKEN"),
+    ],
+)
+def test_an_error_in_a_command_names_its_line(text: str, line: int | None, message: str) -> None:
+    with pytest.raises(NotationError) as caught:
+        from_command(text)
+    assert message in caught.value.problems[0].message
+    assert caught.value.problems[0].line == line

@@ -1,0 +1,94 @@
+// Search in a log: marks the lines that are shown, and lists those of the whole file, which the server looks through.
+
+const TYPING_MS = 250;
+
+export class LogSearch {
+  constructor(section, view) {
+    this.view = view;
+    this.input = section.querySelector("#log-search");
+    this.count = section.querySelector("#log-count");
+    this.list = section.querySelector("#log-hits");
+    this.hits = [];
+    this.at = -1;
+    this.timer = 0;
+    this.input.addEventListener("input", () => {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.run(), TYPING_MS);
+    });
+    this.input.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.go(1);
+    });
+    section.querySelector("#log-next").addEventListener("click", () => this.go(1));
+    section.querySelector("#log-previous").addEventListener("click", () => this.go(-1));
+    this.input.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !event.shiftKey) return;
+      event.preventDefault();
+      this.go(-1);
+    });
+  }
+
+  get query() {
+    return this.input.value.toLowerCase();
+  }
+
+  mark(lines = [...this.view.element.children]) {
+    for (const line of lines) line.classList.toggle("match", this.query !== "" && line.textContent.toLowerCase().includes(this.query));
+  }
+
+  async run() {
+    const query = this.input.value;
+    this.mark();
+    this.hits = [];
+    this.at = -1;
+    if (query) {
+      const asked = new URLSearchParams({ q: query, attempt: this.view.element.dataset.attempt });
+      const response = await fetch(`${this.view.url}/search?${asked}`, { headers: { Accept: "application/json" } });
+      if (query !== this.input.value || !response.ok) return;
+      const found = await response.json();
+      this.hits = found.hits;
+      this.isComplete = found.is_complete;
+    }
+    this.show();
+  }
+
+  show() {
+    const total = `${this.hits.length}${this.isComplete ? "" : "+"}`;
+    if (!this.input.value) this.count.textContent = "";
+    else if (!this.hits.length) this.count.textContent = "No match";
+    else this.count.textContent = this.at < 0 ? total : `${this.at + 1} of ${total}`;
+    this.list.hidden = !this.hits.length;
+    if (this.list.childElementCount !== this.hits.length || this.at < 0) this.list.replaceChildren(...this.hits.map((hit, i) => this.row(hit, i)));
+    [...this.list.children].forEach((row, i) => row.toggleAttribute("data-current", i === this.at));
+  }
+
+  row(hit, index) {
+    const row = document.createElement("li");
+    const button = document.createElement("button");
+    const number = document.createElement("span");
+    number.className = "num";
+    number.textContent = hit.line.toLocaleString("en");
+    button.type = "button";
+    button.append(number, hit.text);
+    button.addEventListener("click", () => this.choose(index));
+    row.append(button);
+    return row;
+  }
+
+  go(by) {
+    if (this.hits.length) this.choose((this.at + by + this.hits.length) % this.hits.length);
+  }
+
+  /** Show the place of a hit: the first marked line behind it in the piece of the log around it. */
+  async choose(index) {
+    this.at = index;
+    this.show();
+    this.list.children[index].scrollIntoView({ block: "nearest" });
+    await this.view.showAround(this.hits[index].offset);
+    const wanted = this.hits[index].text.trimEnd();
+    const lines = [...this.view.element.children];
+    const line = lines.find((one) => one.classList.contains("match") && one.textContent.includes(wanted)) ?? lines.find((one) => one.classList.contains("match"));
+    for (const one of lines) one.toggleAttribute("data-current", one === line);
+    if (line) this.view.element.scrollTop = line.offsetTop - this.view.element.offsetTop - this.view.element.clientHeight / 3;
+  }
+}
