@@ -186,6 +186,7 @@ def test_keyboard_opens_help_and_the_form(open_page: OpenPage) -> None:
 
 def test_the_keyboard_walks_through_rows_and_reaches_the_search_from_everywhere(open_page: OpenPage) -> None:
     page = open_page("/runs")
+    page.keyboard.press("c")  # nothing is chosen, so there is nothing to compare
     rows = page.locator("#runs tbody tr:has(a)")
     focused = "document.activeElement.closest('tr')?.id"
     page.keyboard.press("j")
@@ -196,6 +197,10 @@ def test_the_keyboard_walks_through_rows_and_reaches_the_search_from_everywhere(
     assert page.evaluate(focused) == rows.nth(1).get_attribute("id")
     page.keyboard.press("x")
     assert rows.nth(1).get_by_role("checkbox").is_checked()
+    page.keyboard.press("c")
+    page.wait_for_url("**/compare?run=*")
+    page.goto("/runs")
+    page.keyboard.press("j")
     page.keyboard.press("Enter")
     page.wait_for_url("**/runs/*")
     page.keyboard.press("/")
