@@ -1,5 +1,6 @@
 """Several runs side by side: `/compare?run=…&run=…`."""
 
+from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -7,12 +8,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from server.auth import CurrentUser
+from server.db.tables import Run
 from server.pages.board import AXES, draw_board
 from server.pages.columns import plain
 from server.pages.formatting import metric, metric_form
 from server.pages.templating import render
-from server.pages.views import RunView
+from server.pages.views import ChartSpec, RunView, chart_specs
 from server.services import compare
+from sparsify_core.metrics import split_key
 
 router = APIRouter()
 
@@ -38,6 +41,11 @@ def page(
         "axes": AXES,
         "across": axes[0],
         "up": axes[1],
+        "lines": [
+            {"id": each.id, "name": each.name, "tokensPerStep": each.tokens_per_step, "keys": sorted(each.latest)}
+            for each in found
+        ],
+        "charts": _charts(found),
         "board": draw_board(found, *axes),
         "fields": fields,
         "toggle": urlencode([*(("run", each.id) for each in found), ("across", axes[0]), ("up", axes[1])]),
@@ -52,3 +60,9 @@ def page(
         ],
     }
     return render(request, "compare.html", context, user=user)
+
+
+def _charts(runs: Sequence[Run]) -> list[ChartSpec]:
+    """Charts of metrics that at least one of the runs has."""
+    there = {split_key(key)[0] for run in runs for key in run.latest}
+    return [chart for chart in chart_specs() if there.intersection(chart.metrics)]
