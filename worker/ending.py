@@ -20,7 +20,6 @@ from sparsify_core.rundir import RunDir
 from worker.early_deaths import pause_if_runs_die_early
 from worker.failures import FAILURES, UNKNOWN
 from worker.ingest import ingest, prune_checkpoints
-from worker.sealing import seal
 
 _FULL_BYTES = 1 << 20
 """A disk with less room counts as full."""
@@ -157,7 +156,6 @@ def conclude(
     """
     run_dir = settings.run_dir(run_id)
     ingest(database, run_dir, run_id, fence)
-    seal(database, run_id, at_least=1)
     prune_checkpoints(database, run_dir, run_id)
     with database.read() as session:
         nodes = [node.node for node in nodes_of(session, run_id, fence)]

@@ -25,6 +25,7 @@ from worker.hints import Hints
 from worker.orphans import kill_orphans, lift_quarantines
 from worker.processes import boot_id
 from worker.reaper import Reaper
+from worker.sealing import seal_ended
 from worker.starter import Starter
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class HostWorker:
         self._consumed_at = time.time()
 
     def tick(self) -> int:
-        """Say that this worker lives, take runs from dead supervisors, look. Returns how many runs were started."""
+        """Say that this worker lives, take runs from dead supervisors, look, seal. Returns how many runs were started."""
         self._probe()
         with self._lock:
             self._report()
@@ -81,7 +82,9 @@ class HostWorker:
         for run_id, state in reaped:
             logger.warning("run %s: %s", run_id, "waits to be tried again" if state == RunState.RETRY_WAIT else state)
             self._hints.publish(run_id)
-        return self.look()
+        started = self.look()
+        seal_ended(self._database)
+        return started
 
     def leave(self) -> None:
         """Let nothing more be placed here: this worker stops."""

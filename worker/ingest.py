@@ -19,13 +19,10 @@ from server.db.tables.values import store_metrics
 from sparsify_core import events
 from sparsify_core.metrics import series_key
 from sparsify_core.rundir import CheckpointDir, RunDir
-from worker.sealing import seal
 from worker.values import as_point
 
-SEAL_EVENTS = 1024
-"""So often a run is looked at for series that fill a chunk. As many points of a series at once, as ingest finds them
-when it has fallen behind, are sealed right away.
-"""
+SEALED_POINTS = 1024
+"""So many points of a series at once, as ingest finds them when it has fallen behind, are sealed right away."""
 
 
 def ingest(database: Database, run_dir: RunDir, run_id: str, attempt: int) -> int:
@@ -49,22 +46,19 @@ def _ingest_block(database: Database, run_dir: RunDir, run_id: str, attempt: int
     block = list(events.read_events(run_dir.events(attempt), offset))
     if not block:
         return 0
-    first, last = block[0][0].seq, block[-1][0].seq
     with database.write() as session:
         # The run's row first, then the attempt's, as whoever releases the run does.
         run = session.get_one(Run, run_id, with_for_update=True)
         moved = (
             update(Attempt)
             .where(col(Attempt.run_id) == run_id, col(Attempt.attempt) == attempt, col(Attempt.event_offset) == offset)
-            .values(event_offset=block[-1][1], event_seq=last)
+            .values(event_offset=block[-1][1], event_seq=block[-1][0].seq)
         )
         if session.execute(moved).rowcount:  # type: ignore[attr-defined]
             if offset == 0:
                 _forget(session, run_id, attempt)
             _Batch(session, run_dir, run, attempt).apply([event for event, _ in block])
         # Otherwise another ingester was faster: its offset is read in the next round.
-    if (first - 1) // SEAL_EVENTS != last // SEAL_EVENTS:
-        seal(database, run_id)
     return len(block)
 
 
@@ -150,7 +144,7 @@ class _Batch:
         take_back(self.session, self.run_id, attempt=self.attempt, behind=event.resumed_step)
 
     def _keep(self, points: dict[str, list[Point]]) -> None:
-        many = {key: found for key, found in points.items() if len(found) >= SEAL_EVENTS}
+        many = {key: found for key, found in points.items() if len(found) >= SEALED_POINTS}
         for key, found in many.items():
             seal_points(self.session, self.run_id, key, found)
         rows = [
