@@ -76,6 +76,10 @@ class RunDir:
         """Where a checkpoint is written before it is published by a rename."""
         return CheckpointDir(self.checkpoints / f".tmp-step-{step:08d}")
 
+    def unpublished(self) -> list["CheckpointDir"]:
+        """Checkpoints that are being written, or that a killed attempt has left unfinished."""
+        return [CheckpointDir(path) for path in sorted(self.checkpoints.glob(".tmp-step-*"))]
+
     def origin(self, step: int) -> "CheckpointDir":
         """Where the checkpoint that the run was forked from is kept, whatever becomes of its own run."""
         return CheckpointDir(self.root / "origin" / f"step-{step:08d}")

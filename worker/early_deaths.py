@@ -24,11 +24,14 @@ def pause_if_runs_die_early(session: Session) -> bool:
     queue = session.exec(select(QueueState)).one()
     if queue.paused:
         return False
+    was_stopped = col(Attempt.outcome).in_(("stopped", "interrupted"))
+    is_short = col(Attempt.ended_at) - col(Attempt.started_at) < EARLY_S
     ended = (
         select(Attempt, Run, AttemptNode.host)
         .where(col(Attempt.run_id) == col(Run.id))
         .where(col(AttemptNode.run_id) == col(Run.id), col(AttemptNode.attempt) == col(Attempt.attempt))
         .where(col(AttemptNode.node) == 0, col(Attempt.ended_at).is_not(None), Attempt.started_at > queue.since)
+        .where(~(was_stopped & is_short))  # a cancel or a pause says nothing of the machine
         .order_by(col(Attempt.ended_at).desc())
         .limit(MAX_EARLY_DEATHS)
         .execution_options(populate_existing=True)  # the caller may have read these rows before it ended the attempt

@@ -142,6 +142,7 @@ def conclude(
     cause: AttemptFinished | None = None,
     lost: AttemptNode | None = None,
     has_lost_node: bool = False,
+    node: int = 0,
 ) -> RunState | None:
     """Read the attempt's last events, judge, and release the run. All its processes must be gone.
 
@@ -151,6 +152,7 @@ def conclude(
         lost: the node that the caller, then the reaper, saw dead or silent. If it has shown a sign of life since,
             the run is left alone.
         has_lost_node: one of several nodes vanished.
+        node: the one that the caller speaks for.
 
     Returns the run's new state, or None when it was left alone or the attempt did not hold it any more.
     """
@@ -158,13 +160,13 @@ def conclude(
     ingest(database, run_dir, run_id, fence)
     prune_checkpoints(database, run_dir, run_id)
     with database.read() as session:
-        nodes = [node.node for node in nodes_of(session, run_id, fence)]
-    log = "\n".join(read_tail(run_dir.log(fence, node)) for node in nodes)
+        numbers = [each.node for each in nodes_of(session, run_id, fence)]
+    log = "\n".join(read_tail(run_dir.log(fence, number)) for number in numbers)
     evidence = Evidence(
         finished=finished_event(run_dir.events(fence)) or cause,
         has_checkpoint=bool(run_dir.published()),
         returncode=returncode,
-        error=next(filter(None, (error_message(run_dir, fence, node) for node in nodes)), ""),
+        error=next(filter(None, (error_message(run_dir, fence, number) for number in numbers)), ""),
         killed_by=killed_by(log),
         is_disk_full=_is_disk_full(run_dir.root if run_dir.root.is_dir() else settings.data_dir),
         has_lost_node=has_lost_node,
@@ -194,6 +196,7 @@ def conclude(
             outcome=ending.outcome,
             detail=ending.message,
             takes_away=lost is not None,
+            node=node,
             exit_code=returncode,
             reason_code=ending.reason_code,
             message=ending.message if ending.reason_code else "",

@@ -62,10 +62,9 @@ class Holder:
 
     def _register(self) -> None:
         # The worker does so too, but may be killed before it gets there.
-        pid = os.getpid()
         with self._database.write() as session:
-            started = processes.start_time(pid)
-            if not set_supervisor(session, self._run_id, self._fence, pid=pid, started=started, node=self._node):
+            supervisor = processes.identity(os.getpid())
+            if not set_supervisor(session, self._run_id, self._fence, supervisor, node=self._node):
                 raise LostLeaseError("another supervisor carries out this node")
 
     def _look(self) -> None:
@@ -92,7 +91,7 @@ class Holder:
     def _renew(self) -> Orders:
         with self._database.write() as session:
             seen = heartbeat(session, self._run_id, self._fence, node=self._node)
-            self._is_alone = not has_other_hosts(session, socket.gethostname())
+            self._is_alone = not has_other_hosts(session, socket.gethostname(), processes.pid_namespace())
         if seen is None:
             raise LostLeaseError("the run was taken away")
         self._renewed_at = time.monotonic()

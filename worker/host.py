@@ -23,7 +23,7 @@ from server.settings import Settings
 from worker.devices import Gpus, measure_host, num_cores
 from worker.hints import Hints
 from worker.orphans import kill_orphans, lift_quarantines
-from worker.processes import boot_id
+from worker.processes import boot_id, pid_namespace
 from worker.reaper import Reaper
 from worker.sealing import seal_ended
 from worker.starter import Starter
@@ -73,7 +73,7 @@ class HostWorker:
         self._consumed_at = time.time()
 
     def tick(self) -> int:
-        """Say that this worker lives, take runs from dead supervisors, look, seal. Returns how many runs were started."""
+        """Say that this worker lives, take runs from the dead, look, seal. Returns how many runs were started."""
         self._probe()
         with self._lock:
             self._report()
@@ -119,6 +119,7 @@ class HostWorker:
             row = session.exec(select(Worker).where(Worker.name == self._name)).first()
             row = row or Worker(name=self._name, host="", pid=0)
             row.host, row.pid, row.boot_id, row.protocol = socket.gethostname(), os.getpid(), boot_id(), PROTOCOL
+            row.pid_namespace = pid_namespace()
             row.labels, row.cpu_slots = list(self._settings.worker_labels), self._settings.cpu_slots
             row.devices, row.cpu_count = self._gpus.measure(), num_cores()
             row.started_at = row.seen_at = time.time()

@@ -11,13 +11,15 @@ from server.db.runs import nodes_of, offer_rendezvous
 from server.db.session import Database
 from server.db.tables import AttemptNode
 from server.settings import Settings
+from sparsify_core.events import AttemptFinished
 from worker.rendezvous import Rendezvous, free_endpoint, own_address
 from worker.supervisor import Supervisor, main
 
 BROKEN_GRACE_S = 10.0
 """How long training may go on without a node that broke: usually the other ranks notice by themselves."""
-ACCOUNT_S = 75.0
-"""How long a broken attempt waits for its nodes to say how they ended. The reaper takes less for a silent one."""
+ACCOUNT_S = 120.0
+"""How long the leader waits for its members to say how they ended: a little more than it takes one to save, to be
+killed and to hang. The reaper takes less for a silent one."""
 
 _POLL_S = 0.5
 
@@ -32,17 +34,23 @@ class Members:
         self._broken_at: float | None = None
         self.exit_code: int | None = None
         """Of the first member that broke; None while none did."""
+        self.cause: AttemptFinished | None = None
+        """Why that one could not start, if it could not."""
         self.have_ended = False
 
     def look(self) -> None:
         """Read how they are."""
         with self._database.read() as session:
             members = nodes_of(session, self._run_id, self._fence)[1:]
-        self.have_ended = all(node.ended_at is not None for node in members)
+        # One without a supervisor has nothing to end, and will find that the attempt is over.
+        self.have_ended = all(node.ended_at is not None or not node.supervisor_pid for node in members)
         broken = [node for node in members if node.ended_at is not None and node.exit_code != 0]
         if broken and self._broken_at is None:
             self._broken_at = time.monotonic()
-            self.exit_code = broken[0].exit_code
+            first = broken[0]
+            self.exit_code = first.exit_code
+            if first.reason_code:
+                self.cause = AttemptFinished(outcome="failed", reason_code=first.reason_code, message=first.message)
 
     @property
     def are_broken(self) -> bool:
@@ -83,10 +91,13 @@ class Leader(Supervisor):
         return self._members.are_broken
 
     def _account(self, returncode: int | None) -> tuple[int | None, bool]:
-        if not returncode:
-            return returncode, False
-        has_lost_node = not self._members.wait(self._listen)
-        return self._members.exit_code or returncode, has_lost_node
+        if returncode is None:  # it could not start, and its members wait for it: they see that they lost the run
+            return None, False
+        have_ended = self._members.wait(
+            self._listen
+        )  # however it ended: their devices are given back with the leader's
+        self._cause = self._cause or self._members.cause
+        return (self._members.exit_code or returncode, not have_ended) if returncode else (0, False)
 
     def _listen(self) -> None:
         """Hold the lease and hear how the members are."""

@@ -21,16 +21,13 @@ class Member(Supervisor):
     def _prepare(self, run: Run) -> None:
         """The leader writes the configuration."""
 
-    def _meet(self, nodes: list[AttemptNode]) -> Rendezvous | None:
-        """Wait until the leader says where; None when the attempt is to stop before that."""
-        while not self._is_to_stop():
-            self._look()
+    def _meet(self, nodes: list[AttemptNode]) -> Rendezvous:
+        """Wait until the leader says where."""
+        while True:
+            self._go_on()
             if endpoint := self._patiently(self._read_rendezvous):
                 return self._rendezvous(endpoint, nodes)
             time.sleep(POLL_S)
-        if not self._orders.is_to_stop:
-            self._persistently(self._announce_drain)
-        return None
 
     def _read_rendezvous(self) -> str:
         with self._database.read() as session:
@@ -45,10 +42,11 @@ class Member(Supervisor):
 
     def _conclude(self, returncode: int | None) -> int:
         exit_code = 1 if returncode is None else returncode  # it could not be started
+        why = {"reason_code": self._cause.reason_code, "message": self._cause.message} if self._cause else {}
 
         def end() -> None:
             with self._database.write() as session:
-                end_node(session, self._run_id, self._fence, self._node, exit_code=exit_code)
+                end_node(session, self._run_id, self._fence, self._node, exit_code=exit_code, **why)
 
         self._persistently(end)
         logger.info("node %d of run %s ended with %s", self._node, self._run_id, exit_code)

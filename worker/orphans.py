@@ -64,4 +64,6 @@ def lift_quarantines(database: Database, worker_id: str) -> int:
 
 
 def _has_processes(lease: DeviceLease) -> bool:
-    return any(processes.run_processes(lease.run_id, up_to_fence=lease.attempt))
+    if not all(processes.is_gone(one) for one in lease.processes):
+        return True
+    return any(processes.run_processes(lease.run_id, up_to_fence=lease.attempt, node=lease.node))

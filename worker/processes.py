@@ -1,6 +1,6 @@
 """Processes of runs: who is who, who is alive, and how to end all of them.
 
-A process is named by its id, start time and boot, never by the id alone: ids are used again. Every process that works
+A process is named by its id, start time, boot and pid namespace, never by the id alone. Every process that works
 for a run carries the run's id and fence in its environment, so it is found whatever session or parent it has. `killpg`
 would not do: torchrun starts every rank in a session of its own.
 """
@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import psutil
+
+from server.db.tables import ProcessIdentity
 
 RUN_ID_VARIABLE = "SPARSEBOARD_RUN_ID"
 FENCE_VARIABLE = "SPARSEBOARD_FENCE"
@@ -49,6 +51,34 @@ def boot_id() -> str:
         return str(int(psutil.boot_time()))
 
 
+@lru_cache(maxsize=1)
+def pid_namespace() -> str:
+    """Names what process ids count in. Containers of one host have the same boot, and other processes by each id."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux: there is one for all
+        return ""
+
+
+def identity(pid: int) -> ProcessIdentity:
+    """What tells a process that can be seen from here from all others."""
+    return ProcessIdentity(pid=pid, started=start_time(pid), boot_id=boot_id(), pid_namespace=pid_namespace())
+
+
+def find(identities: Iterable[ProcessIdentity]) -> list[psutil.Process]:
+    """Those of them that still run, and can be seen from here."""
+    here = (boot_id(), pid_namespace())
+    found = [one for one in identities if (one["boot_id"], one["pid_namespace"]) == here]
+    return [psutil.Process(one["pid"]) for one in found if is_alive(one["pid"], one["started"])]
+
+
+def is_gone(one: ProcessIdentity) -> bool:
+    """Whether a process of this host has ended. While the host is up, nobody knows that of another pid namespace."""
+    if one["boot_id"] != boot_id():
+        return True
+    return one["pid_namespace"] == pid_namespace() and not is_alive(one["pid"], one["started"])
+
+
 def start_time(pid: int) -> float:
     """When a process started, in seconds on a clock that nobody sets: since boot on Linux. 0 when it is gone."""
     try:
@@ -64,7 +94,7 @@ def start_time(pid: int) -> float:
 def is_alive(pid: int, started: float) -> bool:
     """Whether the process that had this id at that time still runs. A zombie does not."""
     try:
-        return abs(start_time(pid) - started) < _START_TOLERANCE_S and _is_running(psutil.Process(pid))
+        return abs(start_time(pid) - started) < _START_TOLERANCE_S and is_running(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return False
 
@@ -104,32 +134,49 @@ def descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
-def kill(processes: Iterable[psutil.Process], timeout_s: float = 3.0) -> int:
-    """SIGKILL every one of them and wait until they are gone. Returns how many survived (they hang in the kernel)."""
+def kill(processes: Iterable[psutil.Process], timeout_s: float = 3.0) -> set[psutil.Process]:
+    """SIGKILL every one of them and wait until they are gone. Returns those that survived (they hang in the kernel)."""
     doomed = list(set(processes))
     for process in doomed:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(doomed, timeout=timeout_s)
-    return sum(1 for process in alive if _is_running(process))
+    return {process for process in alive if is_running(process)}
 
 
-def kill_run(run_id: str, *, up_to_fence: int, node: int | None = None) -> int:
-    """Kill all processes of this host that work for a run under this fence or a lower one; with `node`, those of the
-    other nodes under this very fence are left alone. Returns how many there were.
+def kill_run(
+    run_id: str, *, up_to_fence: int, node: int | None = None, also: Iterable[psutil.Process] = ()
+) -> set[psutil.Process]:
+    """Kill all processes of this host that work for a run under this fence or a lower one, and `also` these; with
+    `node`, those of the other nodes under this very fence are left alone.
+
+    Returns those that survived. A process that hangs while it exits has lost its environment, and is not found again:
+    give it as one of `also`.
     """
-    count = 0
+
+    def marked() -> set[psutil.Process]:
+        return {entry.process for entry in run_processes(run_id, up_to_fence=up_to_fence, node=node)}
+
+    doomed, survivors = marked() | set(also), set[psutil.Process]()
     for _ in range(3):  # again, for what was being started meanwhile
-        found = [entry.process for entry in run_processes(run_id, up_to_fence=up_to_fence, node=node)]
-        if not found:
+        if not doomed:
             break
-        count += len(found)
-        kill(found)
-    return count
+        survivors |= kill(doomed)
+        doomed = marked() - survivors
+    return {process for process in survivors if is_running(process)}
 
 
-def _is_running(process: psutil.Process) -> bool:
+def is_running(process: psutil.Process) -> bool:
+    """Whether a process, or one of its threads, still runs. A zombie does not."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or _has_threads(process.pid))
     except psutil.NoSuchProcess:
+        return False
+
+
+def _has_threads(pid: int) -> bool:
+    """Whether a process whose main thread is a zombie has others that go on, or hang in the kernel."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
         return False

@@ -2,7 +2,8 @@
 
 Silence is timed on the reaper's own monotonic clock from the moment it first saw a heartbeat's count, so no clocks are
 compared and a reaper that has just started waits a full lease; so does one that could not look for a while, for then
-nobody could renew a lease either. A supervisor of this host that is gone is known at once.
+nobody could renew a lease either. A supervisor of this host that is gone is known at once, unless it counts its
+process ids in another container.
 """
 
 import logging
@@ -77,6 +78,8 @@ class Reaper:
     def _is_dead(self, node: AttemptNode) -> bool:
         if node.host != self._host:
             return False
+        if node.supervisor_pid and node.pid_namespace != processes.pid_namespace():
+            return False  # of another container: its process ids mean nothing here
         if node.boot_id and node.boot_id != processes.boot_id():
             return True
         return node.supervisor_pid > 0 and not processes.is_alive(node.supervisor_pid, node.supervisor_started)
@@ -97,10 +100,20 @@ class Reaper:
             returncode=None,
             lost=node,
             has_lost_node=run.num_nodes > 1,
+            node=node.node,
         )
 
     def _kill(self, run_id: str, node: AttemptNode) -> None:
-        processes.kill_run(run_id, up_to_fence=node.attempt)
-        if any(processes.run_processes(run_id, up_to_fence=node.attempt, node=node.node)):
+        survivors = processes.kill_run(run_id, up_to_fence=node.attempt, also=processes.find(node.processes))
+        if survivors:
+            found = [processes.identity(process.pid) for process in survivors]
             with self._database.write() as session:
-                quarantine(session, run_id, node.attempt, node=node.node, actor="reaper", reason=UNKILLABLE)
+                quarantine(
+                    session,
+                    run_id,
+                    node.attempt,
+                    node=node.node,
+                    actor="reaper",
+                    reason=UNKILLABLE,
+                    processes=found,
+                )

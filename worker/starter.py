@@ -51,6 +51,7 @@ class Starter:
             actor="worker",
             returncode=None,
             cause=start_failure(error),
+            node=node.node,
         )
 
     def _start_supervisor(self, node: AttemptNode, module: str) -> None:
@@ -72,9 +73,8 @@ class Starter:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._supervisors.append(process)
-        started = processes.start_time(process.pid)
         with self._database.write() as session:
-            set_supervisor(session, node.run_id, node.attempt, pid=process.pid, started=started, node=node.node)
+            set_supervisor(session, node.run_id, node.attempt, processes.identity(process.pid), node=node.node)
         logger.info("run %s, attempt %d, node %d: supervisor %d", node.run_id, node.attempt, node.node, process.pid)
 
 

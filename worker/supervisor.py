@@ -9,13 +9,14 @@ A run on several nodes has one of them on each: `worker.leader` and `worker.memb
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
 from types import FrameType
 
-from server.db.runs import quarantine
-from server.db.tables import AttemptNode, Intent, Run
+from server.db.runs import note_processes, quarantine
+from server.db.tables import AttemptNode, Intent, ProcessIdentity, Run
 from server.settings import Settings, get_settings
 from sparsify_core.events import AttemptFinished
 from worker import processes
@@ -23,7 +24,7 @@ from worker.ending import conclude, start_failure
 from worker.hints import Hints
 from worker.holder import Holder, LostLeaseError
 from worker.ingest import ingest, prune_checkpoints
-from worker.inherit import inherit_checkpoints
+from worker.inherit import ancestors_of, inherit_checkpoints
 from worker.orphans import UNKILLABLE
 from worker.rendezvous import Rendezvous, own_address
 from worker.sealing import Sealer, seal_rest
@@ -43,6 +44,10 @@ KILL_GRACE_S = 30.0
 """How long a killed process may hang in the kernel before its devices are quarantined."""
 
 
+class _StoppedError(Exception):
+    """The attempt is to stop before it trains."""
+
+
 class Supervisor(Holder):
     """Carries out attempt `fence` of a run, or one of its nodes."""
 
@@ -50,9 +55,11 @@ class Supervisor(Holder):
         super().__init__(settings, run_id, fence, node)
         self._hints = Hints(settings.redis_url)
         self._run_dir = settings.run_dir(run_id)
+        self._worker_id = ""
         self._is_drained = False
         self._event_bytes = 0
         self._sealer = Sealer(self._database, run_id)
+        self._family: list[ProcessIdentity] = []
         self._watchdog = Watchdog(self._run_dir.pulse(fence), limit_s=settings.stalled_after_s)
         self._cause: AttemptFinished | None = None
 
@@ -71,7 +78,7 @@ class Supervisor(Holder):
             finally:
                 is_gone = trainer.kill()  # also strays of a torchrun that ended by itself
             if not (is_gone or self._insist(trainer)):
-                self._persistently(self._quarantine)
+                self._persistently(lambda: self._quarantine(trainer.family))
             return self._conclude(trainer.returncode)
         except LostLeaseError as error:
             logger.error("gave up attempt %d of run %s: %s", self._fence, self._run_id, error)
@@ -85,8 +92,6 @@ class Supervisor(Holder):
         try:
             self._prepare(run)
             rendezvous = self._meet(nodes) if len(nodes) > 1 else None
-            if len(nodes) > 1 and rendezvous is None:
-                return None
             return Trainer(
                 self._run_dir,
                 fence=self._fence,
@@ -97,13 +102,15 @@ class Supervisor(Holder):
                 rendezvous=rendezvous,
                 hf_token=self._settings.hf_token,
             )
+        except _StoppedError:
+            return None
         except OSError as error:
             logger.error("training could not be started: %s", error)
             self._cause = start_failure(error)
             return None
 
-    def _meet(self, nodes: list[AttemptNode]) -> Rendezvous | None:
-        """Where the nodes of a run on several meet; None when the attempt is to stop before that."""
+    def _meet(self, nodes: list[AttemptNode]) -> Rendezvous:
+        """Where the nodes of a run on several meet."""
         raise NotImplementedError
 
     def _rendezvous(self, endpoint: str, nodes: list[AttemptNode]) -> Rendezvous:
@@ -112,25 +119,41 @@ class Supervisor(Holder):
         return Rendezvous(endpoint, name, num_nodes=len(nodes), address=address, is_host=self._node == 0)
 
     def _prepare(self, run: Run) -> None:
-        """Write what the trainer reads, and take over what it goes on from."""
+        """Write what the trainer reads, clear away what killed attempts left, and take over what it goes on from."""
         self._run_dir.root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._run_dir.config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
             json.dump(trainer_config(run.config, self._settings.activations_dir), file)
-        inherit_checkpoints(self._database, self._settings, run)
+        for leftover in self._run_dir.unpublished():
+            self._go_on()
+            shutil.rmtree(leftover.root, ignore_errors=True)
+        ancestors = self._persistently(lambda: ancestors_of(self._database, run))
+        saved = [self._settings.run_dir(run_id) for run_id in ancestors]
+        inherit_checkpoints(saved, self._run_dir, meanwhile=self._go_on)
+
+    def _go_on(self) -> None:
+        """Hold the lease during what comes before training. Raises _StoppedError when the attempt is to stop."""
+        if self._hear():
+            raise _StoppedError
+
+    def _hear(self) -> bool:
+        """Hold the lease, and tell when the host stops. Returns whether training is to stop."""
+        self._look()
+        if self._is_drained and not self._orders.is_to_stop:
+            self._see(self._patiently(self._announce_drain))
+        return self._orders.is_to_stop or self._is_drained
 
     def _watch(self, trainer: Trainer) -> None:
         """Until training has ended: read its events, renew the lease, pass on what the user wants."""
         while trainer.returncode is None:
-            trainer.look_after_log()
+            trainer.look_after()
+            self._note_family(trainer)
             self._seal(self._ingest())
-            self._look()
-            if self._is_drained and not self._orders.is_to_stop:
-                self._see(self._patiently(self._announce_drain))
-            if self._is_broken() and not self._is_to_stop():
+            is_to_stop = self._hear()
+            if self._is_broken() and not is_to_stop:
                 logger.warning("a node broke and training did not end by itself: it is killed")
                 trainer.kill()
-            if self._is_to_stop():
+            if is_to_stop:
                 trainer.ask_to_stop()
                 if trainer.has_overrun(self._grace_s()):
                     logger.warning("the trainer did not stop in time and is killed")
@@ -138,6 +161,17 @@ class Supervisor(Holder):
             else:
                 self._end_if_stalled(trainer)
             time.sleep(POLL_S)
+
+    def _note_family(self, trainer: Trainer) -> None:
+        """For whoever has to end what this supervisor leaves behind."""
+
+        def note() -> list[ProcessIdentity]:
+            with self._database.write() as session:
+                note_processes(session, self._run_id, self._fence, self._node, trainer.family)
+            return trainer.family
+
+        if trainer.family != self._family:
+            self._family = self._patiently(note) or self._family
 
     def _end_if_stalled(self, trainer: Trainer) -> None:
         complaint = self._watchdog.complaint()
@@ -156,9 +190,17 @@ class Supervisor(Holder):
             time.sleep(POLL_S)
         return False
 
-    def _quarantine(self) -> None:
+    def _quarantine(self, survivors: list[ProcessIdentity]) -> None:
         with self._database.write() as session:
-            quarantine(session, self._run_id, self._fence, node=self._node, actor="supervisor", reason=UNKILLABLE)
+            quarantine(
+                session,
+                self._run_id,
+                self._fence,
+                node=self._node,
+                actor="supervisor",
+                reason=UNKILLABLE,
+                processes=survivors,
+            )
 
     def _is_broken(self) -> bool:
         """Whether another node broke, and this one does not notice."""
@@ -167,9 +209,6 @@ class Supervisor(Holder):
     def _account(self, returncode: int | None) -> tuple[int | None, bool]:
         """The exit status that counts, and whether another node vanished."""
         return returncode, False
-
-    def _is_to_stop(self) -> bool:
-        return self._orders.is_to_stop or self._is_drained
 
     def _grace_s(self) -> float:
         if self._orders.intent == Intent.CANCEL:

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import SecretStr
 
+from server.db.tables import ProcessIdentity
 from sparsify_core.parent import end_with_parent
 from sparsify_core.rundir import RunDir
 from sparsify_core.torchrun import STANDALONE, torchrun_command
@@ -28,6 +30,9 @@ _ALLOWED_PREFIXES = (
     *("LC_", "XDG_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TOKENIZERS_", "DATASETS_", "WANDB_"),
     *("CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "TORCH", "PYTORCH_", "TRITON_", "OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_"),
 )
+
+
+_FAMILY_EVERY_S = 5.0
 
 
 def trainer_environment(
@@ -114,15 +119,22 @@ class Trainer:
         finally:
             self._log.close_inlet()
         self._asked_at: float | None = None
+        self.family: list[ProcessIdentity] = []
+        """torchrun and all that it has started, as far as they were seen and are not gone."""
+        self._family: set[psutil.Process] = set()
+        self._family_due = 0.0
 
     @property
     def returncode(self) -> int | None:
         """Exit status, negative for a signal; None while it runs."""
         return self._process.poll()
 
-    def look_after_log(self) -> None:
-        """See to it that what training writes is read. Call it every now and then."""
+    def look_after(self) -> None:
+        """See to it that what training writes is read, and remember which processes there are. Call it often."""
         self._log.look_after()
+        if time.monotonic() >= self._family_due:
+            self._family_due = time.monotonic() + _FAMILY_EVERY_S
+            self._remember_family()
 
     def ask_to_stop(self) -> None:
         """Have it save a checkpoint at the next step and end (SIGTERM). Once."""
@@ -139,18 +151,23 @@ class Trainer:
     def kill(self) -> bool:
         """End every process of the tree now, also ranks whose torchrun is gone already.
 
-        Returns whether all are gone; one that hangs in the kernel is not, and may be killed again.
+        Returns whether all are gone; one that hangs in the kernel is not, stays in `family`, and may be killed again.
         """
-        family = processes.descendants(self._process.pid) if self._process.poll() is None else []
+        self._remember_family()
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=3)  # before psutil waits for it and takes the exit status
-        survivors = processes.kill(process for process in family if process.pid != self._process.pid)
-        processes.kill_run(self._run_id, up_to_fence=self._fence, node=self._node)
-        is_gone = not survivors and self._process.poll() is not None and not self._has_strays()
-        if is_gone:
+        self._remember_family()
+        survivors = processes.kill_run(self._run_id, up_to_fence=self._fence, node=self._node, also=self._family)
+        self._family |= survivors
+        self._remember_family()
+        if not self.family:
             self._log.finish()
-        return is_gone
+        return not self.family
 
-    def _has_strays(self) -> bool:
-        return any(processes.run_processes(self._run_id, up_to_fence=self._fence, node=self._node))
+    def _remember_family(self) -> None:
+        """Those of before too: a rank that hangs while it exits has no environment, and its torchrun gives it up."""
+        if self._process.poll() is None:
+            self._family.update(processes.descendants(self._process.pid))
+        self._family = {process for process in self._family if processes.is_running(process)}
+        self.family = [processes.identity(pid) for pid in sorted(process.pid for process in self._family)]

@@ -60,9 +60,10 @@ def resources_of(run: Run) -> Resources:
     )
 
 
-def has_other_hosts(session: Session, host: str, *, within_s: float = 86_400.0) -> bool:
-    """Whether a worker on another machine than `host` was there lately."""
-    others = select(Worker.id).where(Worker.host != host, col(Worker.seen_at) > time.time() - within_s)
+def has_other_hosts(session: Session, host: str, pid_namespace: str, *, within_s: float = 86_400.0) -> bool:
+    """Whether a worker on another machine than `host`, or in another container there, was there lately."""
+    is_other = (col(Worker.host) != host) | (col(Worker.pid_namespace) != pid_namespace)
+    others = select(Worker.id).where(is_other, col(Worker.seen_at) > time.time() - within_s)
     return session.exec(others.limit(1)).first() is not None
 
 

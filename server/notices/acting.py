@@ -3,13 +3,13 @@
 from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import select
+from sqlmodel import col, select
 
-from server.db.runs import record
+from server.db.runs import record, snapshot
 from server.db.session import Database
 from server.db.tables import Run, RunState, WatchHit, WatchRule
 from server.errors import ConflictError
-from server.notices.rules import Hit, applies, hit, in_words, rules
+from server.notices.rules import Hit, hit, in_words, rules
 from server.services import control
 from server.settings import Settings
 
@@ -41,7 +41,8 @@ class Watch:
             if not watching:
                 return 0
             training = session.exec(select(Run).where(Run.state == RunState.RUNNING)).all()
-            acted = set(session.exec(select(WatchHit.rule_id, WatchHit.run_id)))
+            of_them = col(WatchHit.run_id).in_([run.id for run in training])
+            acted = set(session.exec(select(WatchHit.rule_id, WatchHit.run_id).where(of_them)))
             pairs = [
                 (rule, run)
                 for rule in watching
@@ -54,7 +55,11 @@ class Watch:
                 found = hit(session, rule, run, after_step=self._looked_at.get((rule.id, run.id), 1) - 1)
                 if found:
                     due.append(_Due(rule, run.id, found))
-        self._looked_at = {(rule.id, run.id): run.step for rule in watching for run in training if applies(rule, run)}
+        # What is due stays unseen until it was acted on: the database may be in trouble in between.
+        unseen = {(one.rule.id, one.run_id) for one in due}
+        self._looked_at |= {(rule.id, run.id): run.step for rule, run in pairs if (rule.id, run.id) not in unseen}
+        there = {(rule.id, run.id) for rule in watching for run in training}
+        self._looked_at = {pair: step for pair, step in self._looked_at.items() if pair in there}
         return sum(self._act(one) for one in due)
 
     def _act(self, due: _Due) -> bool:
@@ -62,6 +67,7 @@ class Watch:
         detail = f"{in_words(rule)}: {found.key} was {found.value:.4g} at step {found.step:,}; {ACTIONS[rule.action]}"
         try:
             with self._database.write() as session:
+                snapshot(session, due.run_id)  # locks the row first, as every move does
                 session.add(WatchHit(rule_id=rule.id, run_id=due.run_id, step=found.step, value=found.value))
                 session.flush()
                 record(session, due.run_id, actor=_ACTOR, kind="watch", reason_code=rule.metric, detail=detail)

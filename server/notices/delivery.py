@@ -4,27 +4,35 @@ An event becomes a Delivery row, whose key makes it one; whoever sends it first 
 servers do not send it at the same time. A server that dies in between has it sent again: at least once, never lost.
 """
 
+import logging
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlmodel import Session, col, func, select
 
 from server.db.runs.apply import execute
 from server.db.session import Database
 from server.db.tables import Channel, Delivery, Run, RunEvent
+from server.db.trouble import TROUBLE
 from server.notices.key import signing_key
 from server.notices.message import Notice, notice_of, test_notice
 from server.notices.sending import SendError, mail, post
 from server.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 RETRY_AFTER_S = (10.0, 60.0, 300.0, 1800.0, 7200.0)
 """Waits between tries; after the last one the notice has failed."""
-_CLAIM_S = 60.0
+_CLAIM_S = 90.0
+"""More than a try takes, at most 20 s for connecting and as much for the answer."""
 _LATE_COMMITS = 1000
 """So many events back it looks again: on PostgreSQL a lower id may be committed after a higher one."""
 _MAX_AGE_S = 86_400.0
+_KEPT_S = 30 * 86_400.0
+_BATCH = 2 * _LATE_COMMITS
 _PARALLEL = 8
+"""Notices that are sent at a time. What hangs holds up the others of its batch only."""
 
 
 class Deliveries:
@@ -48,21 +56,28 @@ class Deliveries:
                 for channel_id, event_id in missing:
                     if session.get(Delivery, (channel_id, event_id)) is None:
                         session.add(Delivery(channel_id=channel_id, event_id=event_id))
+                execute(session, delete(Delivery).where(col(Delivery.created_at) < now - _KEPT_S))
         self._seen_id = newest
         due = self._claim(time.time())
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            list(pool.map(self._deliver, due))
+        # Daemons: a server that ends does not wait for the other side, and the notice is sent again by the next one.
+        senders = [threading.Thread(target=self._deliver, args=place, daemon=True) for place in due]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
         return len(due)
 
     def _missing(self, session: Session, channels: list[Channel], now: float) -> tuple[list[tuple[str, int]], int]:
-        """(channel, event) of events that have no row yet, and the newest event's id."""
+        """(channel, event) of events that have no row yet, and the id up to which this has seen them all."""
         newest = session.exec(select(func.max(RunEvent.id))).one() or 0
         recent = (
             select(RunEvent.id, RunEvent.kind, RunEvent.ts)
             .where(col(RunEvent.id) > max(0, self._seen_id - _LATE_COMMITS), RunEvent.ts > now - _MAX_AGE_S)
             .where(col(RunEvent.kind).in_({kind for channel in channels for kind in channel.events}))
         )
-        events = session.exec(recent).all()
+        events = session.exec(recent.order_by(col(RunEvent.id)).limit(_BATCH)).all()
+        if len(events) == _BATCH:
+            newest = events[-1][0] or 0
         ids = {event_id for event_id, _, _ in events}
         there = set(session.exec(select(Delivery.channel_id, Delivery.event_id).where(col(Delivery.event_id).in_(ids))))
         return [
@@ -79,7 +94,7 @@ class Deliveries:
         """Deliveries that are to be tried now, by this server."""
         waiting = select(Delivery).where(Delivery.state == "pending", Delivery.not_before <= now)
         with self._database.read() as session:
-            found = session.exec(waiting.order_by(col(Delivery.not_before)).limit(100)).all()
+            found = session.exec(waiting.order_by(col(Delivery.not_before)).limit(_PARALLEL)).all()
         if not found:
             return []
         with self._database.write() as session:
@@ -94,9 +109,16 @@ class Deliveries:
                 )
             ]
 
-    def _deliver(self, place: tuple[str, int]) -> None:
+    def _deliver(self, channel_id: str, event_id: int) -> None:
+        try:
+            self._try(channel_id, event_id)
+        except TROUBLE as error:
+            logger.warning("a notice is sent again later: %s", error)
+
+    def _try(self, channel_id: str, event_id: int) -> None:
+        place = (channel_id, event_id)
         with self._database.read() as session:
-            channel, row = session.get(Channel, place[0]), session.get(Delivery, place)
+            channel, row = session.get(Channel, channel_id), session.get(Delivery, place)
             notice = self._notice(session, *place) if channel and row else None
         if channel is None or row is None or notice is None:
             return  # the channel was deleted meanwhile
@@ -108,6 +130,9 @@ class Deliveries:
                 values["state"] = "failed"
             else:
                 values["not_before"] = time.time() + RETRY_AFTER_S[row.tries - 1]
+        except Exception as error:  # one notice that cannot be sent must not keep the others waiting for ever
+            logger.exception("a notice to channel %s could not be sent", channel_id)
+            values = {"state": "failed", "message": type(error).__name__}
         with self._database.write() as session:
             execute(session, _row(*place).values(**values))
 

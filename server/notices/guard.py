@@ -6,14 +6,19 @@ leads elsewhere the next time (DNS rebinding) gains nothing.
 
 import ipaddress
 import socket
+import time
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore2
 
+from server.notices.deadline import LimitedStream
+
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """NAT64: an IPv4 address in the last four bytes."""
+_LOCAL = (ipaddress.ip_network("64:ff9b:1::/48"), ipaddress.ip_network("fec0::/10"))
+"""NAT64 and addresses of one's own site, which not every Python knows as such."""
 
 
 class RefusedError(Exception):
@@ -29,6 +34,8 @@ def check_url(url: str, allowed_hosts: Iterable[str]) -> None:
         raise RefusedError(f"{url} is no URL") from None
     if parts.scheme not in ("http", "https") or not host:
         raise RefusedError("give an address that begins with https://")
+    if not url.isascii() or not all(0 < len(label) < 64 for label in host.rstrip(".").split(".")):
+        raise RefusedError("write the address in ASCII (xn--… in names, %… in paths), with a valid host name")
     if parts.username or parts.password:
         raise RefusedError("an address must not contain a user or a password: they would be shown on pages and in logs")
     if host in allowed_hosts:
@@ -53,14 +60,17 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner:
             return is_public(inner)
+        if any(address in network for network in _LOCAL):
+            return False
     return address.is_global and not address.is_multicast
 
 
 class GuardedBackend(httpcore2.NetworkBackend):
-    """Connects to public addresses alone, and to hosts that the deployment allows."""
+    """Connects to public addresses alone, and to hosts that the deployment allows, for `total_s` seconds in all."""
 
-    def __init__(self, allowed_hosts: Iterable[str]) -> None:
+    def __init__(self, allowed_hosts: Iterable[str], *, total_s: float = 20.0) -> None:
         self._allowed = frozenset(allowed_hosts)
+        self._until = time.monotonic() + total_s
         self._inner = httpcore2.SyncBackend()
 
     def connect_tcp(
@@ -72,7 +82,8 @@ class GuardedBackend(httpcore2.NetworkBackend):
         socket_options: Any = None,
     ) -> httpcore2.NetworkStream:
         """Raises RefusedError, or what httpcore raises."""
-        return self._inner.connect_tcp(self._judged(host, port), port, timeout, local_address, socket_options)
+        stream = self._inner.connect_tcp(self._judged(host, port), port, timeout, local_address, socket_options)
+        return LimitedStream(stream, self._until)
 
     def _judged(self, host: str, port: int) -> str:
         if host in self._allowed:

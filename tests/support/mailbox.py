@@ -1,7 +1,9 @@
 """A webhook's other side and a mail server, as far as notices need them."""
 
+import contextlib
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +43,25 @@ def hook(*answers: int) -> Iterator[Hook]:
     yield found
     server.shutdown()
     server.server_close()
+
+
+@contextmanager
+def dripping() -> Iterator[int]:
+    """A server whose answer comes a byte at a time and has no end; yields its port."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
 
 
 @contextmanager

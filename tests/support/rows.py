@@ -17,6 +17,7 @@ from server.db.tables import (
     Checkpoint,
     MetricChunk,
     MetricPoint,
+    ProcessIdentity,
     Run,
     RunState,
     StepTiming,
@@ -30,6 +31,8 @@ from sparsify_core.manifest import file_sha256, write_manifest
 from sparsify_core.rundir import CheckpointDir
 
 CODER = "layers.5"
+SOMEWHERE = ProcessIdentity(pid=1, started=0.0, boot_id="boot", pid_namespace="of another container")
+"""A process that no worker can see."""
 
 
 def add_run(session: Session, **values: Any) -> Run:
@@ -119,11 +122,11 @@ def claimed_run(database: Database) -> tuple[str, int]:
         return run.id, fence
 
 
-def held_run(database: Database, *, pid: int = 1, started: float = 0.0) -> tuple[str, int]:
-    """A run with a supervisor: its id and the fence."""
+def held_run(database: Database, supervisor: ProcessIdentity | None = None) -> tuple[str, int]:
+    """A run with a supervisor, by default one that nobody can see: its id and the fence."""
     run_id, fence = claimed_run(database)
     with database.write() as session:
-        assert set_supervisor(session, run_id, fence, pid=pid, started=started)
+        assert set_supervisor(session, run_id, fence, supervisor or SOMEWHERE)
     return run_id, fence
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rows import claim_by, claimed_run, held_run
+from rows import SOMEWHERE, claim_by, claimed_run, held_run
 from server.db.runs import active, request_cancel, requeue, resume, set_supervisor
 from server.db.runs.moves import RELEASES
 from server.db.session import Database
@@ -209,7 +209,7 @@ def test_losses_are_paid_from_the_budget_until_it_is_spent(database: Database, s
                 assert run.log_tail == ("the last words" if losses == 1 else "")
                 requeue(session, run_id, actor="user")
                 fence = claim_by(session, run_id) or 0
-                set_supervisor(session, run_id, fence, pid=1, started=0.0)
+                set_supervisor(session, run_id, fence, SOMEWHERE)
         assert conclude(database, settings, run_id, losses, actor="supervisor", returncode=0) is None  # fenced out
 
 

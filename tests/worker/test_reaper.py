@@ -4,12 +4,13 @@ import os
 import subprocess
 
 import pytest
+from sqlmodel import select
 
-from rows import add_run, claim_by, claimed_run, held_run
-from server.db.runs import active, heartbeat, quarantine, request_cancel, requeue, set_supervisor
+from rows import SOMEWHERE, add_run, add_worker, claim_by, claimed_run, held_run
+from server.db.runs import active, heartbeat, note_processes, quarantine, request_cancel, requeue, set_supervisor
 from server.db.session import Database
-from server.db.tables import Run, RunState
-from server.db.workers import held_devices
+from server.db.tables import DeviceLease, ProcessIdentity, Run, RunState
+from server.db.workers import has_other_hosts, held_devices
 from server.settings import Settings
 from services import python
 from sparsify_core import events
@@ -95,7 +96,7 @@ def test_a_node_that_shows_a_sign_of_life_keeps_the_run(
     run_id, fence = claimed_run(database)
     with database.write() as session:
         ((_, seen),) = active(session)
-        set_supervisor(session, run_id, fence, pid=1, started=0.0)
+        set_supervisor(session, run_id, fence, SOMEWHERE)
     assert conclude(database, settings, run_id, fence, actor="reaper", returncode=None, lost=seen) is None
     with database.write() as session:
         ((_, seen),) = active(session)
@@ -130,7 +131,7 @@ def test_a_dead_supervisor_of_this_host_is_noticed_at_once(
     database: Database, settings: Settings, clock: Clock
 ) -> None:
     supervisor = sleeper("another-run", 1)
-    run_id, fence = held_run(database, pid=supervisor.pid, started=processes.start_time(supervisor.pid))
+    run_id, fence = held_run(database, processes.identity(supervisor.pid))
     rank = sleeper(run_id, fence)
     reaper = Reaper(database, settings, host="host", clock=clock)
     assert reaper.reap() == []
@@ -155,7 +156,7 @@ def test_a_run_of_an_earlier_boot_is_lost_at_once(database: Database, settings: 
 def test_a_device_is_given_back_when_its_last_process_is_gone(database: Database) -> None:
     run_id, fence = claimed_run(database)
     with database.write() as session:
-        quarantine(session, run_id, fence, actor="supervisor", reason="hangs")
+        quarantine(session, run_id, fence, actor="supervisor", reason="hangs", processes=[])
     process = sleeper(run_id, fence)
     try:
         assert lift_quarantines(database, "w") == 0
@@ -166,6 +167,74 @@ def test_a_device_is_given_back_when_its_last_process_is_gone(database: Database
     assert lift_quarantines(database, "w") == 1
     with database.read() as session:
         assert held_devices(session) == []
+
+
+def test_a_device_stays_taken_while_a_process_without_environment_is_there(database: Database) -> None:
+    """As one has none that hangs while it exits."""
+    run_id, fence = claimed_run(database)
+    process = subprocess.Popen(python("-c", "import time; time.sleep(60)"), env={})
+    survivors = [processes.identity(process.pid)]
+    with database.write() as session:
+        quarantine(session, run_id, fence, actor="supervisor", reason="hangs", processes=survivors)
+    try:
+        assert lift_quarantines(database, "w") == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert lift_quarantines(database, "w") == 1
+
+
+def test_a_process_of_another_container_is_gone_with_the_boot_at_the_latest(database: Database) -> None:
+    run_id, fence = claimed_run(database)
+    there = ProcessIdentity(pid=1, started=0.0, boot_id=processes.boot_id(), pid_namespace="of another container")
+    with database.write() as session:
+        quarantine(session, run_id, fence, actor="supervisor", reason="hangs", processes=[there])
+    assert lift_quarantines(database, "w") == 0
+    with database.write() as session:
+        lease = session.exec(select(DeviceLease)).one()
+        lease.processes = [ProcessIdentity(**(there | {"boot_id": "before"}))]
+    assert lift_quarantines(database, "w") == 1
+
+
+def test_containers_with_one_host_name_do_not_judge_each_other_by_process_ids(
+    database: Database, settings: Settings, clock: Clock
+) -> None:
+    mine = processes.identity(os.getpid())
+    gone = mine | {"started": mine["started"] + 100}
+    run_id, fence = held_run(database, ProcessIdentity(**(gone | {"pid_namespace": "of another container"})))
+    reaper = Reaper(database, settings, host="host", clock=clock)
+    assert reaper.reap() == []
+    assert watch(reaper, clock, settings.lease_s - 2) == []
+    assert watch(reaper, clock, 4) == [(run_id, RunState.RETRY_WAIT)]
+    with database.write() as session:
+        requeue(session, run_id, actor="user")
+        assert claim_by(session, run_id) is not None
+        set_supervisor(session, run_id, fence + 1, ProcessIdentity(**gone))
+    assert reaper.reap() == [(run_id, RunState.RETRY_WAIT)]
+
+
+def test_what_a_dead_supervisor_noted_is_ended_although_it_has_no_environment(
+    database: Database, settings: Settings, clock: Clock
+) -> None:
+    mine = processes.identity(os.getpid())
+    run_id, fence = held_run(database, ProcessIdentity(**(mine | {"started": 0.0})))
+    rank = subprocess.Popen(python("-c", "import time; time.sleep(60)"), env={})
+    noted = processes.identity(rank.pid)
+    with database.write() as session:
+        note_processes(session, run_id, fence, 0, [noted])
+    try:
+        assert Reaper(database, settings, host="host", clock=clock).reap() == [(run_id, RunState.RETRY_WAIT)]
+        assert processes.is_gone(noted)
+    finally:
+        rank.kill()
+        rank.wait()
+
+
+def test_a_worker_in_another_container_is_another_host(database: Database) -> None:
+    with database.write() as session:
+        add_worker(session, "host", pid_namespace="a")
+        assert not has_other_hosts(session, "host", "a")
+        assert has_other_hosts(session, "host", "b")
 
 
 def test_only_outdated_processes_of_known_runs_are_orphans(database: Database) -> None:

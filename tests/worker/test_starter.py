@@ -11,7 +11,7 @@ from rows import add_worker
 from server.db.placing import place_queued
 from server.db.runs import assigned, set_supervisor
 from server.db.session import Database
-from server.db.tables import AttemptNode, Run, RunState
+from server.db.tables import AttemptNode, ProcessIdentity, Run, RunState
 from server.settings import Settings
 from services import python
 from worker import processes
@@ -54,14 +54,15 @@ def test_a_second_supervisor_of_a_node_leaves_it_alone(
 ) -> None:
     _, run_id = placed
     with database.write() as session:
-        pid = os.getpid()
-        assert set_supervisor(session, run_id, 1, pid=pid, started=processes.start_time(pid))
-        assert set_supervisor(session, run_id, 1, pid=pid, started=processes.start_time(pid))
+        mine = processes.identity(os.getpid())
+        assert set_supervisor(session, run_id, 1, mine)
+        assert set_supervisor(session, run_id, 1, mine)
+        assert not set_supervisor(session, run_id, 1, ProcessIdentity(**(mine | {"pid_namespace": "another"})))
     environment = os.environ | {"SPARSEBOARD_DATA_DIR": str(settings.data_dir), "DATABASE_URL": settings.database_url}
     second = subprocess.run(python("-m", "worker.supervisor", run_id, "1", "0"), env=environment, timeout=60)
     assert second.returncode == 3
     with database.read() as session:
-        assert session.get_one(AttemptNode, (run_id, 1, 0)).supervisor_pid == pid
+        assert session.get_one(AttemptNode, (run_id, 1, 0)).supervisor_pid == os.getpid()
 
 
 def test_a_run_whose_folder_cannot_be_written_fails_with_the_reason(

@@ -45,7 +45,14 @@ def test_only_a_pulse_that_stands_still_is_complained_of(tmp_path: Path) -> None
     assert watchdog.complaint() == ""
 
 
-def end_attempt(database: Database, run_id: str, reason_code: str = "trainer_crashed", *, lived_s: float = 5.0) -> bool:
+def end_attempt(
+    database: Database,
+    run_id: str,
+    reason_code: str = "trainer_crashed",
+    *,
+    outcome: str = "failed",
+    lived_s: float = 5.0,
+) -> bool:
     """Claim a run, have the attempt end, and look whether that pauses the queue."""
     to = RunState.RETRY_WAIT if reason_code else RunState.COMPLETED
     with database.write() as session:
@@ -55,7 +62,7 @@ def end_attempt(database: Database, run_id: str, reason_code: str = "trainer_cra
         attempt.started_at = time.time() - lived_s
         session.flush()
         assert release(
-            session, run_id, fence, to, actor="supervisor", outcome="failed", reason_code=reason_code, message="why"
+            session, run_id, fence, to, actor="supervisor", outcome=outcome, reason_code=reason_code, message="why"
         )
         run = session.get_one(Run, run_id)
         run.state = RunState.QUEUED
@@ -107,6 +114,17 @@ def test_other_deaths_do_not(database: Database, run_ids: list[str], deaths: lis
     for death in deaths:
         name, _, reason_code = death.partition(" ")
         assert not end_attempt(database, run_ids["abcd".index(name)], reason_code)
+
+
+@pytest.mark.parametrize(("lived_s", "is_paused"), [(5.0, True), (EARLY_S + 1, False)])
+def test_a_run_that_was_stopped_early_says_nothing(
+    database: Database, run_ids: list[str], lived_s: float, is_paused: bool
+) -> None:
+    """One that was stopped later shows that the machine works."""
+    assert not end_attempt(database, run_ids[0])
+    assert not end_attempt(database, run_ids[1])
+    assert not end_attempt(database, run_ids[2], "", outcome="stopped", lived_s=lived_s)
+    assert end_attempt(database, run_ids[3]) == is_paused
 
 
 def test_runs_that_had_trained_for_a_while_do_not(database: Database, run_ids: list[str]) -> None:

@@ -8,7 +8,7 @@ import time
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
-from server.db.runs.apply import execute
+from server.db.runs.apply import execute, storable
 from server.db.states import ACTIVE
 from server.db.tables import Attempt, AttemptNode, Run
 
@@ -30,15 +30,27 @@ def nodes_of(session: Session, run_id: str, attempt: int) -> list[AttemptNode]:
     return list(session.exec(statement.order_by(col(AttemptNode.node))))
 
 
-def end_node(session: Session, run_id: str, attempt: int, node: int, *, exit_code: int | None) -> None:
-    """The processes of a node are gone; the leader decides what that means."""
+def end_node(
+    session: Session,
+    run_id: str,
+    attempt: int,
+    node: int,
+    *,
+    exit_code: int | None,
+    reason_code: str = "",
+    message: str = "",
+) -> None:
+    """The processes of a node are gone, or could not be started because of `message`; the leader decides what that
+    means.
+    """
     mine = update(AttemptNode).where(
         col(AttemptNode.run_id) == run_id,
         col(AttemptNode.attempt) == attempt,
         col(AttemptNode.node) == node,
         col(AttemptNode.ended_at).is_(None),
     )
-    execute(session, mine.values(ended_at=time.time(), exit_code=exit_code))
+    why = {"reason_code": reason_code, "message": storable(message)}
+    execute(session, mine.values(ended_at=time.time(), exit_code=exit_code, **why))
 
 
 def offer_rendezvous(session: Session, run_id: str, attempt: int, endpoint: str) -> None:

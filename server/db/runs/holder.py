@@ -10,10 +10,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, exists, select
 
 from server.db.runs.apply import execute, make_move
-from server.db.runs.leases import Placement, free_devices, take_devices
+from server.db.runs.leases import Placement, free_devices, quarantine, take_devices
 from server.db.runs.moves import CLAIM, DRAIN, FIRST_STEP, RELEASES, backoff_s
 from server.db.states import ACTIVE, Intent, RunState
-from server.db.tables import Attempt, AttemptNode, Run
+from server.db.tables import Attempt, AttemptNode, ProcessIdentity, Run
 
 
 class Orders(NamedTuple):
@@ -114,10 +114,18 @@ def endings_of(session: Session, run_id: str) -> dict[str, int]:
     return dict(session.exec(ended.group_by(Attempt.reason_code)).all())
 
 
-def set_supervisor(session: Session, run_id: str, fence: int, *, pid: int, started: float, node: int = 0) -> bool:
+def set_supervisor(session: Session, run_id: str, fence: int, supervisor: ProcessIdentity, *, node: int = 0) -> bool:
     """Note which process carries out a node of an attempt. Returns whether it is this one, and no other before it."""
-    free = _node(run_id, fence, node).where(col(AttemptNode.supervisor_pid).in_((0, pid)))
-    return execute(session, free.values(supervisor_pid=pid, supervisor_started=started)) == 1
+    pid, namespace = supervisor["pid"], supervisor["pid_namespace"]
+    is_this = (col(AttemptNode.supervisor_pid) == pid) & (col(AttemptNode.pid_namespace) == namespace)
+    free = _node(run_id, fence, node).where((col(AttemptNode.supervisor_pid) == 0) | is_this)
+    values = {"supervisor_pid": pid, "supervisor_started": supervisor["started"], "pid_namespace": namespace}
+    return execute(session, free.values(**values)) == 1
+
+
+def note_processes(session: Session, run_id: str, fence: int, node: int, found: Sequence[ProcessIdentity]) -> None:
+    """Note what trains, for whoever has to end it without the supervisor."""
+    execute(session, _node(run_id, fence, node).values(processes=list(found)))
 
 
 def note_first_step(session: Session, run_id: str, fence: int) -> bool:
@@ -138,6 +146,7 @@ def release(
     *,
     actor: str,
     outcome: str,
+    node: int = 0,
     detail: str = "",
     takes_away: bool = False,
     exit_code: int | None = None,
@@ -148,6 +157,7 @@ def release(
     Args:
         to: a key of `RELEASES`; `retry_wait` also sets when the backoff ends.
         outcome: how the attempt ended.
+        node: the one whose processes are gone. Devices of others that have not ended are quarantined until theirs are.
         takes_away: the caller is not the holder, who is fenced out.
 
     Returns whether the attempt still held the run.
@@ -160,6 +170,7 @@ def release(
     move = RELEASES[to]
     if not make_move(session, run_id, move, actor=actor, fence=fence, takes_away=takes_away, detail=detail, **values):
         return False
+    _set_aside_unended(session, run_id, fence, actor=actor, but=node)
     ended = {"ended_at": time.time()}
     attempt = update(Attempt).where(col(Attempt.run_id) == run_id, col(Attempt.attempt) == fence)
     execute(session, attempt.values(ended | {"outcome": outcome, "reason_code": values.get("reason_code", "")}))
@@ -169,6 +180,26 @@ def release(
     execute(session, nodes.values(ended | {"exit_code": exit_code}))
     free_devices(session, run_id, fence)
     return True
+
+
+def _set_aside_unended(session: Session, run_id: str, fence: int, *, actor: str, but: int) -> None:
+    others = select(AttemptNode).where(
+        AttemptNode.run_id == run_id,
+        AttemptNode.attempt == fence,
+        AttemptNode.node != but,
+        col(AttemptNode.ended_at).is_(None),
+        col(AttemptNode.supervisor_pid) > 0,
+    )
+    for other in session.exec(others.execution_options(populate_existing=True)).all():
+        supervisor = ProcessIdentity(
+            pid=other.supervisor_pid,
+            started=other.supervisor_started,
+            boot_id=other.boot_id,
+            pid_namespace=other.pid_namespace,
+        )
+        found = [supervisor, *other.processes]
+        reason = "the attempt is over, and this node has not ended yet"
+        quarantine(session, run_id, fence, node=other.node, actor=actor, reason=reason, processes=found)
 
 
 def _node(run_id: str, fence: int, node: int) -> Any:

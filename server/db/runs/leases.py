@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, update
 from sqlmodel import Session, col
 
 from server.db.runs.apply import execute, record, storable
-from server.db.tables import DeviceLease, LeaseState
+from server.db.tables import DeviceLease, LeaseState, ProcessIdentity
 from server.scheduling import DeviceKind
 
 
@@ -51,15 +51,25 @@ def free_devices(session: Session, run_id: str, attempt: int) -> None:
     execute(session, held)
 
 
-def quarantine(session: Session, run_id: str, attempt: int, *, node: int = 0, actor: str, reason: str) -> None:
-    """Keep a node's devices taken beyond the end of its attempt: a process on them could not be killed."""
+def quarantine(
+    session: Session,
+    run_id: str,
+    attempt: int,
+    *,
+    node: int = 0,
+    actor: str,
+    reason: str,
+    processes: Sequence[ProcessIdentity],
+) -> None:
+    """Keep a node's devices taken beyond the end of its attempt, until `processes` are gone."""
     held = update(DeviceLease).where(
         col(DeviceLease.run_id) == run_id,
         col(DeviceLease.attempt) == attempt,
         col(DeviceLease.node) == node,
         col(DeviceLease.state) == LeaseState.HELD,
     )
-    values = {"state": LeaseState.QUARANTINED, "reason": storable(reason), "since": time.time()}
+    values: dict[str, Any] = {"state": LeaseState.QUARANTINED, "reason": storable(reason), "since": time.time()}
+    values["processes"] = list(processes)
     if execute(session, held.values(**values)):
         record(session, run_id, actor=actor, kind="quarantined", detail=reason)
 

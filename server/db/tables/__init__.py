@@ -6,6 +6,7 @@ Times are Unix seconds (float, UTC): they sort, subtract and cross SQLite and Po
 import server.db.tables.columns  # noqa: F401 - names the constraints of all tables
 from server.db.states import ACTIVE, TERMINAL, WAITING, Intent, RunState
 from server.db.tables.access import ApiToken, BrowserSession, IdempotencyKey, LoginCode
+from server.db.tables.columns import ProcessIdentity
 from server.db.tables.fleet import DeviceLease, LeaseState, QueueState, Worker, WorkerSample, WorkerState
 from server.db.tables.notices import Channel, Delivery, WatchHit, WatchRule
 from server.db.tables.prediction import Prediction
@@ -38,6 +39,7 @@ __all__ = [
     "MetricPoint",
     "Prediction",
     "Preset",
+    "ProcessIdentity",
     "QueueState",
     "Run",
     "RunEvent",

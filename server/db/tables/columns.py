@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import JSON, Column, MetaData, Text
 from sqlmodel import Field, SQLModel
+from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
 
 SQLModel.metadata.naming_convention = MetaData(
     naming_convention={
@@ -13,6 +14,16 @@ SQLModel.metadata.naming_convention = MetaData(
         "pk": "pk_%(table_name)s",
     }
 ).naming_convention
+
+
+class ProcessIdentity(TypedDict):
+    """A process, told apart from all others that ever were: ids are used again, and every container counts its own."""
+
+    pid: int
+    started: float
+    """Seconds since the host's boot."""
+    boot_id: str
+    pid_namespace: str
 
 
 def json_column(default: Any) -> Any:

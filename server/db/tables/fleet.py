@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Index
 from sqlmodel import Field, SQLModel
 
 from server.db.ids import new_id
-from server.db.tables.columns import json_column, text_column
+from server.db.tables.columns import ProcessIdentity, json_column, text_column
 
 
 class WorkerState(StrEnum):
@@ -29,6 +29,8 @@ class Worker(SQLModel, table=True):
     host: str = Field(max_length=255)
     pid: int
     boot_id: str = Field(default="", max_length=36)
+    pid_namespace: str = Field(default="", max_length=64)
+    """Workers of several containers may have the same host name and boot, and do not see each other's processes."""
     protocol: int = 0
     """Which version of tables and messages it speaks (`server.queue.PROTOCOL`); 0: one from before there was any."""
     state: str = Field(default=WorkerState.ACTIVE, max_length=16)
@@ -90,6 +92,8 @@ class DeviceLease(SQLModel, table=True):
     state: str = Field(default=LeaseState.HELD, max_length=16)
     reason: str = text_column()
     """Why it is quarantined."""
+    processes: list[ProcessIdentity] = json_column(list)
+    """What may still use it, when it is quarantined."""
     since: float = Field(default_factory=time.time)
 
 

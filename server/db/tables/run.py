@@ -8,7 +8,7 @@ from sqlmodel import Field, SQLModel
 
 from server.db.ids import new_id
 from server.db.states import Intent, RunState
-from server.db.tables.columns import json_column, text_column
+from server.db.tables.columns import ProcessIdentity, json_column, text_column
 
 
 class Run(SQLModel, table=True):
@@ -126,14 +126,21 @@ class AttemptNode(SQLModel, table=True):
     host: str = Field(max_length=255)
     boot_id: str = Field(default="", max_length=36)
     """Names the host's boot: a process of another one is gone."""
+    pid_namespace: str = Field(default="", max_length=64)
+    """Where `supervisor_pid` counts: to a worker of another namespace it says nothing."""
     devices: list[int] = json_column(list)
     """CUDA device indices leased to the node; empty on a CPU."""
     supervisor_pid: int = 0
     supervisor_started: float = 0.0
+    processes: list[ProcessIdentity] = json_column(list)
+    """What trains: torchrun and all that it has started."""
     heartbeat: int = 0
     """Counter that the node's supervisor raises; the reaper times its standstill on its own clock."""
     ended_at: float | None = None
     exit_code: int | None = None
+    reason_code: str = Field(default="", max_length=64)
+    """Why training could not be started here."""
+    message: str = text_column()
 
 
 class RunEvent(SQLModel, table=True):

@@ -57,7 +57,7 @@ def test_a_quarantined_device_stays_taken_until_it_is_lifted(database: Database)
         run_id, other = add_run(session).id, add_run(session).id
         fence = claim_by(session, run_id, gpus=[0, 1])
         assert fence == 1
-        runs.quarantine(session, run_id, fence, actor="supervisor", reason="hangs in the kernel")
+        runs.quarantine(session, run_id, fence, actor="supervisor", reason="hangs in the kernel", processes=[])
         assert runs.release(session, run_id, fence, RunState.CANCELLED, actor="s", outcome="stopped") is False
         runs.request_cancel(session, run_id, actor="user")
         assert runs.release(session, run_id, fence, RunState.CANCELLED, actor="s", outcome="stopped")

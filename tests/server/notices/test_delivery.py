@@ -5,9 +5,10 @@ import hmac
 import json
 import stat
 import time
-from mailbox import hook, mail_server
+from mailbox import dripping, hook, mail_server
 from typing import Any
 
+import httpcore2
 import pytest
 from sqlmodel import select
 
@@ -18,6 +19,7 @@ from server.db.tables import Channel, Delivery, RunState
 from server.errors import InvalidError
 from server.notices import delivery
 from server.notices.delivery import RETRY_AFTER_S, Deliveries
+from server.notices.guard import GuardedBackend
 from server.notices.key import signing_key
 from server.services.channels import ChannelRequest, create_channel, delete_channel, send_test
 from server.settings import Settings
@@ -166,6 +168,28 @@ def test_a_test_is_sent_whatever_the_channel_wants_and_a_deleted_one_gets_nothin
             delete_channel(session, channel.id)
         assert deliveries.work() == 0
     assert rows(database) == []
+
+
+def test_an_answer_that_never_ends_is_given_up() -> None:
+    with dripping() as port:
+        backend = GuardedBackend(["127.0.0.1"], total_s=0.5)
+        with httpcore2.ConnectionPool(network_backend=backend) as pool, pytest.raises(httpcore2.ReadTimeout):
+            pool.request("POST", f"http://127.0.0.1:{port}/", extensions={"timeout": {"read": 60.0}})
+
+
+def test_what_cannot_be_sent_at_all_keeps_nobody_waiting(database: Database, settings: Settings) -> None:
+    deliveries = Deliveries(database, settings)
+    with hook() as other:
+        odd = add_channel(database, settings, other.url)
+        add_channel(database, settings, other.url)
+        with database.write() as session:
+            session.get_one(Channel, odd.id).kind, session.get_one(Channel, odd.id).target = (
+                "webhook",
+                "http://127.0.0.1:x/",
+            )
+        end_run(database)
+        deliveries.work()
+    assert sorted(row.state for row in rows(database)) == ["failed", "sent"]
 
 
 def test_mail(database: Database, settings: Settings) -> None:

@@ -13,6 +13,7 @@ INSIDE = [
     "127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1",
     "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "ff02::1",
     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a00:1", "2002:7f00:1::", "2001:db8::1",
+    "64:ff9b:1::1", "fec0::1",
 ]  # fmt: skip
 OUTSIDE = ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 
@@ -33,7 +34,9 @@ def test_addresses_of_the_internet_are_told(address: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["http://example.org/", "ftp://example.org/", "https://", "https://user:secret@example.org/", "file:///etc/passwd",
-     "https://[::1", "nonsense", "https://example.org:port/"],
+     "https://[::1", "nonsense", "https://example.org:port/", 
+     "https://ex\u00e4mple.org/", "https://example.org/\u00fc", "https://a..b.org/",
+     f"https://{'a' * 64}.org/"],
 )  # fmt: skip
 def test_odd_urls_are_refused(url: str) -> None:
     with pytest.raises(RefusedError) as refusal:

@@ -1,5 +1,4 @@
-// Three steps for those who are here for the first time. It stands in a corner, keeps nobody from anything, and comes
-// again only when it is asked for.
+// Three steps for those who come to the list of runs for the first time, in a corner; again when they are asked for.
 const KEY = "tour";
 const tour = document.getElementById("tour");
 const steps = [...tour.querySelectorAll("section")];
@@ -31,4 +30,4 @@ tour.addEventListener("click", ({ target }) => {
   else if (target.closest("[data-next]")) at === steps.length - 1 ? end() : show(at + 1);
 });
 document.querySelector("[data-tour]").addEventListener("click", () => show(0));
-if (!remembered()) show(0);
+if (!remembered() && location.pathname === "/runs") show(0);
