@@ -175,7 +175,7 @@ def conclude(
     with database.write() as session:
         run = session.get(Run, run_id, with_for_update=True)
         attempt = session.get(Attempt, (run_id, fence))
-        if run is None or attempt is None or (lost and not is_unchanged(session, lost)):
+        if run is None or attempt is None or (lost and not is_unchanged(session, lost, with_for_update=True)):
             return None
         evidence = replace(
             evidence,

@@ -75,8 +75,8 @@ class HostWorker:
     def tick(self) -> int:
         """Say that this worker lives, take runs from the dead, look, seal. Returns how many runs were started."""
         self._probe()
+        self._report()
         with self._lock:
-            self._report()
             lift_quarantines(self._database, self.worker_id)
             reaped = self._reaper.reap()
         for run_id, state in reaped:
@@ -144,10 +144,19 @@ class HostWorker:
         now = time.monotonic()
         if now - self._seen_at < SEEN_EVERY_S:
             return
-        devices, host = self._gpus.measure(), measure_host(self._settings.data_dir)
+        devices, host = self._gpus.measure(), self._measure_host()
         with self._database.write() as session:
             row = session.get(Worker, self.worker_id)
             if row is not None:
                 row.seen_at, row.devices, row.consumed_at = time.time(), devices, self._consumed_at
-                add_sample(session, row, host)
+                if host is not None:
+                    add_sample(session, row, host)
         self._seen_at = now
+
+    def _measure_host(self) -> dict[str, float] | None:
+        """None when the disk of the data folder does not answer: then there are runs to be saved."""
+        try:
+            return measure_host(self._settings.data_dir)
+        except OSError as error:
+            logger.warning("the disk of the data folder cannot be measured: %s", error)
+            return None
