@@ -40,6 +40,7 @@ def paths(site: Site) -> dict[str, str]:
         "worker": f"/workers/{ids['worker']}",
         "settings": "/settings",
         "notices": "/notices",
+        "compare": f"/compare?run={ids[RunState.RUNNING]}&run={ids['many']}&run={ids[RunState.COMPLETED]}",
     }
 
 
@@ -154,7 +155,7 @@ def test_runs_are_filtered_in_the_address(site: Site, open_page: OpenPage) -> No
 
 def test_older_runs_are_shown_below_or_on_a_page_of_their_own(site: Site, open_page: OpenPage) -> None:
     with site.database.write() as session:
-        old = [Run(name=f"old {n:02d}", state="cancelled", config={}, created_at=1000.0 + n) for n in range(40)]
+        old = [Run(name=f"old {n:02d}", state="cancelled", config={}, created_at=1000.0 + n) for n in range(30)]
         session.add_all(old)
     page = open_page("/runs")
     rows = page.locator("#runs tbody tr:not(.load-more)")
