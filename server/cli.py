@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server import runs_command
+from server import runs_command, workers_command
 
 if TYPE_CHECKING:
+    from server.launch.on_database import Command
     from server.settings import Settings
 
 
@@ -73,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in runs_command.add_parsers(runs):
         command.add_argument("--data-dir", type=Path, help="folder of everything that Sparseboard keeps")
         command.set_defaults(command=_runs)
+    workers = commands.add_parser("workers", help="list workers, and lift the quarantine of a device")
+    for command in workers_command.add_parsers(workers):
+        command.add_argument("--data-dir", type=Path, help="folder of everything that Sparseboard keeps")
+        command.set_defaults(command=_workers)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=_version)
     return parser
@@ -154,7 +159,17 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _runs(arguments: argparse.Namespace) -> int:
-    for line in runs_command.run(arguments, _settings(arguments)):
+    return _print(runs_command.carry_out, arguments)
+
+
+def _workers(arguments: argparse.Namespace) -> int:
+    return _print(workers_command.carry_out, arguments)
+
+
+def _print(command: "Command", arguments: argparse.Namespace) -> int:
+    from server.launch.on_database import run
+
+    for line in run(command, arguments, _settings(arguments)):
         print(line)
     return 0
 

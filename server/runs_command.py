@@ -71,31 +71,8 @@ def add_parsers(runs: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
         yield action
 
 
-def run(arguments: argparse.Namespace, settings: "Settings") -> list[str]:
-    """Carry a subcommand out; returns what to print. Raises LaunchError with one sentence for what cannot be done."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from server.db.session import Database
-    from server.errors import AppError
-    from server.launch.errors import LaunchError
-    from sparsify_core.errors import SparsifyError
-
-    database = Database(settings)
-    try:
-        with database.write() as session:
-            return _carry_out(session, arguments, settings)
-    except (AppError, SparsifyError) as error:
-        raise LaunchError(str(error)) from error
-    except SQLAlchemyError as error:
-        raise LaunchError(
-            f"the database of {settings.data_dir} cannot be used ({str(error).splitlines()[0]}): "
-            "was Sparseboard ever started with this folder?"
-        ) from error
-    finally:
-        database.engine.dispose()
-
-
-def _carry_out(session: "Session", arguments: argparse.Namespace, settings: "Settings") -> list[str]:
+def carry_out(session: "Session", arguments: argparse.Namespace, settings: "Settings") -> list[str]:
+    """Carry a subcommand out; returns what to print. Raises what the services raise."""
     from server.errors import InvalidError
     from server.services import control, run_list, runs
 

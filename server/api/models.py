@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.db.tables import Intent, Run, RunState, WorkerState
 from server.diagnosis import Severity, State
+from server.scheduling import DeviceKind
 
 
 class Model(BaseModel):
@@ -368,6 +369,22 @@ class WorkerOut(Model):
     cpu_slots: int
     started_at: float
     seen_at: float
+
+
+class QuarantineOut(Model):
+    """A device that is kept from all runs, because a process on it may not have ended."""
+
+    worker_id: str
+    kind: DeviceKind
+    index: int
+    run_id: str
+    """The run that had it last."""
+    reason: str
+    since: float
+
+
+class QuarantineList(BaseModel):
+    items: list[QuarantineOut]
 
 
 class WorkerList(BaseModel):

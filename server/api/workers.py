@@ -1,12 +1,17 @@
 """`/api/v1/workers`."""
 
 import time
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel, ConfigDict
 
-from server.api.dependencies import DatabaseDep, ReadSession, SettingsDep, SingleQuery
-from server.api.models import SampleList, SampleOut, WorkerList, WorkerOut
+from server.api.dependencies import Body, DatabaseDep, ReadSession, SettingsDep, SingleQuery, body_schema, json_body
+from server.api.models import QuarantineList, QuarantineOut, SampleList, SampleOut, WorkerList, WorkerOut
+from server.auth import CurrentUser
+from server.db.tables import DeviceLease
+from server.scheduling import DeviceKind
 from server.services import samples, workers
 
 router = APIRouter(prefix="/workers", tags=["workers"], dependencies=[SingleQuery])
@@ -42,3 +47,38 @@ def undrain(worker_id: str, database: DatabaseDep, settings: SettingsDep) -> Wor
     """Let a drained worker take runs again. Idempotent."""
     with database.write() as session:
         return WorkerOut.model_validate(workers.set_draining(session, worker_id, is_draining=False, settings=settings))
+
+
+class LiftRequest(BaseModel):
+    """Says that somebody has looked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    confirm: Literal[True]
+    """No process uses the device any more: two runs on one device would end each other."""
+
+
+@router.get("/quarantine")
+def list_quarantined(session: ReadSession) -> QuarantineList:
+    """The devices of all workers that no run gets, because a process on them may not have ended."""
+    return _quarantine(workers.quarantined(session))
+
+
+@router.post("/{worker_id}/quarantine/{kind}/{index}/lift", openapi_extra=body_schema(LiftRequest))
+def lift_quarantine(
+    worker_id: str,
+    kind: DeviceKind,
+    index: Annotated[int, Path(ge=0, le=1_000_000)],
+    body: Annotated[Body[LiftRequest], Depends(json_body(LiftRequest))],
+    database: DatabaseDep,
+    settings: SettingsDep,
+    user: CurrentUser,
+) -> QuarantineList:
+    """Give a quarantined device back to the queue. Idempotent: answers with what the worker still has in quarantine."""
+    with database.write() as session:
+        left = workers.lift_quarantine(session, worker_id, kind, index, settings=settings, actor=user.name)
+    return _quarantine(left)
+
+
+def _quarantine(leases: Sequence[DeviceLease]) -> QuarantineList:
+    return QuarantineList(items=[QuarantineOut.model_validate(lease) for lease in leases])

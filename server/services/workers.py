@@ -6,11 +6,12 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from server import queue
+from server.db import runs as machine
 from server.db.session import after_commit
-from server.db.tables import ACTIVE, AttemptNode, Run, Worker, WorkerState
+from server.db.tables import ACTIVE, AttemptNode, DeviceLease, LeaseState, Run, Worker, WorkerState
 from server.db.workers import set_worker_state
 from server.errors import NotFoundError
-from server.scheduling import ALIVE_S
+from server.scheduling import ALIVE_S, DeviceKind
 from server.settings import Settings
 
 
@@ -49,3 +50,30 @@ def set_draining(session: Session, worker_id: str, *, is_draining: bool, setting
         raise NotFoundError("There is no such worker.")
     after_commit(session, lambda: queue.announce(settings.redis_url, wake=True))
     return worker
+
+
+def quarantined(session: Session, worker_id: str | None = None) -> list[DeviceLease]:
+    """The quarantined devices of a worker, or of all."""
+    statement = select(DeviceLease).where(DeviceLease.state == LeaseState.QUARANTINED)
+    if worker_id is not None:
+        statement = statement.where(DeviceLease.worker_id == worker_id)
+    return list(
+        session.exec(statement.order_by(col(DeviceLease.worker_id), col(DeviceLease.kind), col(DeviceLease.index)))
+    )
+
+
+def lift_quarantine(
+    session: Session, worker_id: str, kind: DeviceKind, index: int, *, settings: Settings, actor: str
+) -> list[DeviceLease]:
+    """Give a device back that nobody else will: its worker is gone, or cannot see whether its processes are.
+
+    The history of the run that had it says who did so. Idempotent. Returns what the worker still has in quarantine.
+    Raises NotFoundError.
+    """
+    if session.get(Worker, worker_id) is None:
+        raise NotFoundError("There is no such worker.")
+    for lease in quarantined(session, worker_id):
+        if (lease.kind, lease.index) == (kind, index):
+            machine.lift_quarantine(session, lease, actor=actor, detail=f"{kind} {index}, by a person")
+    after_commit(session, lambda: queue.announce(settings.redis_url, wake=True))
+    return quarantined(session, worker_id)
