@@ -14,7 +14,14 @@ from sparsify_core.config import RunConfig
 RUNS: dict[str, dict[str, Any]] = {
     "alpha": {"k": 16, "model": "openai-community/gpt2", "fvu": 0.3, "state": RunState.RUNNING, "tags": ["paper"]},
     "beta": {"k": 32, "model": "gpt2", "fvu": 0.1, "state": RunState.COMPLETED, "tags": ["draft", "paper/v2"]},
-    "gamma": {"k": 64, "model": "EleutherAI/pythia-160m", "fvu": None, "state": RunState.QUEUED, "transcode": True},
+    "gamma": {
+        "k": 64,
+        "model": "EleutherAI/pythia-160m",
+        "fvu": None,
+        "state": RunState.QUEUED,
+        "transcode": True,
+        "notes": "à l'École",
+    },
     "delta 100%": {"k": 64, "model": "owner/model", "fvu": 0.2, "state": RunState.FAILED, "notes": "Diverged Early"},
     "hidden": {"k": 8, "model": "gpt2", "fvu": 0.4, "state": RunState.COMPLETED, "archived_at": 5.0},
 }
@@ -47,6 +54,8 @@ def listed(api: TestClient, **query: Any) -> list[str]:
     [
         ("", {"alpha", "beta", "gamma", "delta 100%"}),
         ("GPT2", {"alpha", "beta"}),
+        ("École", {"gamma"}),
+        ('notes="à l\'École"', {"gamma"}),
         ("model=gpt2", {"beta"}),
         ("model:gpt2 k>16", {"beta"}),
         ("k:16,64 -state:queued", {"alpha", "delta 100%"}),

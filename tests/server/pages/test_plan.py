@@ -73,8 +73,20 @@ def test_without_a_script_the_whole_form_comes_back_with_the_fix_typed(
 
 def test_a_model_that_nobody_has_read_is_read_while_the_rail_waits(browser: TestClient, typed: dict[str, Any]) -> None:
     text = rail(browser, typed, model="owner/another")
-    assert 'hx-post="/runs/plan?waits=true"' in text
+    assert 'id="reads-owner/another%40" hx-post="/runs/plan/shape"' in text
     assert "Memory and speed cannot be told" in text
+
+
+def test_a_model_that_could_not_be_read_is_not_read_again_with_every_letter(
+    browser: TestClient, typed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = typed | {"config.model": "owner/mistyped"}
+    read = browser.post("/runs/plan/shape", data=asked, headers={"HX-Request": "true"})
+    assert (read.status_code, read.text, read.headers["HX-Trigger"]) == (204, "", "shape-read")
+    text = rail(browser, asked, batch_size="8")
+    assert "/runs/plan/shape" not in text
+    assert "forbids to download it" in text
 
 
 def test_a_folder_without_a_model_is_told_apart_from_a_defect(

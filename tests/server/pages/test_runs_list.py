@@ -78,8 +78,14 @@ def test_notes_are_written_and_nobody_overwrites_another(app: FastAPI, visitor: 
     assert late.status_code == 422
     assert "what I typed" in late.text
     assert "<em>good</em>" in late.text
+    nameless = visitor.post(f"/runs/{run_id}/about", data={"version": "*", "notes": "what I typed"})
+    assert nameless.status_code == 422
+    assert "a run needs a name" in nameless.text
+    assert visitor.patch(f"/api/v1/runs/{run_id}", json={"name": " "}).status_code == 422
+    assert visitor.patch(f"/api/v1/runs/{run_id}", json={"name": ""}).status_code == 422
     with app.state.db.read() as session:
-        assert session.get_one(Run, run_id).tags == ["best", "paper"]
+        run = session.get_one(Run, run_id)
+        assert (run.name, run.tags) == ("one", ["best", "paper"])
 
 
 def test_an_archived_run_is_hidden_and_found(visitor: TestClient, run_id: str) -> None:
