@@ -20,7 +20,6 @@ from sparsify_core.rundir import RunDir
 from worker.early_deaths import pause_if_runs_die_early
 from worker.failures import FAILURES, UNKNOWN
 from worker.ingest import ingest, prune_checkpoints
-from worker.sealing import seal
 
 _FULL_BYTES = 1 << 20
 """A disk with less room counts as full."""
@@ -159,7 +158,6 @@ def conclude(
     """
     run_dir = settings.run_dir(run_id)
     ingest(database, run_dir, run_id, fence)
-    seal(database, run_id, at_least=1)
     prune_checkpoints(database, run_dir, run_id)
     with database.read() as session:
         numbers = [each.node for each in nodes_of(session, run_id, fence)]
@@ -177,7 +175,7 @@ def conclude(
     with database.write() as session:
         run = session.get(Run, run_id, with_for_update=True)
         attempt = session.get(Attempt, (run_id, fence))
-        if run is None or attempt is None or (lost and not is_unchanged(session, lost)):
+        if run is None or attempt is None or (lost and not is_unchanged(session, lost, with_for_update=True)):
             return None
         evidence = replace(
             evidence,

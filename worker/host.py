@@ -25,6 +25,7 @@ from worker.hints import Hints
 from worker.orphans import kill_orphans, lift_quarantines
 from worker.processes import boot_id, pid_namespace
 from worker.reaper import Reaper
+from worker.sealing import seal_ended
 from worker.starter import Starter
 
 logger = logging.getLogger(__name__)
@@ -72,16 +73,18 @@ class HostWorker:
         self._consumed_at = time.time()
 
     def tick(self) -> int:
-        """Say that this worker lives, take runs from dead supervisors, look. Returns how many runs were started."""
+        """Say that this worker lives, take runs from the dead, look, seal. Returns how many runs were started."""
         self._probe()
+        self._report()
         with self._lock:
-            self._report()
             lift_quarantines(self._database, self.worker_id)
             reaped = self._reaper.reap()
         for run_id, state in reaped:
             logger.warning("run %s: %s", run_id, "waits to be tried again" if state == RunState.RETRY_WAIT else state)
             self._hints.publish(run_id)
-        return self.look()
+        started = self.look()
+        seal_ended(self._database)
+        return started
 
     def leave(self) -> None:
         """Let nothing more be placed here: this worker stops."""
@@ -141,10 +144,19 @@ class HostWorker:
         now = time.monotonic()
         if now - self._seen_at < SEEN_EVERY_S:
             return
-        devices, host = self._gpus.measure(), measure_host(self._settings.data_dir)
+        devices, host = self._gpus.measure(), self._measure_host()
         with self._database.write() as session:
             row = session.get(Worker, self.worker_id)
             if row is not None:
                 row.seen_at, row.devices, row.consumed_at = time.time(), devices, self._consumed_at
-                add_sample(session, row, host)
+                if host is not None:
+                    add_sample(session, row, host)
         self._seen_at = now
+
+    def _measure_host(self) -> dict[str, float] | None:
+        """None when the disk of the data folder does not answer: then there are runs to be saved."""
+        try:
+            return measure_host(self._settings.data_dir)
+        except OSError as error:
+            logger.warning("the disk of the data folder cannot be measured: %s", error)
+            return None

@@ -11,21 +11,18 @@ from typing import Any
 from sqlalchemy import delete, func, insert, update
 from sqlmodel import Session, col, select
 
-from server.db.runs import note_first_step, record
+from server.db.runs import note_first_step, record, storable
 from server.db.series import Point, as_json, begun_again, drawn_on, seal_points, take_back
 from server.db.session import Database
-from server.db.tables import Attempt, Checkpoint, MetricChunk, MetricPoint, Run, RunState, StepTiming
+from server.db.tables import Attempt, Checkpoint, MetricChunk, MetricPoint, Run, RunEvent, RunState, StepTiming
 from server.db.tables.values import store_metrics
 from sparsify_core import events
 from sparsify_core.metrics import series_key
 from sparsify_core.rundir import CheckpointDir, RunDir
-from worker.sealing import seal
 from worker.values import as_point
 
-SEAL_EVENTS = 1024
-"""So often a run is looked at for series that fill a chunk. As many points of a series at once, as ingest finds them
-when it has fallen behind, are sealed right away.
-"""
+SEALED_POINTS = 1024
+"""So many points of a series at once, as ingest finds them when it has fallen behind, are sealed right away."""
 
 
 def ingest(database: Database, run_dir: RunDir, run_id: str, attempt: int) -> int:
@@ -49,22 +46,19 @@ def _ingest_block(database: Database, run_dir: RunDir, run_id: str, attempt: int
     block = list(events.read_events(run_dir.events(attempt), offset))
     if not block:
         return 0
-    first, last = block[0][0].seq, block[-1][0].seq
     with database.write() as session:
         # The run's row first, then the attempt's, as whoever releases the run does.
         run = session.get_one(Run, run_id, with_for_update=True)
         moved = (
             update(Attempt)
             .where(col(Attempt.run_id) == run_id, col(Attempt.attempt) == attempt, col(Attempt.event_offset) == offset)
-            .values(event_offset=block[-1][1], event_seq=last)
+            .values(event_offset=block[-1][1], event_seq=block[-1][0].seq)
         )
         if session.execute(moved).rowcount:  # type: ignore[attr-defined]
             if offset == 0:
                 _forget(session, run_id, attempt)
             _Batch(session, run_dir, run, attempt).apply([event for event, _ in block])
         # Otherwise another ingester was faster: its offset is read in the next round.
-    if (first - 1) // SEAL_EVENTS != last // SEAL_EVENTS:
-        seal(database, run_id)
     return len(block)
 
 
@@ -113,9 +107,7 @@ class _Batch:
                 case events.CheckpointSaved():
                     self._checkpoint(event)
                 case events.Warned():
-                    record(
-                        self.session, self.run_id, actor="trainer", kind="warning", detail=event.message, ts=event.ts
-                    )
+                    self._tell("warning", event.message, event.ts)
                 case _:
                     pass  # the end is judged by the supervisor; what is unknown stays in the file
         self._keep(points)
@@ -136,8 +128,7 @@ class _Batch:
 
     def _start(self, event: events.AttemptStarted) -> None:
         if event.resumed_step:
-            detail = f"from the checkpoint of step {event.resumed_step}"
-            record(self.session, self.run_id, actor="trainer", kind="resumed", detail=detail, ts=event.ts)
+            self._tell("resumed", f"from the checkpoint of step {event.resumed_step}", event.ts)
         mine = update(Attempt).where(col(Attempt.run_id) == self.run_id, col(Attempt.attempt) == self.attempt)
         self.session.execute(mine.values(resumed_step=event.resumed_step))
         for table in (MetricPoint, StepTiming):
@@ -149,8 +140,14 @@ class _Batch:
             self.session.execute(superseded)
         take_back(self.session, self.run_id, attempt=self.attempt, behind=event.resumed_step)
 
+    def _tell(self, kind: str, detail: str, ts: float) -> None:
+        """Into the run's history, unless it is there from an earlier reading of the file."""
+        same = (RunEvent.run_id == self.run_id, RunEvent.kind == kind, RunEvent.ts == ts)
+        if self.session.exec(select(RunEvent.id).where(*same, RunEvent.detail == storable(detail))).first() is None:
+            record(self.session, self.run_id, actor="trainer", kind=kind, detail=detail, ts=ts)
+
     def _keep(self, points: dict[str, list[Point]]) -> None:
-        many = {key: found for key, found in points.items() if len(found) >= SEAL_EVENTS}
+        many = {key: found for key, found in points.items() if len(found) >= SEALED_POINTS}
         for key, found in many.items():
             seal_points(self.session, self.run_id, key, found)
         rows = [
@@ -176,6 +173,8 @@ class _Batch:
         existing = self.session.exec(
             select(Checkpoint).where(Checkpoint.run_id == self.run_id, Checkpoint.step == event.step)
         ).first()
+        if existing and existing.attempt > self.attempt:
+            return  # a newer attempt has saved this step again
         checkpoint = existing or Checkpoint(
             run_id=self.run_id, step=event.step, attempt=0, path="", manifest_sha256="", size_bytes=0
         )

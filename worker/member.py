@@ -33,8 +33,9 @@ class Member(Supervisor):
         with self._database.read() as session:
             return rendezvous_of(session, self._run_id, self._fence)
 
-    def _ingest(self) -> None:
+    def _ingest(self) -> int:
         """The leader does, wherever rank 0 runs."""
+        return 0
 
     def _keep_house(self) -> None:
         """The leader does."""

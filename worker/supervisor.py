@@ -27,6 +27,7 @@ from worker.ingest import ingest, prune_checkpoints
 from worker.inherit import ancestors_of, inherit_checkpoints
 from worker.orphans import UNKILLABLE
 from worker.rendezvous import Rendezvous, own_address
+from worker.sealing import Sealer, seal_rest
 from worker.trainer import Trainer, trainer_config
 from worker.watchdog import Watchdog
 
@@ -57,6 +58,7 @@ class Supervisor(Holder):
         self._worker_id = ""
         self._is_drained = False
         self._event_bytes = 0
+        self._sealer = Sealer(self._database, run_id)
         self._family: list[ProcessIdentity] = []
         self._watchdog = Watchdog(self._run_dir.pulse(fence), limit_s=settings.stalled_after_s)
         self._cause: AttemptFinished | None = None
@@ -146,7 +148,7 @@ class Supervisor(Holder):
         while trainer.returncode is None:
             trainer.look_after()
             self._note_family(trainer)
-            self._ingest()
+            self._seal(self._ingest())
             is_to_stop = self._hear()
             if self._is_broken() and not is_to_stop:
                 logger.warning("a node broke and training did not end by itself: it is killed")
@@ -213,16 +215,22 @@ class Supervisor(Holder):
             return CANCEL_GRACE_S
         return DRAIN_GRACE_S if self._is_drained else GRACE_S
 
-    def _ingest(self) -> None:
+    def _ingest(self) -> int:
+        """Returns how many events were new."""
         try:
             size = self._run_dir.events(self._fence).stat().st_size
         except FileNotFoundError:
-            return
+            return 0
         if size == self._event_bytes:
-            return
-        if self._patiently(lambda: ingest(self._database, self._run_dir, self._run_id, self._fence)) is not None:
+            return 0
+        found = self._patiently(lambda: ingest(self._database, self._run_dir, self._run_id, self._fence))
+        if found is not None:
             self._event_bytes = size
             self._hints.publish(self._run_id)
+        return found or 0
+
+    def _seal(self, num_events: int) -> None:
+        self._patiently(lambda: self._sealer.go_on(num_events))
 
     def _keep_house(self) -> None:
         self._patiently(lambda: prune_checkpoints(self._database, self._run_dir, self._run_id))
@@ -248,6 +256,7 @@ class Supervisor(Holder):
         if state is None:
             raise LostLeaseError("the run was taken away")
         logger.info("run %s is %s", self._run_id, state)
+        self._patiently(lambda: seal_rest(self._database, self._run_id))
         return 0
 
 

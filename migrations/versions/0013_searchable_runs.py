@@ -1,9 +1,9 @@
 """runs that can be searched, tagged, annotated and archived, and views of their list"""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
-
-from server.db.tables.values import config_rows, metric_rows
 
 revision = '0013'
 down_revision = '0012'
@@ -41,6 +41,37 @@ def _fill(run_value: sa.Table) -> None:
     connection = op.get_bind()
     runs = sa.table('run', sa.column('id'), sa.column('config', sa.JSON), sa.column('latest', sa.JSON))
     for run_id, config, latest in connection.execute(sa.select(runs)).all():
-        rows = [*config_rows(run_id, config), *metric_rows(run_id, latest)]
+        rows = [*_config_rows(run_id, config), *_metric_rows(run_id, latest)]
         if rows:
             connection.execute(run_value.insert(), rows)
+
+
+def _config_rows(run_id: str, config: dict[str, Any], prefix: str = '') -> list[dict[str, Any]]:
+    rows = []
+    for name, value in config.items():
+        if isinstance(value, dict):
+            rows += _config_rows(run_id, value, f'{prefix}{name}.')
+        elif value not in (None, '', []):
+            rows.append({'run_id': run_id, 'key': f'{prefix}{name}'} | _cell(value))
+    return rows
+
+
+def _cell(value: Any) -> dict[str, Any]:
+    if isinstance(value, bool):
+        return {'num': None, 'text': 'true' if value else 'false'}
+    if isinstance(value, int | float):
+        return {'num': float(value), 'text': None}
+    text = ' '.join(map(str, value)) if isinstance(value, list) else str(value)
+    return {'num': None, 'text': text[:300]}
+
+
+def _metric_rows(run_id: str, latest: dict[str, Any]) -> list[dict[str, Any]]:
+    values: dict[str, list[float]] = {}
+    for key, value in latest.items():
+        values.setdefault(key.partition('/')[0], []).append(float(value))
+    means = {name: sum(each) / len(each) for name, each in values.items()}
+    return [
+        {'run_id': run_id, 'key': f'metric.{name}', 'num': mean, 'text': None}
+        for name, mean in means.items()
+        if abs(mean) < float('inf')
+    ]

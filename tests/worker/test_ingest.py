@@ -174,6 +174,38 @@ def test_a_step_saved_again_keeps_one_row_and_deleted_checkpoints_lose_theirs(
         assert [row.step for row in session.exec(select(Checkpoint))] == [4]
 
 
+def test_reading_an_attempt_anew_changes_nothing(database: Database, settings: Settings) -> None:
+    run_id, first = claimed_run(database)
+    run_dir = settings.run_dir(run_id)
+    saved = publish(run_dir, 4)
+    old = events.EventWriter(run_dir.events(first), attempt=first)
+    old.write(events.Warned(message="careful\0"))
+    old.write(saved)
+    ingest(database, run_dir, run_id, first)
+    second = claim_again(database, run_id, first)
+    new = events.EventWriter(run_dir.events(second), attempt=second)
+    new.write(events.AttemptStarted(resumed_step=2))
+    new.write(saved.model_copy(update={"size_bytes": 3}))
+    ingest(database, run_dir, run_id, second)
+
+    def seen() -> tuple[list[tuple[str, str]], list[tuple[int, int]]]:
+        with database.read() as session:
+            told = session.exec(select(RunEvent).where(RunEvent.actor == "trainer").order_by(col(RunEvent.id)))
+            rows = session.exec(select(Checkpoint))
+            return [(one.kind, one.detail) for one in told], [(row.attempt, row.size_bytes) for row in rows]
+
+    before = seen()
+    assert before == (
+        [("warning", "careful"), ("resumed", "from the checkpoint of step 2")],
+        [(second, 3)],
+    )
+    for attempt in (second, first):
+        with database.write() as session:
+            session.get_one(Attempt, (run_id, attempt)).event_offset = 0
+        ingest(database, run_dir, run_id, attempt)
+    assert seen() == before
+
+
 INGESTER = """
 import sys
 from server.db.session import Database

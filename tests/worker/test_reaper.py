@@ -7,7 +7,16 @@ import pytest
 from sqlmodel import select
 
 from rows import SOMEWHERE, add_run, add_worker, claim_by, claimed_run, held_run
-from server.db.runs import active, heartbeat, note_processes, quarantine, request_cancel, requeue, set_supervisor
+from server.db.runs import (
+    active,
+    heartbeat,
+    is_unchanged,
+    note_processes,
+    quarantine,
+    request_cancel,
+    requeue,
+    set_supervisor,
+)
 from server.db.session import Database
 from server.db.tables import DeviceLease, ProcessIdentity, Run, RunState
 from server.db.workers import has_other_hosts, held_devices
@@ -103,6 +112,14 @@ def test_a_node_that_shows_a_sign_of_life_keeps_the_run(
         heartbeat(session, run_id, fence)
     assert conclude(database, settings, run_id, fence, actor="reaper", returncode=None, lost=seen) is None
     assert state_of(database, run_id) == (RunState.STARTING, "", 0)
+
+
+def test_looking_at_a_node_locks_nothing(database: Database) -> None:
+    run_id, _ = claimed_run(database)
+    with database.read() as session:
+        session.connection(execution_options={"postgresql_readonly": True})
+        ((_, seen),) = active(session)
+        assert (seen.run_id, is_unchanged(session, seen)) == (run_id, True)
 
 
 def test_a_reaper_that_was_blind_waits_a_whole_lease_again(

@@ -9,18 +9,21 @@ import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlmodel import select
+from sqlmodel import Session, col, func, select
 
 import worker.ingest
-from rows import add_attempt, add_run
+import worker.sealing
+from rows import add_attempt, add_point, add_run, held_run, stored_points
+from server.db.runs import heartbeat, nodes_of
 from server.db.series import Buckets, Point, read_series, replay, sealing
 from server.db.session import Database
-from server.db.tables import Attempt, Run
+from server.db.tables import Attempt, MetricChunk, MetricPoint, Run, RunState
 from server.services import metrics
 from server.settings import Settings
 from sparsify_core import events
+from worker.ending import conclude
 from worker.ingest import ingest
-from worker.sealing import seal
+from worker.sealing import Sealer, seal_ended, seal_rest
 
 KEYS = ("fvu/a", "lr")
 SMALL = 8
@@ -31,7 +34,8 @@ WRITES = st.lists(st.tuples(AHEAD, VALUES, st.sampled_from([*KEYS, "both"])), mi
 ACTS = st.one_of(
     st.tuples(st.just("write"), WRITES),
     st.tuples(st.just("write unread"), WRITES),
-    st.tuples(st.just("seal"), st.sampled_from([1, SMALL])),
+    st.tuples(st.just("seal"), st.sampled_from([0, 1])),
+    st.tuples(st.just("seal the rest"), st.just(0)),
     st.tuples(st.just("resume"), st.integers(0, 9)),
     st.tuples(st.just("read anew"), st.integers(0, 3)),
     st.tuples(st.just("ingest"), st.integers(0, 3)),
@@ -42,7 +46,9 @@ ACTS = st.one_of(
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealing, "CHUNK_POINTS", SMALL)
     monkeypatch.setattr(sealing, "_COARSEST", 2)
-    monkeypatch.setattr(worker.ingest, "SEAL_EVENTS", 20)
+    monkeypatch.setattr(worker.ingest, "SEALED_POINTS", 20)
+    monkeypatch.setattr(worker.sealing, "CHUNK_POINTS", SMALL)
+    monkeypatch.setattr(worker.sealing, "SEAL_EVENTS", 1)
 
 
 @dataclass
@@ -60,13 +66,15 @@ class Story:
     def __post_init__(self) -> None:
         with self.database.write() as session:
             self.run_id = add_run(session).id
+        self.sealer = Sealer(self.database, self.run_id)
         self.resume(0)
 
     def act(self, what: str, how: int | list[tuple[int, float, str]]) -> None:
         acts: dict[str, Callable[..., None]] = {
             "write": self.write,
             "write unread": self.write_unread,
-            "seal": lambda at_least: seal(self.database, self.run_id, at_least=at_least),
+            "seal": lambda num_events: self.sealer.go_on(num_events),
+            "seal the rest": lambda _: seal_rest(self.database, self.run_id),
             "resume": self.resume,
             "read anew": self.read_anew,
             "ingest": self.ingest,
@@ -143,14 +151,19 @@ def rows_of(buckets: Buckets) -> list[tuple[float, ...]]:
 
 
 STEPS = [(1, 1.0, "both")] * 11
-REPEATED = [("write", [*STEPS, (1, -3.5, "lr")]), ("seal", 1), ("resume", 0), ("write", [(0, 7.0, "lr"), *STEPS])]
-CUT = [("write", [*STEPS, (1, -3.5, "lr")]), ("seal", 1), ("resume", 6), ("write", [(2, 7.0, "lr")])]
+REPEATED = [
+    ("write", [*STEPS, (1, -3.5, "lr")]),
+    ("seal the rest", 0),
+    ("resume", 0),
+    ("write", [(0, 7.0, "lr"), *STEPS]),
+]
+CUT = [("write", [*STEPS, (1, -3.5, "lr")]), ("seal the rest", 0), ("resume", 6), ("write", [(2, 7.0, "lr")])]
 
 
 @example(acts=REPEATED, start=3, length=20, max_points=4, limit=30)
-@example(acts=[*REPEATED, ("seal", 1)], start=3, length=20, max_points=4, limit=30)
+@example(acts=[*REPEATED, ("seal the rest", 0)], start=3, length=20, max_points=4, limit=30)
 @example(acts=CUT, start=0, length=9, max_points=3, limit=30)
-@example(acts=[*CUT, ("seal", 1), ("read anew", 0)], start=0, length=9, max_points=3, limit=30)
+@example(acts=[*CUT, ("seal the rest", 0), ("read anew", 0)], start=0, length=9, max_points=3, limit=30)
 @given(
     acts=st.lists(ACTS, min_size=3, max_size=14),
     start=st.integers(0, 80),
@@ -199,3 +212,56 @@ def replayed(story: Story, limit: int) -> dict[str, list[tuple[int, Point]]] | N
                 shown.setdefault(key, {})[point.step] = point._replace(ts=0.0)
             place, has_more = found.up_to, found.has_more
     return {key: sorted(points.items()) for key, points in sorted(shown.items())}
+
+
+def fill(session: Session, run: Run, *, series: int, points: int = SMALL) -> None:
+    for number in range(series):
+        for seq in range(1, points + 1):
+            add_point(session, run, seq, 0.5, key=f"fvu/{number}")
+
+
+def num_hot(database: Database) -> int:
+    with database.read() as session:
+        return session.exec(select(func.count()).select_from(MetricPoint)).one()
+
+
+def test_series_that_fill_at_the_same_step_are_sealed_in_bites(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.sealing, "BUDGET_S", 0.0)
+    with database.write() as session:
+        run = add_run(session)
+        fill(session, run, series=3)
+        add_point(session, run, 1, 0.5, key="lr")
+    sealer, left = Sealer(database, run.id), []
+    for num_events in (SMALL, 0, 0, 0):
+        sealer.go_on(num_events)
+        left.append(num_hot(database))
+    assert left == [2 * SMALL + 1, SMALL + 1, 1, 1]
+
+
+def test_a_run_that_is_left_alone_is_not_sealed(database: Database, settings: Settings) -> None:
+    run_id, fence = held_run(database)
+    with database.write() as session:
+        (seen,) = nodes_of(session, run_id, fence)
+        fill(session, session.get_one(Run, run_id), series=2)
+        assert heartbeat(session, run_id, fence) is not None
+    assert conclude(database, settings, run_id, fence, actor="reaper", returncode=None, lost=seen) is None
+    assert num_hot(database) == 2 * SMALL
+
+
+def test_what_an_ended_run_has_left_is_sealed_tick_by_tick(database: Database) -> None:
+    with database.write() as session:
+        ended, going_on = add_run(session, state=RunState.FAILED), add_run(session, state=RunState.RUNNING)
+        fill(session, ended, series=2, points=SMALL + 3)
+        fill(session, going_on, series=1)
+    with database.read() as session:
+        before = sorted(stored_points(session, ended.id))
+    left = []
+    for _ in range(3):
+        seal_ended(database)
+        left.append(num_hot(database))
+    assert left == [6 + SMALL, SMALL, SMALL]
+    with database.read() as session:
+        assert sorted(stored_points(session, ended.id)) == before
+        assert set(session.exec(select(col(MetricChunk.run_id)))) == {ended.id}

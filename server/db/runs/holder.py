@@ -99,12 +99,12 @@ def active(session: Session) -> list[tuple[Run, AttemptNode]]:
     return [(run, node) for run, node in session.exec(statement)]
 
 
-def is_unchanged(session: Session, seen: AttemptNode) -> bool:
-    """Whether a node is still as it was `seen`: no heartbeat since, no supervisor, no end. Locks its row."""
+def is_unchanged(session: Session, seen: AttemptNode, *, with_for_update: bool = False) -> bool:
+    """Whether a node is still as it was `seen`: no heartbeat since, no supervisor, no end."""
     statement = select(AttemptNode.heartbeat, AttemptNode.supervisor_pid, AttemptNode.ended_at).where(
         AttemptNode.run_id == seen.run_id, AttemptNode.attempt == seen.attempt, AttemptNode.node == seen.node
     )
-    row = session.exec(statement.with_for_update()).first()
+    row = session.exec(statement.with_for_update() if with_for_update else statement).first()
     return row is not None and tuple(row) == (seen.heartbeat, seen.supervisor_pid, seen.ended_at)
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import delete, func, insert
+from sqlalchemy import delete, exists, func, insert
 from sqlmodel import Session, col, select
 
 from server.db.series.buckets import Buckets, Point, merged, newest_per_step, of_points
 from server.db.series.packing import pack_buckets, pack_points, unpack_points
-from server.db.tables import MetricChunk, MetricPoint
+from server.db.tables import TERMINAL, MetricChunk, MetricPoint, Run
 
 CHUNK_POINTS = 4096
 _COARSEST = 8
@@ -21,6 +21,12 @@ def unsealed(session: Session, run_id: str, *, at_least: int) -> list[tuple[str,
     series = (col(MetricPoint.key), col(MetricPoint.attempt))
     counted = select(MetricPoint.key, MetricPoint.attempt).where(MetricPoint.run_id == run_id).group_by(*series)
     return [(key, attempt) for key, attempt in session.exec(counted.having(func.count() >= at_least))]
+
+
+def ended_unsealed(session: Session) -> str | None:
+    """Id of a run that has ended and has hot rows, if there is one."""
+    has_rows = exists().where(col(MetricPoint.run_id) == col(Run.id))
+    return session.exec(select(Run.id).where(col(Run.state).in_(TERMINAL), has_rows).limit(1)).first()
 
 
 def seal_chunk(session: Session, run_id: str, key: str, attempt: int) -> None:
