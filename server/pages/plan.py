@@ -139,10 +139,11 @@ def _fixed(text: str) -> list[tuple[str, str]]:
     """What a pressed fix types into fields; nothing where it is none of ours."""
     try:
         values = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     known = forms.specs()
-    return [(name, forms.to_text(known[name], value)) for name, value in values.items() if name in known]
+    named = values.items() if isinstance(values, dict) else ()
+    return [(name, forms.sent(forms.to_text(known[name], value))) for name, value in named if name in known]
 
 
 def _typing(known: Mapping[str, FieldSpec], fix: Fix) -> str:

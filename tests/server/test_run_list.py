@@ -1,5 +1,6 @@
 """The list of runs: searched, sorted, paged, changed in bulk; on both databases."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -134,6 +135,23 @@ def test_a_new_run_moves_nobody_to_another_page(api: TestClient, app: FastAPI, i
 def test_a_cursor_of_another_order_is_refused(api: TestClient, ids: dict[str, str]) -> None:
     cursor = api.get("/api/v1/runs", params={"limit": 1, "sort": "fvu"}).json()["next_cursor"]
     assert api.get("/api/v1/runs", params={"cursor": cursor}).status_code == 422
+
+
+RUN_ID = "0" * 26
+
+
+@pytest.mark.parametrize(
+    ("sort", "place"),
+    [
+        ("-created", "[" * 1400),
+        ("fvu", f'["fvu", {10**30}, "{RUN_ID}"]'),
+        ("name", f'["name", "\\ud800", "{RUN_ID}"]'),
+        ("name", '["name", "a", "' + "\\u0000" * 26 + '"]'),
+    ],
+)
+def test_a_cursor_that_nobody_gave_out_is_refused(api: TestClient, ids: dict[str, str], sort: str, place: str) -> None:
+    cursor = base64.urlsafe_b64encode(place.encode()).decode()
+    assert api.get("/api/v1/runs", params={"sort": sort, "cursor": cursor}).status_code == 422
 
 
 def test_metrics_of_a_later_step_replace_the_earlier_ones(api: TestClient, app: FastAPI, ids: dict[str, str]) -> None:
