@@ -126,3 +126,11 @@ def test_a_point_is_timed_on_its_way_to_the_pixel() -> None:
         pytest.skip("no Chromium found in PATH")
     (row,) = run("-m", "benchmarks.web_live", "--viewers", "3", "--points", "2", "--interval_s", "0.1")
     assert row[:2] == ["3", "2"]
+    (row,) = run("-m", "benchmarks.web_paint", "--points", "9000", "--repeats", "2")
+    assert row[0] == "9,000"
+
+
+def test_the_list_of_runs_is_timed() -> None:
+    rows = run("-m", "benchmarks.web_list", "--runs", "60", "--repeats", "2", "--seconds", "0.5")
+    assert [row[0] for row in rows][:2] == ["newest", "newest, page"]
+    assert float(rows[-1][3]) > 0

@@ -1,4 +1,4 @@
-// Three steps for those who come to the list of runs for the first time, in a corner; again when they are asked for.
+// Three steps for those who come to the list of runs for the first time, above it; again when they are asked for.
 const KEY = "tour";
 const tour = document.getElementById("tour");
 const steps = [...tour.querySelectorAll("section")];
