@@ -20,6 +20,8 @@ class Point:
     y: float
     label: str
     href: str
+    mark: str = ""
+    """What stands beside its dot; the label begins with it."""
 
 
 @dataclass(frozen=True)

@@ -64,11 +64,14 @@ def measured(runs: Sequence[Run]) -> list[Measured]:
     return rows
 
 
+OBJECTIVES = ("L0", "FVU", "Loss increase", "Tokens")
+
+
 def objectives(run: Run) -> dict[str, float | None]:
-    """What runs are traded off by, the less the better: L0, FVU, loss increase, tokens."""
+    """What runs are traded off by, the less the better."""
     numbers = headline(run.latest)
     tokens = float(run.step * run.tokens_per_step) or None
-    return {"L0": numbers["l0"], "FVU": numbers["fvu"], "Loss increase": numbers["delta_ce"], "Tokens": tokens}
+    return dict(zip(OBJECTIVES, (numbers["l0"], numbers["fvu"], numbers["delta_ce"], tokens), strict=True))
 
 
 def _best(values: Sequence[float | None], better: str | None) -> set[int]:

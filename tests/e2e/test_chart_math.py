@@ -82,6 +82,34 @@ def test_a_long_series_is_merged_to_half_and_keeps_its_extremes(run: Run) -> Non
     assert {name: found[name] for name in ("steps", "values", "min", "max")} == bucketed(points, 4)
 
 
+REFINE = """
+const answers = [];
+window.fetch = (url) => new Promise((resolve) => answers.push((series) => resolve(Response.json({series}))));
+const answer = async (series) => {
+  while (!answers.length) await new Promise((wait) => setTimeout(wait, 10));
+  answers.shift()({lr: series});
+};
+let drawn = () => {};
+const source = new m.RunSource("run", () => drawn(), () => {});
+const [view, run] = [{x: "step", zoom: [4, 12]}, {}];
+source.want(["lr"]);
+await answer({steps: [3, 7, 11], values: [3, 7, 11], ts: [3, 7, 11], width: 4});
+while (!source.series.has("lr")) await new Promise((wait) => setTimeout(wait, 10));
+source.refine(["lr"], view, run);
+while (!answers.length) await new Promise((wait) => setTimeout(wait, 10));
+source.put("lr", 12, 12, 12);
+source.put("lr", 400, 400, 400);
+const isDrawn = new Promise((resolve) => (drawn = resolve));
+await answer({steps: [10, 11], values: [10, 11], ts: [10, 11]});
+await isDrawn;
+return source.detailOf("lr", view, run).steps;
+"""
+
+
+def test_points_that_come_while_a_zoom_loads_are_in_it(run: Run) -> None:
+    assert run("source", REFINE) == [10, 11, 12]
+
+
 def test_what_is_no_number_is_a_hole(run: Run) -> None:
     found = run("series", GROW, {"points": [[1, 0.5, 0], [2, "nan", 0], [3, "inf", 0]]})
     assert found["values"] == [0.5, None, None]

@@ -1,11 +1,16 @@
-"""Notices in the browser: switched on and off, also heard by a hidden tab; channels and rules by form."""
+"""Notices in the browser: switched on and off, also heard by one hidden tab; channels and rules by form."""
+
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rows import add_run
 from server.db.tables import Run, RunState
 from server.queue import publish_hint
-from webpage import OpenPage, Site, soon
+from webpage import HIDE, SHOW, OpenPage, Site, soon
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 
@@ -43,6 +48,48 @@ def test_the_browser_tells_when_a_run_ends(site: Site, open_page: OpenPage) -> N
     soon(lambda: page.evaluate("window.told"), ["told-of is complete"], timeout_s=60)
     page.get_by_role("button", name="Stop notifying me").click()
     page.get_by_role("button", name="Notify me").wait_for()
+
+
+SWITCHED_ON = """
+  window.Notification = class { static permission = "granted"; };
+  localStorage.setItem("notify", "on");
+  window.streams = [];
+  window.EventSource = class extends EventSource {
+    constructor(url) { super(url); window.streams.push(this); }
+  };
+"""
+HELD = "navigator.locks.query().then(({ held }) => held.length)"
+
+
+def is_awake(tab: "Page") -> bool:
+    return bool(tab.evaluate("window.streams.at(-1).readyState !== EventSource.CLOSED"))
+
+
+def hide(tab: "Page") -> None:
+    """Cover a tab for longer than it waits before it gives its connection back."""
+    tab.evaluate(HIDE)
+    tab.clock.fast_forward(11_000)
+
+
+def test_one_hidden_tab_at_most_stays_awake(open_page: OpenPage) -> None:
+    context = open_page("/notices").context
+    context.add_init_script(SWITCHED_ON)
+    first, second = context.new_page(), context.new_page()
+    for tab in (first, second):
+        tab.clock.install()
+        tab.goto("/notices")
+        tab.locator(".conn[data-state=open]").wait_for(state="attached")
+    hide(first)
+    soon(lambda: first.evaluate(HELD), 1, timeout_s=60)
+    hide(second)
+    soon(lambda: is_awake(second), False, timeout_s=60)
+    assert is_awake(first)
+    first.evaluate(SHOW)
+    soon(lambda: first.evaluate(HELD), 0, timeout_s=60)
+    second.evaluate(SHOW)
+    hide(second)
+    soon(lambda: second.evaluate(HELD), 1, timeout_s=60)
+    assert is_awake(second)
 
 
 def test_a_channel_and_a_rule_by_form(site: Site, open_page: OpenPage) -> None:

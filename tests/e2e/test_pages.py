@@ -40,6 +40,7 @@ def paths(site: Site) -> dict[str, str]:
         "worker": f"/workers/{ids['worker']}",
         "settings": "/settings",
         "notices": "/notices",
+        "compare": f"/compare?run={ids[RunState.RUNNING]}&run={ids['many']}&run={ids[RunState.COMPLETED]}",
     }
 
 
@@ -154,7 +155,7 @@ def test_runs_are_filtered_in_the_address(site: Site, open_page: OpenPage) -> No
 
 def test_older_runs_are_shown_below_or_on_a_page_of_their_own(site: Site, open_page: OpenPage) -> None:
     with site.database.write() as session:
-        old = [Run(name=f"old {n:02d}", state="cancelled", config={}, created_at=1000.0 + n) for n in range(40)]
+        old = [Run(name=f"old {n:02d}", state="cancelled", config={}, created_at=1000.0 + n) for n in range(30)]
         session.add_all(old)
     page = open_page("/runs")
     rows = page.locator("#runs tbody tr:not(.load-more)")
@@ -186,6 +187,7 @@ def test_keyboard_opens_help_and_the_form(open_page: OpenPage) -> None:
 
 def test_the_keyboard_walks_through_rows_and_reaches_the_search_from_everywhere(open_page: OpenPage) -> None:
     page = open_page("/runs")
+    page.keyboard.press("c")  # nothing is chosen, so there is nothing to compare
     rows = page.locator("#runs tbody tr:has(a)")
     focused = "document.activeElement.closest('tr')?.id"
     page.keyboard.press("j")
@@ -196,6 +198,10 @@ def test_the_keyboard_walks_through_rows_and_reaches_the_search_from_everywhere(
     assert page.evaluate(focused) == rows.nth(1).get_attribute("id")
     page.keyboard.press("x")
     assert rows.nth(1).get_by_role("checkbox").is_checked()
+    page.keyboard.press("c")
+    page.wait_for_url("**/compare?run=*")
+    page.goto("/runs")
+    page.keyboard.press("j")
     page.keyboard.press("Enter")
     page.wait_for_url("**/runs/*")
     page.keyboard.press("/")

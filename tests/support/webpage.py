@@ -48,6 +48,15 @@ def violations(page: "Page") -> list[str]:
     ]
 
 
+HIDE = """
+Object.defineProperty(document, 'hidden', {get: () => window.isAway, configurable: true});
+window.isAway = true;
+document.dispatchEvent(new Event('visibilitychange'));
+"""
+SHOW = "window.isAway = false; document.dispatchEvent(new Event('visibilitychange'));"
+"""Scripts that do what a browser does when another tab covers the page, and when it is shown again."""
+
+
 def soon(read: Callable[[], object], wanted: object, timeout_s: float = 5) -> None:
     """Wait until `read()` equals `wanted`."""
     end = time.monotonic() + timeout_s

@@ -38,7 +38,8 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
-  const own = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+  const owners = document.querySelectorAll(`[data-key="${CSS.escape(event.key)}"]:not(:disabled)`);
+  const own = [...owners].find((element) => element.offsetParent);
   if (!own && !(event.key in KEYS && document.body.dataset.new)) return;
   event.preventDefault();
   if (own) own.click();

@@ -1,10 +1,12 @@
 // The tab's one event stream. Named events of the server become DOM events on <body>: `metrics` -> `sb-metrics`.
 //
 // Ids are cursors of the database: after any break the stream goes on behind the last one seen, so nothing is lost and
-// nothing comes twice. A hidden tab gives its connection back (browsers allow six per server) and resumes when shown.
+// nothing comes twice. A hidden tab gives its connection back (browsers allow six per server) and resumes when shown; one
+// hidden tab at most stays awake for notices.
 
 const NAMES = ["run", "runs", "metrics", "log", "sample", "resync"];
 const HIDDEN_GRACE_MS = 10_000;
+const AWAKE_LOCK = "notices";
 const FASTEST_RETRY_MS = 500;
 const SLOWEST_RETRY_MS = 15_000;
 const LOST_AFTER_MS = 4_000;
@@ -17,6 +19,7 @@ let retryTimer = 0;
 let lostTimer = 0;
 let hideTimer = 0;
 let staysAwake = () => false;
+let letGo = () => {};
 
 /** Open the stream behind `after`; calling it again moves the cursor. */
 export function connect(wanted, after) {
@@ -30,21 +33,25 @@ export function isConnected() {
   return topics !== "";
 }
 
-/** Keep the stream of a hidden tab: its notices are wanted then. */
+/** Keep the stream of one hidden tab while `wanted()`: its notices are wanted then. */
 export function stayAwake(wanted) {
   staysAwake = wanted;
 }
 
 /** Break the connection as a bad network would; it comes back by itself. For tests. */
 export function drop() {
-  source?.close();
-  source = null;
+  close();
   scheduleRetry();
 }
 
-function open() {
+function close() {
   clearTimeout(retryTimer);
   source?.close();
+  source = null;
+}
+
+function open() {
+  close();
   const query = new URLSearchParams({ topics });
   if (cursor) query.set("after", cursor);
   source = new EventSource(`/events?${query}`);
@@ -82,16 +89,21 @@ function showState(state) {
   for (const element of document.querySelectorAll(".conn")) element.dataset.state = state;
 }
 
+/** Give the connection back, unless notices are wanted and no other hidden tab stays awake for them. */
+function rest() {
+  if (!staysAwake()) return close();
+  return navigator.locks.request(AWAKE_LOCK, { ifAvailable: true }, (lock) => {
+    if (!document.hidden) return undefined;
+    return lock ? new Promise((resolve) => (letGo = resolve)) : close();
+  });
+}
+
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hideTimer);
+  letGo();
   if (!topics) return;
-  if (document.hidden && !staysAwake()) {
-    hideTimer = setTimeout(() => {
-      source?.close();
-      source = null;
-      clearTimeout(retryTimer);
-    }, HIDDEN_GRACE_MS);
-  } else if (!document.hidden && !source) open();
+  if (document.hidden) hideTimer = setTimeout(rest, HIDDEN_GRACE_MS);
+  else if (!source) open();
 });
 
 /** Call `action` at once, then at most every `ms`, with a last call after the last request. */

@@ -11,8 +11,11 @@ export class LogSearch {
     this.hits = [];
     this.at = -1;
     this.timer = 0;
+    this.scans = new AbortController();
     this.input.addEventListener("input", () => {
       clearTimeout(this.timer);
+      this.scans.abort();
+      this.scans = new AbortController();
       this.timer = setTimeout(() => this.run(), TYPING_MS);
     });
     this.input.form.addEventListener("submit", (event) => {
@@ -38,18 +41,23 @@ export class LogSearch {
 
   async run() {
     const query = this.input.value;
+    const { signal } = this.scans;
     this.mark();
     this.hits = [];
     this.at = -1;
     if (query) {
-      const asked = new URLSearchParams({ q: query, attempt: this.view.element.dataset.attempt });
-      const response = await fetch(`${this.view.url}/search?${asked}`, { headers: { Accept: "application/json" } });
-      if (query !== this.input.value || !response.ok) return;
-      const found = await response.json();
+      const found = await this.find(query, signal).catch(() => null);
+      if (signal.aborted || !found) return;
       this.hits = found.hits;
       this.isComplete = found.is_complete;
     }
     this.show();
+  }
+
+  async find(query, signal) {
+    const asked = new URLSearchParams({ q: query, attempt: this.view.element.dataset.attempt });
+    const response = await fetch(`${this.view.url}/search?${asked}`, { headers: { Accept: "application/json" }, signal });
+    return response.ok ? response.json() : null;
   }
 
   show() {
@@ -84,8 +92,9 @@ export class LogSearch {
     this.at = index;
     this.show();
     this.list.children[index].scrollIntoView({ block: "nearest" });
-    await this.view.showAround(this.hits[index].offset);
-    const wanted = this.hits[index].text.trimEnd();
+    const hit = this.hits[index]; // the list may be another one by then
+    if (!(await this.view.showAround(hit.offset))) return;
+    const wanted = hit.text.trimEnd();
     const lines = [...this.view.element.children];
     const line = lines.find((one) => one.classList.contains("match") && one.textContent.includes(wanted)) ?? lines.find((one) => one.classList.contains("match"));
     for (const one of lines) one.toggleAttribute("data-current", one === line);

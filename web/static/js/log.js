@@ -17,6 +17,7 @@ export class LogView {
     this.style = {};
     this.isLive = true;
     this.isLoading = false;
+    this.loads = new AbortController();
     this.awaited = 0;
     this.search = new LogSearch(section, this);
     this.setFollow(true);
@@ -49,29 +50,40 @@ export class LogView {
     this.isLive = true;
     this.setFollow(true);
     this.awaited = 0;
-    await this.load({});
+    if (!(await this.load({}))) return;
     this.element.scrollTop = this.element.scrollHeight;
-    if (this.isLive && this.awaited > Number(this.element.dataset.offset)) await this.showEnd();
+    if (this.awaited > Number(this.element.dataset.offset)) await this.showEnd();
   }
 
-  /** Load what is around a byte of the log; new lines wait until the end is asked for. */
+  /** Load what is around a byte of the log; new lines wait until the end is asked for. Resolves as `load` does. */
   async showAround(offset) {
     this.isLive = false;
     this.setFollow(false);
-    await this.load({ attempt: this.element.dataset.attempt, offset: Math.max(0, offset - AROUND_BYTES) });
+    return this.load({ attempt: this.element.dataset.attempt, offset: Math.max(0, offset - AROUND_BYTES) });
   }
 
+  /** Show another piece of the log; only the last that was asked for counts. Resolves to whether it is shown now. */
   async load(query) {
+    this.loads.abort();
+    this.loads = new AbortController();
     this.isLoading = true;
-    const asked = new URLSearchParams({ ...query, colours: "true" });
-    const response = await fetch(`${this.url}?${asked}`, { headers: { Accept: "application/json" } }).catch(() => null);
+    const { signal } = this.loads;
+    const found = await this.fetch(query, signal).catch(() => null);
+    if (signal.aborted) return false;
     this.isLoading = false;
-    if (!response?.ok) return;
-    const { attempt, next_offset: next, text } = await response.json();
+    if (!found) return false;
+    const { attempt, next_offset: next, text } = found;
     this.clear();
     this.element.dataset.attempt = String(attempt);
     this.element.dataset.offset = String(next);
     this.append(query.offset ? text.slice(text.indexOf("\n") + 1) : text); // from a byte in the middle of a line
+    return true;
+  }
+
+  async fetch(query, signal) {
+    const asked = new URLSearchParams({ ...query, colours: "true" });
+    const response = await fetch(`${this.url}?${asked}`, { headers: { Accept: "application/json" }, signal });
+    return response.ok ? response.json() : null;
   }
 
   /** Append what is new in `{attempt, offset, next_offset, text}`, or load the end when it does not join what is shown. */

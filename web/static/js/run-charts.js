@@ -7,6 +7,9 @@ import { ChartGroup } from "./charts/group.js";
 import { coderOf, metricOf } from "./charts/series.js";
 import { RunSource } from "./charts/source.js";
 import { readView } from "./charts/view.js";
+import { coalesce } from "./live.js";
+
+const ADDRESS_MS = 500; // Safari refuses more than 100 changes of the address in 30 s
 
 export class RunCharts {
   constructor(page) {
@@ -19,6 +22,7 @@ export class RunCharts {
       marksOf: () => this.marks(),
       live: page.querySelector("#charts-live"),
     });
+    this.keepView = coalesce(() => keepInAddress(this.group.view), ADDRESS_MS);
     this.csv = `/api/v1/runs/${page.dataset.run}/metrics.csv`;
     this.controls = new Controls(page.querySelector(".chart-bar"), this.group);
     this.charts = [...page.querySelectorAll("figure.chart")].map((figure) => new Chart(figure, this.group, (chart) => this.lines(chart)));
@@ -51,7 +55,7 @@ export class RunCharts {
   }
 
   onView(view, changes) {
-    keepInAddress(view);
+    this.keepView();
     if ("zoom" in changes) this.refine();
     if ("filter" in changes || "page" in changes) this.load(this.inSight());
     this.showControls();

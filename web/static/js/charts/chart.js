@@ -54,7 +54,8 @@ export class Chart {
 
   draw() {
     this.toggle.setAttribute("aria-pressed", String(this.isLog));
-    if (!this.isVisible || !this.lines.length) return;
+    if (!this.isVisible) return;
+    if (!this.lines.length) return this.clear();
     const range = this.group.extent();
     const parts = this.parts();
     const prepared = parts.map(({ lines }) => prepare(lines, this.group.view, range));
@@ -64,6 +65,15 @@ export class Chart {
     this.showValues();
     this.fillTables();
     this.figure.dataset.points = String(this.lines.reduce((count, { series }) => count + series.length, 0));
+  }
+
+  /** No line is left to draw; what is there before the first data came stays. */
+  clear() {
+    if (!this.panels.length) return;
+    this.arrange([]);
+    this.legend.show([], [], "");
+    this.fillTables();
+    this.figure.dataset.points = "0";
   }
 
   /** The canvases' lines: all on one, or one canvas per panel. */

@@ -15,7 +15,8 @@ export class RunSource {
     this.onLoaded = onLoaded;
     this.series = new Map();
     this.details = new Map();
-    this.waiting = new Map();
+    this.waiting = new Map(); // points that come while their series is on its way, by key
+    this.late = new Map(); // likewise for the details
     this.retries = new AbortController();
     this.zooms = new AbortController();
     this.zoomTimer = 0;
@@ -55,7 +56,12 @@ export class RunSource {
   /** A point of the stream; one that a request already brought changes nothing. */
   put(key, step, value, ts) {
     this.waiting.get(key)?.push([step, value, ts]);
+    this.late.get(key)?.push([step, value, ts]);
     this.series.get(key)?.put(step, value, ts);
+    this.putDetail(key, step, value, ts);
+  }
+
+  putDetail(key, step, value, ts) {
     const detail = this.details.get(key);
     if (detail && step >= detail.start && step <= detail.end) detail.series.put(step, value, ts);
   }
@@ -97,6 +103,7 @@ export class RunSource {
     clearTimeout(this.zoomTimer);
     this.zooms.abort();
     this.zooms = new AbortController();
+    this.late.clear();
     if (!view.zoom) return;
     const { signal } = this.zooms;
     this.zoomTimer = setTimeout(() => this.loadDetails(keys, view, run, signal).catch(() => {}), ZOOM_SETTLES_MS);
@@ -109,8 +116,14 @@ export class RunSource {
     const margin = Math.max(...edges.map(([start, end]) => end - start)) * ZOOM_MARGIN;
     const start = Math.max(0, Math.floor(Math.min(...edges.map(([first]) => first)) - margin));
     const end = Math.ceil(Math.max(...edges.map(([, last]) => last)) + margin);
+    for (const key of coarse) this.late.set(key, []);
     const found = await this.fetch(coarse, { start, end }, signal);
-    for (const key of coarse) if (found[key]) this.details.set(key, { start, end, series: Series.from(found[key]) });
+    if (signal.aborted) return;
+    for (const key of coarse.filter((one) => found[one])) {
+      this.details.set(key, { start, end, series: Series.from(found[key]) });
+      for (const point of this.late.get(key)) this.putDetail(key, ...point);
+    }
+    this.late.clear();
     this.onData();
   }
 }
