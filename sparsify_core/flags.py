@@ -23,16 +23,25 @@ class FlagParser(argparse.ArgumentParser):
 
     Args:
         positional: names of fields that are given without a flag.
+        add_help: whether -h and --help print the help and exit.
     """
 
     def __init__(
-        self, specs: Iterable[FieldSpec], *, prog: str, usage: str, description: str, positional: Sequence[str] = ()
+        self,
+        specs: Iterable[FieldSpec],
+        *,
+        prog: str,
+        usage: str,
+        description: str,
+        positional: Sequence[str] = (),
+        add_help: bool = True,
     ) -> None:
         super().__init__(
             prog=prog,
             usage=usage,
             description=description,
             allow_abbrev=False,
+            add_help=add_help,
             argument_default=argparse.SUPPRESS,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -66,7 +75,7 @@ def _add_field(section: Any, spec: FieldSpec) -> None:
         flags.insert(0, f"-{name}")
     if spec.kind == "bool":
         section.add_argument(*flags, dest=spec.name, type=_bool, metavar="BOOL", help=text)
-        negated = [f"--no{name}", f"--no-{name}", f"--no-{name.replace('_', '-')}"]
+        negated = [f"--no{name}", f"--no_{name}", f"--no-{name}", f"--no-{name.replace('_', '-')}"]
         section.add_argument(
             *dict.fromkeys(negated), dest=spec.name, action="store_const", const=False, help=argparse.SUPPRESS
         )

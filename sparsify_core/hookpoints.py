@@ -30,7 +30,7 @@ def choose_layers(prefix: str, num_layers: int, layers: Sequence[int]) -> list[s
     Raises HookpointError when one does not exist.
     """
     for layer in layers:
-        if layer >= num_layers:
+        if not 0 <= layer < num_layers:
             raise HookpointError(f"layer {layer} does not exist: the model has layers 0 to {num_layers - 1}")
     return [f"{prefix}.{layer}" for layer in sorted(set(layers)) or range(num_layers)]
 

@@ -8,6 +8,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import TypeAdapter, ValidationError
 
 from server.auth import CurrentUser
+from server.db.tables import RunState
 from server.errors import InvalidError
 from server.pages.list_state import MAX_QUERY
 from server.pages.templating import is_partial, render
@@ -37,7 +38,7 @@ def act_on_many(
     run: Annotated[list[str], Form()] = [],  # noqa: B006 - FastAPI copies it
     everything: Annotated[bool, Form()] = False,
     q: Annotated[str, Form(max_length=MAX_QUERY)] = "",
-    state: Annotated[str, Form()] = "",
+    state: Annotated[RunState | Literal[""], Form()] = "",
     tag: Annotated[str, Form()] = "",
     back: Annotated[str, Form(max_length=4000)] = "",
 ) -> Response:

@@ -58,7 +58,8 @@ def plain(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, list):
         return " ".join(map(str, value))
-    return metric(value) if isinstance(value, float) else str(value)
+    # Whole: what was typed is told apart from everything else that can be typed.
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def groups(chosen: Sequence[RunField]) -> list[tuple[str, list[tuple[RunField, bool]]]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
 from server.services.requests import OWNED, RunRequest
+from server.services.run_values import configured
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
 from sparsify_core.config.base import Group
 from sparsify_core.config.fields import Kind
@@ -165,7 +166,7 @@ def values_of(config: Mapping[str, Any], **launch: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, spec in specs().items():
         if name.startswith(PREFIX):
-            values[name] = to_text(spec, _dig(config, spec.name, spec.default))
+            values[name] = to_text(spec, configured(config, spec.name, spec.default))
         else:
             values[name] = to_text(spec, launch.get(name, spec.default))
     return values
@@ -268,12 +269,3 @@ def sentence_of(message: str) -> str:
     first = text.split(" ", 1)[0]
     start = text if any(first in (s.flag, s.name) for s in specs().values()) else text[:1].upper() + text[1:]
     return start + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-def _dig(config: Mapping[str, Any], dotted: str, default: Any) -> Any:
-    node: Any = config
-    for part in dotted.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return default
-        node = node[part]
-    return node

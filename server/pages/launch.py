@@ -13,9 +13,9 @@ from starlette.datastructures import FormData
 from server.auth import CurrentUser
 from server.db.session import Database
 from server.db.tables import Checkpoint, Run
-from server.errors import InvalidError, NotFoundError
+from server.errors import AppError, InvalidError, NotFoundError
 from server.pages import forms, picker, sweep_form, tabs
-from server.pages.sweep_form import Errors
+from server.pages.sweep_form import Errors, SweepForm
 from server.pages.templating import is_partial, render
 from server.services import forks, presets, runs, sweeps
 from server.services.local_sources import known_sources
@@ -27,6 +27,7 @@ from server.settings import Settings
 
 router = APIRouter()
 BLANK = "blank"
+_GONE = "What this form was filled in from was deleted meanwhile: queued now, the run starts anew."
 
 
 class Origin(NamedTuple):
@@ -142,9 +143,9 @@ def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respon
         pairs, _ = tabs.read(pairs)
     except NotationError as error:
         return text_again(request, user, pairs, error)
-    origin, sweep = _origin_of(request, pairs), sweep_form.read(pairs)
-    _, body = forms.parse(pairs)
+    sweep, (_, body) = _shown_sweep(pairs), forms.parse(pairs)
     try:
+        origin = _origin_of(request, pairs)
         if sweep.is_used:
             many = sweep.request(body)
             with request.app.state.db.write() as session:
@@ -152,9 +153,14 @@ def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respon
         else:
             wanted = RunRequest.model_validate(body)
             where = f"/runs/{_create_run(request.app.state.db, wanted, origin, settings=settings, actor=user.name).id}"
-    except (ValidationError, InvalidError) as error:
+    except (ValidationError, InvalidError, NotFoundError) as error:
         return form_again(request, user, pairs, errors_of(error), status=422)
     return RedirectResponse(where, status_code=303)
+
+
+def _shown_sweep(pairs: list[tuple[str, str]]) -> SweepForm:
+    """The sweep as far as it is on screen: other notations are of one run, and its rows are hidden behind them."""
+    return sweep_form.read(pairs if tabs.shown(pairs).name == tabs.FORM else ())
 
 
 def _create_run(
@@ -199,7 +205,7 @@ def _origin_of(request: Request, pairs: list[tuple[str, str]]) -> Origin | None:
         return _find_origin(session, typed.get("cloned_from", ""), typed.get("fork", ""))
 
 
-def errors_of(error: ValidationError | InvalidError) -> Errors:
+def errors_of(error: ValidationError | AppError) -> Errors:
     """Where they are, and what they say."""
     if isinstance(error, ValidationError):
         return [(one["loc"], one["msg"]) for one in error.errors()]
@@ -221,16 +227,20 @@ def text_again(request: Request, user: Any, pairs: list[tuple[str, str]], error:
 def form_again(
     request: Request, user: Any, pairs: list[tuple[str, str]], errors: Errors, *, status: int, **more: Any
 ) -> HTMLResponse:
-    """The form as it was typed, with what is wrong with it.
+    """The form as it was typed, with what is wrong with it; also that what it was filled in from is gone.
 
     Args:
         more: what the template gets besides.
     """
-    sweep = sweep_form.read(pairs)
-    beside, problems = forms.place_errors(sweep.others(errors))
+    sweep, gone = sweep_form.read(pairs), []
+    beside, problems = forms.place_errors(_shown_sweep(pairs).others(errors))
     with request.app.state.db.read() as session:
         offered = presets.list_presets(session, request.app.state.settings)
-    origin, typed = _origin_of(request, pairs), forms.parse(pairs)[0]
+    typed = forms.parse(pairs)[0]
+    try:
+        origin = _origin_of(request, pairs)
+    except NotFoundError:
+        origin, gone = None, [_GONE]
     differences = _differences(origin, origin.values, origin.values | typed) if origin else {}
     context = (
         _context(offered)
@@ -238,7 +248,7 @@ def form_again(
         | {"full": dict(pairs).get("view") == "full"}
         | differences
         | {
-            "form": forms.build(typed, beside, problems),
+            "form": forms.build(typed, beside, [*problems, *gone]),
             "sweep": sweep.refused(errors),
         }
     )

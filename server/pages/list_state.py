@@ -62,5 +62,7 @@ def read_list_state(
     cursor: Annotated[str, Query(max_length=2000)] = "",
 ) -> ListState:
     """A dependency. `fields` may come once with commas, or several times as the page Columns sends it."""
-    names = ",".join(fields)[:MAX_QUERY]
+    names = ",".join(fields)
+    if len(names) > MAX_QUERY:
+        names = names[: MAX_QUERY + 1].rpartition(",")[0]  # no half of a name
     return ListState(q.strip(), state if state in set(RunState) else "", sort, names, cursor)

@@ -1,6 +1,7 @@
 """Markdown that people wrote, as HTML that is safe to show: theirs is never let through, only ours is made."""
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from urllib.parse import urlsplit
 
 from markdown_it import MarkdownIt
@@ -10,6 +11,10 @@ from markupsafe import Markup
 _SCHEMES = ("http", "https", "mailto")
 _TOP_HEADING = 3
 """Notes stand under a heading of the page's second level."""
+
+_table = import_module("markdown_it.rules_block.table")  # the package has a function of this name
+_table.MAX_AUTOCOMPLETED_CELLS = 1_000  # type: ignore[attr-defined]
+"""A short row is filled up with empty cells: with 65,536 of them a note would take seconds at every view."""
 
 _markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
 _markdown.validateLink = lambda url: urlsplit(url).scheme in _SCHEMES  # type: ignore[method-assign]

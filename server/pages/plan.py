@@ -5,21 +5,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
-from starlette.datastructures import FormData
 
 from server.auth import CurrentUser
 from server.errors import InvalidError
 from server.pages import forms, tabs
-from server.pages.launch import form_again
+from server.pages.launch import form_again, pairs_of
 from server.pages.templating import is_partial, render
 from server.planning import Fix, Need, Warned
 from server.services import plans
 from server.services.notation import NotationError
 from server.services.requests import RunRequest
+from server.settings import Settings
 from sparsify_core.config import FieldSpec
 
 router = APIRouter()
@@ -49,8 +49,8 @@ class PlanView:
     plan: plans.Plan | None
     errors: Sequence[tuple[str, str, str]] = ()
     """Of each field: the id of its control, its name, what is wrong; the first two empty where it is about none."""
-    is_reading: bool = False
-    """Whether the model's shape is being asked for."""
+    reads: str = ""
+    """The model, with its revision, whose shape is to be read."""
 
     @property
     def warnings(self) -> list[WarningView]:
@@ -78,24 +78,34 @@ class PlanView:
 
 
 @router.post("/runs/plan")
-async def plan(request: Request, user: CurrentUser, waits: bool = False) -> HTMLResponse:
-    """The rail; without a script the whole form again, with a fix applied where one was pressed.
-
-    `waits`: read the model's shape where nobody has.
-    """
-    form: FormData = await request.form()
-    pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-    return await run_in_threadpool(_plan, request, user, pairs, waits or not is_partial(request))
+async def plan(request: Request, user: CurrentUser) -> HTMLResponse:
+    """The rail; without a script the whole form again, with a fix applied where one was pressed."""
+    return await run_in_threadpool(_plan, request, user, await pairs_of(request))
 
 
-def _plan(request: Request, user: Any, pairs: list[tuple[str, str]], waits: bool) -> HTMLResponse:
+@router.post("/runs/plan/shape")
+async def read_shape(request: Request, user: CurrentUser) -> Response:
+    """Read the shape of the model, which may take a minute, and have the rail plan what is typed by then."""
+    await run_in_threadpool(_read_shape, request.app.state.settings, await pairs_of(request))
+    return Response(status_code=204, headers={"HX-Trigger": "shape-read"})
+
+
+def _read_shape(settings: Settings, pairs: list[tuple[str, str]]) -> None:
+    try:
+        wanted = RunRequest.model_validate(forms.parse(tabs.read(pairs)[0])[1])
+    except (NotationError, ValidationError):  # the rail says so
+        return
+    plans.shape_for(settings, wanted.config, waits=True)
+
+
+def _plan(request: Request, user: Any, pairs: list[tuple[str, str]]) -> HTMLResponse:
     given = dict(pairs)
     try:
         pairs = [*tabs.read(pairs)[0], *_fixed(given.get("fix", ""))]
     except NotationError as error:
         view = PlanView(None, [("text", f"Line {p.line}" if p.line else "", p.message) for p in error.problems])
     else:
-        view = _view(request, forms.parse(pairs)[1], waits)
+        view = _view(request, forms.parse(pairs)[1], waits=not is_partial(request))
     if is_partial(request):
         return render(request, "runs/_plan_body.html", {"view": view}, user=user)
     # A fix changes fields: the form shows it, a text would still say the old values.
@@ -103,7 +113,7 @@ def _plan(request: Request, user: Any, pairs: list[tuple[str, str]], waits: bool
     return form_again(request, user, pairs, [], status=200, plan_view=view, tab=tab)
 
 
-def _view(request: Request, body: Mapping[str, Any], waits: bool) -> PlanView:
+def _view(request: Request, body: Mapping[str, Any], *, waits: bool) -> PlanView:
     settings = request.app.state.settings
     try:
         wanted = RunRequest.model_validate(body)
@@ -114,7 +124,8 @@ def _view(request: Request, body: Mapping[str, Any], waits: bool) -> PlanView:
         return PlanView(None, _told((e["loc"], e["msg"]) for e in error.errors()))
     except InvalidError as error:
         return PlanView(None, _told([(p.loc, p.msg) for p in error.errors] or [((), error.detail)]))
-    return PlanView(found, is_reading=shape is None and not waits)
+    is_known = shape is not None or problem
+    return PlanView(found, reads="" if is_known else f"{wanted.config.model}@{wanted.config.revision or ''}")
 
 
 def _told(errors: Iterable[tuple[tuple[Any, ...], str]]) -> list[tuple[str, str, str]]:
@@ -128,10 +139,11 @@ def _fixed(text: str) -> list[tuple[str, str]]:
     """What a pressed fix types into fields; nothing where it is none of ours."""
     try:
         values = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     known = forms.specs()
-    return [(name, forms.to_text(known[name], value)) for name, value in values.items() if name in known]
+    named = values.items() if isinstance(values, dict) else ()
+    return [(name, forms.sent(forms.to_text(known[name], value))) for name, value in named if name in known]
 
 
 def _typing(known: Mapping[str, FieldSpec], fix: Fix) -> str:

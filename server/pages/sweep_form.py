@@ -11,7 +11,6 @@ from sparsify_core.config import FieldSpec
 
 NUM_ROWS = 3
 """Rows of the form; REST takes more."""
-_BOUNDS = re.compile(r"\s*(\S+?)\s*\.\.\s*(\S+?)(?:\s+(log|linear))?\s*")
 _WORDS: Mapping[str, Any] = {"true": True, "yes": True, "false": False, "no": False, "automatic": None}
 Errors = list[tuple[tuple[Any, ...], str]]
 """Location and message of each."""
@@ -75,14 +74,24 @@ def choices() -> dict[str, list[str]]:
 def axis_of(name: str, text: str) -> dict[str, Any]:
     """`1e-4..1e-2 log`, or values with spaces, commas or lines between them; lists stand one to a line."""
     spec = sweepable().get(name)
-    bounds = _BOUNDS.fullmatch(text)
-    if bounds and spec is not None and spec.kind in ("int", "float"):
-        return {"field": name, "low": bounds[1], "high": bounds[2], "scale": bounds[3] or "linear"}
+    if spec is not None and spec.kind in ("int", "float") and (bounds := _bounds(text)):
+        return {"field": name} | bounds
     if spec is not None and spec.kind.startswith("list"):
         lines = [re.split(r"[\s,]+", line.strip()) for line in text.splitlines() if line.strip()]
         return {"field": name, "values": [[_value(spec, word) for word in line] for line in lines]}
     words = [word for word in re.split(r"[\s,]+", text) if word]
     return {"field": name} | ({"values": [_value(spec, word) for word in words]} if words else {})
+
+
+def _bounds(text: str) -> dict[str, str] | None:
+    """`LOW..HIGH`, with `log` or `linear` behind it; None for anything else."""
+    before, _, after = text.partition("..")
+    match before.split(), after.split():
+        case [low], [high]:
+            return {"low": low, "high": high, "scale": "linear"}
+        case [low], [high, "log" | "linear" as scale]:
+            return {"low": low, "high": high, "scale": scale}
+    return None
 
 
 def _sentence(loc: tuple[Any, ...], message: str) -> str:

@@ -21,7 +21,7 @@ Pairs = list[tuple[str, str]]
 FORM = "form"
 LABELS = {FORM: "Form", "yaml": "YAML", "command": "Command", "api": "API"}
 _READERS: dict[str, Callable[[str], Reading]] = {"yaml": from_yaml, "command": from_command}
-_LONGEST = 100_000
+_LONGEST = 20_000
 """Characters of a text; the largest configuration needs a fraction of it."""
 
 

@@ -25,9 +25,9 @@ def _printable(text: str) -> str:
     return text.replace("\r\n", "\n").strip()
 
 
-def _named(name: str) -> str:
+def _named(name: str | None) -> str | None:
     shown = visible(name)
-    if shown is None:
+    if name is not None and shown is None:
         raise ValueError("a run needs a name")
     return shown
 
@@ -43,7 +43,7 @@ class RunChange(BaseModel):
 
     priority: Annotated[int | None, Field(ge=-1000, le=1000)] = None
     """Higher ones start first."""
-    name: Annotated[str | None, Field(max_length=200), AfterValidator(lambda name: name and _named(name))] = None
+    name: Annotated[str | None, Field(max_length=200), AfterValidator(_named)] = None
     tags: Annotated[list[Tag] | None, Field(max_length=MAX_TAGS)] = None
     """All of them: those that it has and that are not listed are taken off."""
     notes: Annotated[str | None, Field(max_length=20_000), AfterValidator(lambda text: text and _printable(text))] = (

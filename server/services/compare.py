@@ -9,7 +9,7 @@ from server.db.tables import Run
 from server.errors import InvalidError
 from server.services.headline import headline
 from server.services.run_fields import RunField, find_field
-from server.services.run_values import value_of
+from server.services.run_values import configured
 from server.services.runs import get_run
 from sparsify_core.config import RunConfig, iter_fields
 from sparsify_core.metrics import METRICS, Metric, mean_over_coders
@@ -47,9 +47,8 @@ def config_differences(runs: Sequence[Run]) -> list[Difference]:
     """Every field of the configuration, in the order of the form."""
     found = []
     for spec in iter_fields(RunConfig):
-        field = find_field(spec.name)
-        values = [value_of(field, run, {}) for run in runs]
-        found.append(Difference(field, values, any(value != values[0] for value in values)))
+        values = [configured(run.config, spec.name, spec.default) for run in runs]
+        found.append(Difference(find_field(spec.name), values, any(value != values[0] for value in values)))
     return found
 
 

@@ -12,9 +12,12 @@ from sqlmodel import Session, col, select
 from server.db.series import Buckets, Thinned, as_json, keys_of, read_series, spans
 from server.db.session import Database
 from server.db.tables import Attempt
+from server.errors import InvalidError
 
 MAX_POINTS = 1500
 MAX_RUNS = 50
+_MAX_TOTAL = 2_000_000
+"""Points of one answer, which is built in memory: about 100 MB of JSON."""
 TOKENS = "tokens"
 
 
@@ -42,8 +45,12 @@ def series(
     end: int | None = None,
     max_points: int = MAX_POINTS,
 ) -> dict[str, Series]:
-    """Every series of a run, or those of `keys`, as buckets that meet steps `start` to `end`, both included."""
+    """Every series of a run, or those of `keys`, as buckets that meet steps `start` to `end`, both included.
+
+    Raises InvalidError when `keys` are too many for so many points.
+    """
     wanted = None if keys is None else _storable(keys)
+    _check_size(len(wanted or ()), max_points)
     found = read_series(session, [run_id], wanted, start=start, end=end, max_points=max_points)
     return {key: _shown(one) for (_, key), one in sorted(found.items())}
 
@@ -57,10 +64,13 @@ def overlay(
     end: int | None = None,
     max_points: int = MAX_POINTS,
 ) -> dict[str, dict[str, Series]]:
-    """The same series of several runs, by run and key, all in buckets of one width."""
-    found = read_series(
-        session, run_ids, _storable(keys), start=start, end=end, max_points=max_points, share_width=True
-    )
+    """The same series of several runs, by run and key, all in buckets of one width.
+
+    Raises InvalidError when they are too many for so many points.
+    """
+    wanted = _storable(keys)
+    _check_size(len(run_ids) * len(wanted), max_points)
+    found = read_series(session, run_ids, wanted, start=start, end=end, max_points=max_points, share_width=True)
     by_run: dict[str, dict[str, Series]] = {run_id: {} for run_id in run_ids}
     for (run_id, key), one in sorted(found.items()):
         by_run[run_id][key] = _shown(one)
@@ -110,6 +120,16 @@ def position(session: Session, run_id: str) -> tuple[int, int]:
     )
     newest = session.exec(statement).first()
     return (newest[0], newest[1]) if newest else (0, 0)
+
+
+def _check_size(num_series: int, max_points: int) -> None:
+    if num_series * max_points <= _MAX_TOTAL:
+        return
+    message = (
+        f"{num_series:,} series of {max_points:,} points are more than {_MAX_TOTAL:,} points: "
+        f"ask for max_points={_MAX_TOTAL // num_series}, or for fewer series at once."
+    )
+    raise InvalidError.field(("query", "max_points"), message, "too_many_points")
 
 
 def _storable(keys: Sequence[str]) -> list[str]:

@@ -29,8 +29,13 @@ _KEPT_S = 7 * 24 * 3600.0
 """A branch on the Hub may get another configuration."""
 _FAILURE_KEPT_S = 20.0
 """So that many who wait for the same model do not all try in turn."""
+_FAILURE_TOLD_S = 600.0
+"""So that nothing is started again with every letter that is typed beside a model that cannot be read."""
 _CHILDREN = threading.BoundedSemaphore(2)
 """Each of them needs half a gigabyte."""
+MAX_READERS = 6
+"""Threads that may be busy with it or wait; the server has forty, which everything else needs too."""
+_READERS = threading.BoundedSemaphore(MAX_READERS)
 _REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
 
 
@@ -41,9 +46,8 @@ class Answer(BaseModel):
     shape: ModelShape | None = None
     failure: str = ""
 
-    @property
-    def is_fresh(self) -> bool:
-        return time.time() - self.at < (_KEPT_S if self.shape else _FAILURE_KEPT_S)
+    def is_fresh(self, failure_kept_s: float) -> bool:
+        return time.time() - self.at < (_KEPT_S if self.shape else failure_kept_s)
 
 
 def shape_of(settings: Settings, model: str, revision: str | None = None) -> ModelShape:
@@ -51,7 +55,7 @@ def shape_of(settings: Settings, model: str, revision: str | None = None) -> Mod
 
     Raises:
         InvalidError: the model may not be named, cannot be found, or cannot be built; the message says what to do.
-        TooManyRequestsError: other models are being read.
+        TooManyRequestsError: other models are being read, or too many wait for this one.
     """
     if message := model_problem(model, settings):
         raise InvalidError.field(("query", "model"), message, "model_not_allowed")
@@ -61,7 +65,7 @@ def shape_of(settings: Settings, model: str, revision: str | None = None) -> Mod
     answer = _read(file)
     if answer is None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(file.with_suffix(".lock")):
+        with reader(), _alone(file.with_suffix(".lock")):
             answer = _read(file) or _ask(settings, model, revision)
             _write(file, answer)
     if answer.shape is None:
@@ -71,10 +75,15 @@ def shape_of(settings: Settings, model: str, revision: str | None = None) -> Mod
 
 def known_shape(settings: Settings, model: str, revision: str | None = None) -> ModelShape | None:
     """The shape of `model` if it lies on disk; starts nothing."""
+    answer = known_answer(settings, model, revision)
+    return answer.shape if answer else None
+
+
+def known_answer(settings: Settings, model: str, revision: str | None = None) -> Answer | None:
+    """The shape of `model`, or why it could not be read some minutes ago, if that lies on disk; starts nothing."""
     if model_problem(model, settings):
         return None
-    answer = _read(answer_file(settings, model, revision))
-    return answer.shape if answer else None
+    return _read(answer_file(settings, model, revision), failure_kept_s=_FAILURE_TOLD_S)
 
 
 def answer_file(settings: Settings, model: str, revision: str | None = None) -> Path:
@@ -99,18 +108,33 @@ def _local_config(path: Path) -> bytes:
         return b""
 
 
-def _read(file: Path) -> Answer | None:
+def _read(file: Path, *, failure_kept_s: float = _FAILURE_KEPT_S) -> Answer | None:
     try:
         answer = Answer.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):  # missing, or of another version of Sparseboard
         return None
-    return answer if answer.is_fresh else None
+    return answer if answer.is_fresh(failure_kept_s) else None
 
 
 def _write(file: Path, answer: Answer) -> None:
     whole = file.with_suffix(".new")
     whole.write_text(answer.model_dump_json(), encoding="utf-8")
     whole.replace(file)
+
+
+@contextmanager
+def reader() -> Iterator[None]:
+    """Be one of the few threads that may wait. Raises TooManyRequestsError at once where there are enough."""
+    if not _READERS.acquire(blocking=False):
+        raise _busy()
+    try:
+        yield
+    finally:
+        _READERS.release()
+
+
+def _busy() -> TooManyRequestsError:
+    return TooManyRequestsError("Other models are being read: try again in a moment.", retry_after_s=10)
 
 
 @contextmanager
@@ -123,7 +147,7 @@ def _alone(lock: Path) -> Iterator[None]:
 
 def _ask(settings: Settings, model: str, revision: str | None) -> Answer:
     if not _CHILDREN.acquire(timeout=LIMIT_S):
-        raise TooManyRequestsError("Other models are being read: try again in a moment.", retry_after_s=10)
+        raise _busy()
     try:
         child = subprocess.run(
             [sys.executable, "-m", "sparsify_core", "modules", *_revision_flag(revision), "--", model],

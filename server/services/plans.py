@@ -15,7 +15,7 @@ from server.planning import Correction, Fix, Job, Warned
 from server.scheduling import GB, QueuedRun
 from server.services.fleet import Fleet, Offer, Target, resources
 from server.services.forecasts import Forecast, corrections_for, forecast_of, memory_of
-from server.services.model_shapes import known_shape, shape_of
+from server.services.model_shapes import known_answer, shape_of
 from server.services.requests import RunRequest
 from server.services.sources import source_problems
 from server.settings import Settings
@@ -61,7 +61,8 @@ def shape_for(settings: Settings, config: RunConfig, *, waits: bool) -> tuple[Mo
         waits: read it where that was not done before, which may take a minute.
     """
     if not waits:
-        return known_shape(settings, config.model, config.revision), ""
+        known = known_answer(settings, config.model, config.revision)
+        return (known.shape, known.failure) if known else (None, "")
     try:
         return shape_of(settings, config.model, config.revision), ""
     except (InvalidError, TooManyRequestsError) as error:

@@ -84,11 +84,13 @@ def _has_value(keys: Sequence[str], holds: ColumnElement[bool]) -> ColumnElement
 
 
 def _contains(column: Any, text: str) -> ColumnElement[bool]:
-    return func.lower(column).contains(text.lower(), autoescape=True)
+    """The database makes both sides small, so that letters which it does not know are at least equal to themselves."""
+    escaped = re.sub(r"([/%_])", r"/\1", text)
+    return func.lower(column).like(func.lower(f"%{escaped}%"), escape="/")
 
 
 def _equals(column: Any, text: str) -> ColumnElement[bool]:
-    return func.lower(column) == text.lower()
+    return func.lower(column) == func.lower(text)
 
 
 def _archived(value: str) -> ColumnElement[bool]:

@@ -150,17 +150,23 @@ def _encode(order: Order, place: _Place) -> str:
 def _decode(cursor: str, order: Order) -> _Place:
     try:
         name, value, run_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if name == order.name and _fits(order.field, value) and isinstance(run_id, str) and len(run_id) == 26:
+        if name == order.name and _fits(order.field, value) and _is_id(run_id):
             return _Place(value, run_id)
-    except (ValueError, binascii.Error, TypeError, OverflowError):
+    except (ValueError, binascii.Error, TypeError, OverflowError, RecursionError):
         pass
     raise InvalidError.field(("query", "cursor"), "This is not a cursor that this list of runs gave out.", "cursor")
 
 
+def _is_id(run_id: Any) -> bool:
+    return isinstance(run_id, str) and len(run_id) == 26 and run_id.isalnum()
+
+
 def _fits(field: RunField, value: Any) -> bool:
-    """Whether a field can have this value."""
+    """Whether a field can have this value. Raises ValueError for text that is no Unicode."""
     if value is None:
         return True
     if field.is_number:
-        return isinstance(value, float | int) and math.isfinite(value)
-    return isinstance(value, str) and "\x00" not in value
+        if isinstance(value, int):
+            return abs(value) < 1 << 63  # what a database takes
+        return isinstance(value, float) and math.isfinite(value)
+    return isinstance(value, str) and b"\x00" not in value.encode()

@@ -33,7 +33,14 @@ def value_of(field: RunField, run: Run, means: Mapping[str, float]) -> Any:
         return run.archived_at is not None
     if field.key.startswith(METRIC_PREFIX):
         return means.get(field.key.removeprefix(METRIC_PREFIX))
-    node: Any = run.config
-    for part in field.key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
+    return configured(run.config, field.key)
+
+
+def configured(config: Mapping[str, Any], dotted: str, default: Any = None) -> Any:
+    """The value of one field of a nested configuration; the default where it was stored before the field existed."""
+    node: Any = config
+    for part in dotted.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return default
+        node = node[part]
     return node

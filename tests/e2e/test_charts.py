@@ -91,9 +91,9 @@ def test_keyboard_moves_the_cursor_of_all_charts_and_says_the_values(site: Site,
     spoken = page.locator("#charts-live").inner_text()
     assert spoken.startswith("step 11: FVU (training batch), layers.3 0.")
     page.keyboard.press("+")
-    assert len(zoom(page)) == 2
+    soon(lambda: len(zoom(page)), 2, WAIT_S)
     page.keyboard.press("0")
-    assert zoom(page) == []
+    soon(lambda: zoom(page), [], WAIT_S)
     page.keyboard.press("Escape")
     assert place(page, "chart-lr") == ""
 

@@ -125,6 +125,11 @@ def test_the_form_forks_and_both_runs_say_so(
     assert refused.status_code == 422
     assert re.search(r'name="config.sae.expansion_factor" value="8"[^>]*aria-invalid', refused.text)
     where = visitor.post("/runs/new", data=asked).headers["location"]
+    late = visitor.post("/runs/new", data=asked | {"fork": "0" * 26, "name": "typed for long"})
+    assert late.status_code == 422
+    assert "There is no such checkpoint. What this form was filled in from was deleted meanwhile" in words(late.text)
+    assert 'value="typed for long"' in late.text
+    assert 'name="fork"' not in late.text
     child = words(visitor.get(where).text).replace("&#39;", "'")
     assert "forked from fox at step 20, with the optimizer's state; differs in lr none → 0.002" in child
     parent = folder.root.parents[1].name

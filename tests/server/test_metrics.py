@@ -97,6 +97,16 @@ def test_runs_are_compared_on_one_grid(api: TestClient, app: FastAPI) -> None:
     assert api.get("/api/v1/metrics", params={"run": long}).status_code == 422
 
 
+def test_more_points_than_an_answer_holds_are_refused_with_what_to_do(api: TestClient, app: FastAPI) -> None:
+    ids, keys = [run_of(app, [1.0]) for _ in range(2)], [f"key {number}" for number in range(100)]
+    answer = api.get("/api/v1/metrics", params={"run": ids, "key": keys, "max_points": 10_001})
+    assert answer.status_code == 422
+    assert "ask for max_points=10000, or for fewer series" in answer.json()["detail"]
+    assert api.get("/api/v1/metrics", params={"run": ids, "key": keys, "max_points": 10_000}).status_code == 200
+    alone = {"key": [*keys, "another"], "max_points": 20_000}
+    assert api.get(f"/api/v1/runs/{ids[0]}/metrics", params=alone).status_code == 422
+
+
 def test_every_point_comes_as_csv_sealed_or_not(api: TestClient, app: FastAPI) -> None:
     run_id = run_of(app, [5, NAN, 2, 1])
     with app.state.db.write() as session:

@@ -3,6 +3,7 @@
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from clients import serve
 from server.app import create_app
+from server.services import model_shapes
 from server.services.model_shapes import known_shape
 from server.settings import Settings
 
@@ -55,6 +57,15 @@ def test_an_unknown_model_is_answered_with_what_to_do(
         assert answer.json()["errors"][0]["loc"] == ["query", "model"]
         assert "not on this machine, and HF_HUB_OFFLINE=1 forbids to download it" in answer.json()["detail"]
     assert len(children.read_text().splitlines()) == 1
+
+
+def test_whoever_would_wait_behind_many_is_told_at_once(sqlite_api: TestClient, children: Path) -> None:
+    with ExitStack() as others:
+        for _ in range(model_shapes.MAX_READERS):
+            others.enter_context(model_shapes.reader())
+        answer = sqlite_api.get("/api/v1/models/shape?model=owner/another")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "10")
+    assert not children.exists()
 
 
 @pytest.mark.parametrize(

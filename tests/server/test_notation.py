@@ -117,6 +117,10 @@ def test_configuration_files_of_sparsify_are_taken() -> None:
         ("model: gpt2\nhf_token: secret\n", 2, "set HF_TOKEN"),
         ("a: &a [1]\nb: *a\n", None, "aliases"),
         ("model: \x00", None, "this is not YAML"),
+        ("model: gpt2\nlayers: " + "[" * 10_000, 2, "nested deeper than 10 levels"),
+        ('{"layers": ' + "[" * 500 + "]" * 500 + "}", 1, "nested deeper than 10 levels"),
+        ("model: gpt2\nrun_name: 0x" + "f" * 5000, 2, "longer than 100 characters"),
+        ("max_tokens: 1" + ":1" * 5000, 1, "longer than 100 characters"),
     ],
 )
 def test_an_error_in_yaml_names_its_line(text: str, line: int | None, message: str) -> None:
@@ -135,6 +139,9 @@ def test_an_error_in_yaml_names_its_line(text: str, line: int | None, message: s
         ("gpt2 'a/b", None, "no closing quotation"),
         ("gpt2 a/b --help", 1, "leave it out"),
         ("gpt2 a/b\\\n --hf_token x", None, "set HF_TOKEN"),
+        ("gpt2 a/b -hk3", 1, "unrecognized arguments: -hk3"),
+        ("torchrun --nproc_per_node -m sparsify_core gpt2 a/b", None, "expected one argument"),
+        ("torchrun --nnodes " + "9" * 5000 + " -m sparsify_core gpt2 a/b", None, "torchrun: "),
     ],
 )
 def test_an_error_in_a_command_names_its_line(text: str, line: int | None, message: str) -> None:

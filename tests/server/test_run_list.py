@@ -1,5 +1,6 @@
 """The list of runs: searched, sorted, paged, changed in bulk; on both databases."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -14,7 +15,14 @@ from sparsify_core.config import RunConfig
 RUNS: dict[str, dict[str, Any]] = {
     "alpha": {"k": 16, "model": "openai-community/gpt2", "fvu": 0.3, "state": RunState.RUNNING, "tags": ["paper"]},
     "beta": {"k": 32, "model": "gpt2", "fvu": 0.1, "state": RunState.COMPLETED, "tags": ["draft", "paper/v2"]},
-    "gamma": {"k": 64, "model": "EleutherAI/pythia-160m", "fvu": None, "state": RunState.QUEUED, "transcode": True},
+    "gamma": {
+        "k": 64,
+        "model": "EleutherAI/pythia-160m",
+        "fvu": None,
+        "state": RunState.QUEUED,
+        "transcode": True,
+        "notes": "à l'École",
+    },
     "delta 100%": {"k": 64, "model": "owner/model", "fvu": 0.2, "state": RunState.FAILED, "notes": "Diverged Early"},
     "hidden": {"k": 8, "model": "gpt2", "fvu": 0.4, "state": RunState.COMPLETED, "archived_at": 5.0},
 }
@@ -47,6 +55,8 @@ def listed(api: TestClient, **query: Any) -> list[str]:
     [
         ("", {"alpha", "beta", "gamma", "delta 100%"}),
         ("GPT2", {"alpha", "beta"}),
+        ("École", {"gamma"}),
+        ('notes="à l\'École"', {"gamma"}),
         ("model=gpt2", {"beta"}),
         ("model:gpt2 k>16", {"beta"}),
         ("k:16,64 -state:queued", {"alpha", "delta 100%"}),
@@ -125,6 +135,23 @@ def test_a_new_run_moves_nobody_to_another_page(api: TestClient, app: FastAPI, i
 def test_a_cursor_of_another_order_is_refused(api: TestClient, ids: dict[str, str]) -> None:
     cursor = api.get("/api/v1/runs", params={"limit": 1, "sort": "fvu"}).json()["next_cursor"]
     assert api.get("/api/v1/runs", params={"cursor": cursor}).status_code == 422
+
+
+RUN_ID = "0" * 26
+
+
+@pytest.mark.parametrize(
+    ("sort", "place"),
+    [
+        ("-created", "[" * 1400),
+        ("fvu", f'["fvu", {10**30}, "{RUN_ID}"]'),
+        ("name", f'["name", "\\ud800", "{RUN_ID}"]'),
+        ("name", '["name", "a", "' + "\\u0000" * 26 + '"]'),
+    ],
+)
+def test_a_cursor_that_nobody_gave_out_is_refused(api: TestClient, ids: dict[str, str], sort: str, place: str) -> None:
+    cursor = base64.urlsafe_b64encode(place.encode()).decode()
+    assert api.get("/api/v1/runs", params={"sort": sort, "cursor": cursor}).status_code == 422
 
 
 def test_metrics_of_a_later_step_replace_the_earlier_ones(api: TestClient, app: FastAPI, ids: dict[str, str]) -> None:

@@ -90,6 +90,7 @@ def _parser() -> FlagParser:
         usage="",
         description="",
         positional=("model", "dataset"),
+        add_help=False,  # it would end the server's request
     )
 
 
@@ -104,12 +105,18 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _launch(launcher: list[str]) -> dict[str, int]:
-    """Processes and nodes that torchrun is asked for; anything but a number is left to the form."""
+    """Processes and nodes that torchrun is asked for; anything but a number is left to the form.
+
+    Raises NotationError: a flag without its number, or a number with thousands of digits.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--nproc_per_node", "--nproc-per-node", dest="num_processes")
     parser.add_argument("--nnodes", dest="num_nodes")
-    known, _ = parser.parse_known_args(launcher)
-    return {name: int(value) for name, value in vars(known).items() if value is not None and value.isdecimal()}
+    try:
+        known, _ = parser.parse_known_args(launcher)
+        return {name: int(value) for name, value in vars(known).items() if value is not None and value.isdecimal()}
+    except (argparse.ArgumentError, ValueError) as error:
+        raise NotationError(Problem(f"torchrun: {error}")) from None
 
 
 def _line_of(text: str, word: str) -> int | None:

@@ -11,6 +11,12 @@ from server.services.notation.reading import NotationError, Problem, Reading, ne
 from sparsify_core.config import RunConfig
 from sparsify_core.formats.upstream_config import settled
 
+_DEEPEST = 10
+"""Levels of lists and mappings in each other; a configuration has three."""
+_LONGEST_NUMBER = 100
+"""Characters."""
+_OF_NUMBERS = set("0123456789abcdefABCDEF+-_.:xo")
+
 
 def to_yaml(config: RunConfig) -> str:
     """The fields that differ from their defaults, model and dataset always."""
@@ -43,9 +49,7 @@ def from_yaml(text: str) -> Reading:
 
 def _parse(text: str) -> tuple[Any, Any]:
     """Values, and the nodes that know their lines."""
-    # A few aliases of aliases would unfold to gigabytes.
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-        raise NotationError(Problem("aliases (*name) are not read here: write the value out"))
+    _refuse_bombs(text)
     return yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
 
 
@@ -53,8 +57,29 @@ def _parse_json(text: str) -> tuple[Any, Any]:
     """Likewise; JSON is YAML, except for numbers as 1e-5 and some characters."""
     values, node = json.loads(text), None
     with suppress(yaml.YAMLError):
+        _refuse_bombs(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     return values, node
+
+
+def _refuse_bombs(text: str) -> None:
+    """Refuse what takes far longer to read than it is long, or gives numbers that Python will not write out."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1 if event.start_mark else None
+        if isinstance(event, yaml.AliasEvent):
+            # A few aliases of aliases would unfold to gigabytes.
+            raise NotationError(Problem("aliases (*name) are not read here: write the value out"))
+        if depth > _DEEPEST:
+            raise NotationError(Problem(f"this is nested deeper than {_DEEPEST} levels", line))
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _is_endless(event.value):
+            raise NotationError(Problem(f"this number is longer than {_LONGEST_NUMBER} characters", line))
+
+
+def _is_endless(text: str) -> bool:
+    """Whether this is a number, hexadecimal or to the base 60 too, that is too long."""
+    return len(text) > _LONGEST_NUMBER and set(text) <= _OF_NUMBERS
 
 
 def _damage(error: Exception) -> Problem:

@@ -35,6 +35,19 @@ def test_runs_are_compared(visitor: TestClient, ids: list[str]) -> None:
     assert "<option selected>Tokens</option>" in everything
 
 
+def test_a_field_that_an_older_version_did_not_store_has_its_default(app: FastAPI, visitor: TestClient) -> None:
+    new = RunConfig(model="owner/model", dataset="owner/data").model_dump(mode="json")
+    old = {name: value for name, value in new.items() if name != "optimizer"}
+    with app.state.db.write() as session:
+        found = [
+            add_run(session, config=config | {"lr": lr}).id
+            for config, lr in ((new, 0.00123456), (old, 0.00123457), (new, 37.0))
+        ]
+    page = visitor.get("/compare", params={"run": found}).text
+    assert re.findall(r'<th scope="row" title="[^"]*"><code>(\w+)</code>', page) == ["lr"]
+    assert re.findall(r">(0\.0012345\d|37)<", page) == ["0.00123456", "0.00123457", "37"]
+
+
 def test_what_cannot_be_compared_is_said(visitor: TestClient, ids: list[str]) -> None:
     assert "No run is chosen" in visitor.get("/compare").text
     assert visitor.get("/compare", params={"run": ["nothing"]}).status_code == 404

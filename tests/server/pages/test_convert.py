@@ -62,7 +62,9 @@ def test_a_configuration_goes_through_all_tabs_and_is_queued(visitor: TestClient
     page = convert(visitor, "form", **hidden(page))
     assert re.search(r'name="config.sae.k" value="8"', page)
     text = "model: a/b\ndataset: c/d\nsae: {k: 4}\n"
-    queued = visitor.post("/runs/new", data=hidden(page) | typed() | {"tab": "yaml", "text": text, "name": "mine"})
+    unseen = {"sweep.field": "sae.k", "sweep.values": "8 16"}
+    sent = hidden(page) | typed() | unseen | {"tab": "yaml", "text": text, "name": "mine"}
+    queued = visitor.post("/runs/new", data=sent)
     assert queued.status_code == 303, queued.text
     with visitor.app.state.db.read() as session:  # type: ignore[attr-defined]
         run = session.exec(select(Run)).one()

@@ -70,11 +70,42 @@ def test_without_a_script_the_whole_form_comes_back_with_the_fix_typed(
     assert "A learning rate of 5" not in page
     assert "A learning rate of 5" in browser.post("/runs/plan", data=typed | fix | {"fix": "no JSON"}).text
 
+    fix["fix"] = '{"config.sae.transcode": true}'
+    assert re.search(
+        r'name="config.sae.transcode" value="true"[^>]* checked', browser.post("/runs/plan", data=typed | fix).text
+    )
+
+
+@pytest.mark.parametrize("fix", ["[1]", "[" * 50_000, "1" * 5000])
+def test_a_fix_that_is_none_of_ours_types_nothing(browser: TestClient, typed: dict[str, Any], fix: str) -> None:
+    assert browser.post("/runs/plan", data=typed | {"fix": fix}).status_code == 200
+
+
+@pytest.mark.parametrize("layer", ["-1", "30"])
+def test_a_layer_that_does_not_exist_is_named_in_the_form(
+    browser: TestClient, typed: dict[str, Any], layer: str
+) -> None:
+    page = browser.post("/runs/plan", data=typed | {"config.hookpoints": "", "config.layers": layer})
+    assert page.status_code == 200
+    assert f"layer {layer} does not exist: the model has layers 0 to 29" in page.text
+
 
 def test_a_model_that_nobody_has_read_is_read_while_the_rail_waits(browser: TestClient, typed: dict[str, Any]) -> None:
     text = rail(browser, typed, model="owner/another")
-    assert 'hx-post="/runs/plan?waits=true"' in text
+    assert 'id="reads-owner/another%40" hx-post="/runs/plan/shape"' in text
     assert "Memory and speed cannot be told" in text
+
+
+def test_a_model_that_could_not_be_read_is_not_read_again_with_every_letter(
+    browser: TestClient, typed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = typed | {"config.model": "owner/mistyped"}
+    read = browser.post("/runs/plan/shape", data=asked, headers={"HX-Request": "true"})
+    assert (read.status_code, read.text, read.headers["HX-Trigger"]) == (204, "", "shape-read")
+    text = rail(browser, asked, batch_size="8")
+    assert "/runs/plan/shape" not in text
+    assert "forbids to download it" in text
 
 
 def test_a_folder_without_a_model_is_told_apart_from_a_defect(

@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from rows import add_run
 from server.db.tables import Run, RunState
+from server.pages.list_state import read_list_state
 from server.pages.markdown import render_markdown
 
 HTMX = {"HX-Request": "true"}
@@ -44,6 +45,12 @@ def test_columns_are_chosen_and_sorted_by(visitor: TestClient, run_id: str) -> N
     assert set(chosen) == {"lr", "k"}
 
 
+def test_too_many_columns_are_cut_between_names(settings: object) -> None:
+    names = read_list_state(fields=["fvu"] * 400).fields
+    assert set(names.split(",")) == {"fvu"}
+    assert len(names) == 999
+
+
 def test_a_view_is_kept_shown_and_forgotten(visitor: TestClient, run_id: str) -> None:
     kept = visitor.post("/runs/views", data={"name": "Paper", "query": "q=tag%3Apaper&cursor=x"})
     assert kept.headers["location"] == "/runs?q=tag%3Apaper"
@@ -63,6 +70,8 @@ def test_all_that_match_are_tagged(app: FastAPI, visitor: TestClient, run_id: st
     assert "1 run tagged new" in answer.text
     assert names(visitor.get("/runs?q=tag:new").text) == ["one"]
     assert visitor.post("/runs/bulk", data={"action": "tag", "tag": "a b", "run": run_id}).status_code == 422
+    wrong = {"action": "cancel", "everything": "true", "state": "foo"}
+    assert visitor.post("/runs/bulk", data=wrong).status_code == 422
 
 
 def test_notes_are_written_and_nobody_overwrites_another(app: FastAPI, visitor: TestClient, run_id: str) -> None:
@@ -78,8 +87,14 @@ def test_notes_are_written_and_nobody_overwrites_another(app: FastAPI, visitor: 
     assert late.status_code == 422
     assert "what I typed" in late.text
     assert "<em>good</em>" in late.text
+    nameless = visitor.post(f"/runs/{run_id}/about", data={"version": "*", "notes": "what I typed"})
+    assert nameless.status_code == 422
+    assert "a run needs a name" in nameless.text
+    assert visitor.patch(f"/api/v1/runs/{run_id}", json={"name": " "}).status_code == 422
+    assert visitor.patch(f"/api/v1/runs/{run_id}", json={"name": ""}).status_code == 422
     with app.state.db.read() as session:
-        assert session.get_one(Run, run_id).tags == ["best", "paper"]
+        run = session.get_one(Run, run_id)
+        assert (run.name, run.tags) == ("one", ["best", "paper"])
 
 
 def test_an_archived_run_is_hidden_and_found(visitor: TestClient, run_id: str) -> None:
@@ -102,3 +117,8 @@ def test_markdown_lets_nothing_dangerous_through(settings: object) -> None:
     assert re.findall(r'href="([^"]*)"', html) == ["https://b.org", "https://i.org/p", "https://e.org"]
     assert html.count('rel="nofollow noopener"') == 3
     assert "<strong>1</strong>" in html
+
+
+def test_short_rows_of_a_table_are_not_filled_up_without_end(settings: object) -> None:
+    table = "|" + "a|" * 500 + "\n|" + "-|" * 500 + "\n" + "|a\n" * 500
+    assert render_markdown(table).count("<td") < 2_000
