@@ -161,10 +161,11 @@ def fork(
 
     def create(session: Session) -> Run:
         wanted = forks.changed_request(session, checkpoint_id, body.value.name, body.value.changes)
-        return forks.fork_run(session, checkpoint_id, wanted, settings=settings, actor=user.name)
+        return forks.fork_run(session, checkpoint_id, run_id, wanted, settings=settings, actor=user.name)
 
     fingerprint = hashlib.sha256(f"fork {checkpoint_id} {body.sha256}".encode()).hexdigest()
-    return answer_once(response, database, idempotency_key, fingerprint, create)
+    with forks.kept_checkpoint(database, checkpoint_id, settings=settings) as run_id:
+        return answer_once(response, database, idempotency_key, fingerprint, create)
 
 
 def finite(value: float) -> float | str:

@@ -11,6 +11,7 @@ from sqlmodel import Session
 from starlette.datastructures import FormData
 
 from server.auth import CurrentUser
+from server.db.session import Database
 from server.db.tables import Checkpoint, Run
 from server.errors import AppError, InvalidError, NotFoundError
 from server.pages import forms, picker, sweep_form, tabs
@@ -151,8 +152,7 @@ def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respon
                 where = f"/sweeps/{sweeps.create_sweep(session, many, settings=settings, actor=user.name).id}"
         else:
             wanted = RunRequest.model_validate(body)
-            with request.app.state.db.write() as session:
-                where = f"/runs/{_create_run(session, wanted, origin, settings=settings, actor=user.name).id}"
+            where = f"/runs/{_create_run(request.app.state.db, wanted, origin, settings=settings, actor=user.name).id}"
     except (ValidationError, InvalidError, NotFoundError) as error:
         return form_again(request, user, pairs, errors_of(error), status=422)
     return RedirectResponse(where, status_code=303)
@@ -163,15 +163,16 @@ def _shown_sweep(pairs: list[tuple[str, str]]) -> SweepForm:
     return sweep_form.read(pairs if tabs.shown(pairs).name == tabs.FORM else ())
 
 
-def _create_run(session: Session, wanted: RunRequest, origin: Origin | None, *, settings: Settings, actor: str) -> Run:
-    if origin is None:
-        return runs.create_run(session, wanted, settings=settings, actor=actor)
-    if origin.checkpoint is not None:
-        return forks.fork_run(session, origin.checkpoint.id, wanted, settings=settings, actor=actor)
-    source = origin.run.id
-    return runs.create_run(
-        session, wanted, settings=settings, actor=actor, detail=f"a copy of {source}", cloned_from=source
-    )
+def _create_run(
+    database: Database, wanted: RunRequest, origin: Origin | None, *, settings: Settings, actor: str
+) -> Run:
+    if origin is not None and origin.checkpoint is not None:
+        forked = origin.checkpoint.id
+        with forks.kept_checkpoint(database, forked, settings=settings) as run_id, database.write() as session:
+            return forks.fork_run(session, forked, run_id, wanted, settings=settings, actor=actor)
+    copied = {"detail": f"a copy of {origin.run.id}", "cloned_from": origin.run.id} if origin else {}
+    with database.write() as session:
+        return runs.create_run(session, wanted, settings=settings, actor=actor, **copied)
 
 
 def _count(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:

@@ -2,12 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlmodel import Session, col, select
 
 from server.db.ids import new_id
+from server.db.session import Database
 from server.db.tables import Checkpoint, Run
 from server.errors import FieldProblem, InvalidError, NotFoundError
 from server.services.checkpoints import directory, get_checkpoint
@@ -43,8 +45,33 @@ def fork_origin(session: Session, checkpoint_id: str) -> tuple[Checkpoint, Run]:
     return checkpoint, get_run(session, checkpoint.run_id)
 
 
-def fork_run(session: Session, checkpoint_id: str, request: RunRequest, *, settings: Settings, actor: str) -> Run:
-    """Queue a run that starts from a checkpoint, which is kept for it.
+@contextmanager
+def kept_checkpoint(database: Database, checkpoint_id: str, *, settings: Settings) -> Iterator[str]:
+    """Keep a checkpoint for a run that `fork_run` makes of it meanwhile, whose id this yields; else it is let go again.
+
+    Outside the transaction: where files cannot be linked, gigabytes are copied.
+
+    Raises:
+        NotFoundError: there is no such checkpoint, or its files are gone.
+    """
+    with database.read() as session:
+        checkpoint = get_checkpoint(session, checkpoint_id)
+    saved, run_id = directory(settings, checkpoint), new_id()
+    run_dir = settings.run_dir(run_id)
+    try:
+        _keep(saved, run_dir.origin(checkpoint.step))
+        yield run_id
+    finally:
+        with database.read() as session:
+            is_forked = session.get(Run, run_id) is not None
+        if not is_forked:
+            shutil.rmtree(run_dir.root, ignore_errors=True)
+
+
+def fork_run(
+    session: Session, checkpoint_id: str, run_id: str, request: RunRequest, *, settings: Settings, actor: str
+) -> Run:
+    """Queue a run that starts from a checkpoint, which `kept_checkpoint` has kept for it.
 
     It goes on at the checkpoint's step, with the optimizer's state and the place in the data, unless a change rules
     that out (`costs_state`): then it starts at step 0 from the weights.
@@ -57,19 +84,12 @@ def fork_run(session: Session, checkpoint_id: str, request: RunRequest, *, setti
     saved = directory(settings, checkpoint)
     _refuse_other_shape(saved, request)
     keeps = not costs_state(_changes(saved, parent, request))
-    run_id = new_id()
-    run_dir = settings.run_dir(run_id)
-    origin = run_dir.origin(checkpoint.step)
+    origin = settings.run_dir(run_id).origin(checkpoint.step)
     own = {"finetune": str(origin.root.absolute()), "finetune_state": keeps and saved.training_state.is_file()}
     request = request.model_copy(update={"config": request.config.model_copy(update=own)})
     detail = f"forked from {parent.id} at step {checkpoint.step}"
     lineage = {"id": run_id, "forked_from": parent.id, "forked_step": checkpoint.step}
-    try:
-        _keep(saved, origin)
-        return create_run(session, request, settings=settings, actor=actor, detail=detail, **lineage)
-    except BaseException:
-        shutil.rmtree(run_dir.root, ignore_errors=True)
-        raise
+    return create_run(session, request, settings=settings, actor=actor, detail=detail, **lineage)
 
 
 def changed_request(session: Session, checkpoint_id: str, name: str | None, changes: dict[str, Any]) -> RunRequest:

@@ -1,7 +1,10 @@
 """Runs that start from a checkpoint of another one: which state they keep, and who comes from whom."""
 
 import json
+import os
 import re
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +81,28 @@ def test_what_cannot_be_forked_leaves_nothing_behind(
 def test_a_checkpoint_whose_files_are_gone(visitor: TestClient, saved: tuple[str, CheckpointDir]) -> None:
     delete_checkpoint(saved[1])
     assert visitor.post(f"/api/v1/checkpoints/{saved[0]}/fork", json={}).status_code == 404
+
+
+def test_the_checkpoint_is_kept_before_anything_is_locked(
+    app: FastAPI,
+    visitor: TestClient,
+    settings: Settings,
+    saved: tuple[str, CheckpointDir],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be gigabytes, and SQLite has one writer."""
+    link, linked = os.link, []
+
+    def link_while_others_write(source: Path, target: Path) -> None:
+        if not settings.database_url:
+            with sqlite3.connect(settings.data_dir / "sparseboard.db", timeout=0) as other:
+                other.execute("BEGIN IMMEDIATE")
+        linked.append(target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_while_others_write)
+    assert visitor.post(f"/api/v1/checkpoints/{saved[0]}/fork", json={}).status_code == 201
+    assert linked
 
 
 def words(page: str) -> str:
