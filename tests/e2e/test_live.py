@@ -64,20 +64,15 @@ def test_points_arrive_once_through_reconnects_and_reload(site: Site, open_page:
     assert page.locator("#chart-fvu .summary tbody").inner_text() == live
 
 
-def test_a_point_is_drawn_within_a_second(site: Site, open_page: OpenPage, run_id: str) -> None:
+def test_points_are_drawn_one_by_one(site: Site, open_page: OpenPage, run_id: str) -> None:
+    """How soon is measured by `benchmarks/web_live.py`."""
     page = open_page(f"/runs/{run_id}")
     soon(lambda: drawn(page), stored(site, run_id))
-    page.wait_for_timeout(500)
-    delays = []
     with site.database.read() as session:
         step = session.get_one(Run, run_id).step
     for number in range(1, 11):
         push(site, run_id, range(step + number, step + number + 1))
-        start = time.monotonic()
-        soon(lambda: drawn(page), stored(site, run_id))
-        delays.append(time.monotonic() - start)
-        time.sleep(0.05)
-    assert sorted(delays)[-1] < 1.0, delays
+        soon(lambda: drawn(page), stored(site, run_id), timeout_s=30)
 
 
 def test_a_measured_step_is_drawn(site: Site, open_page: OpenPage, run_id: str) -> None:
