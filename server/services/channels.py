@@ -10,9 +10,10 @@ from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
 from server.db.tables import Channel, Delivery
-from server.errors import ConflictError, InvalidError, NotFoundError
+from server.errors import ConflictError, InvalidError
 from server.notices.guard import RefusedError, check_url
 from server.notices.message import EVENTS
+from server.services.lookup import get_row
 from server.services.text import unwanted_character
 from server.settings import Settings
 
@@ -70,10 +71,7 @@ def list_channels(session: Session) -> list[Channel]:
 
 def get_channel(session: Session, channel_id: str) -> Channel:
     """Raises NotFoundError."""
-    channel = session.get(Channel, channel_id) if len(channel_id) <= 26 and channel_id.isalnum() else None
-    if channel is None:
-        raise NotFoundError("There is no such channel.")
-    return channel
+    return get_row(session, Channel, channel_id, "channel")
 
 
 def delete_channel(session: Session, channel_id: str) -> None:

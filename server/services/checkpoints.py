@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from server.db.tables import Checkpoint
 from server.errors import NotFoundError
+from server.services.lookup import get_row
 from server.settings import Settings
 from sparsify_core.errors import CheckpointError
 from sparsify_core.manifest import read_manifest
@@ -39,10 +40,7 @@ def list_checkpoints(session: Session, run_id: str) -> list[Checkpoint]:
 
 def get_checkpoint(session: Session, checkpoint_id: str) -> Checkpoint:
     """Raises NotFoundError."""
-    row = session.get(Checkpoint, checkpoint_id) if len(checkpoint_id) <= 26 and checkpoint_id.isalnum() else None
-    if row is None:
-        raise NotFoundError("There is no such checkpoint.")
-    return row
+    return get_row(session, Checkpoint, checkpoint_id, "checkpoint")
 
 
 def directory(settings: Settings, checkpoint: Checkpoint) -> CheckpointDir:

@@ -15,8 +15,9 @@ from sqlmodel import Session, col, select
 from server.db.runs import record
 from server.db.session import Database, after_commit
 from server.db.tables import HubPush
-from server.errors import ConflictError, InvalidError, NotFoundError
+from server.errors import ConflictError, InvalidError
 from server.services.checkpoints import directory, get_checkpoint
+from server.services.lookup import get_row
 from server.settings import Settings
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -79,10 +80,7 @@ def list_pushes(session: Session, checkpoint_id: str | None = None) -> list[HubP
 
 def get_push(session: Session, push_id: str) -> HubPush:
     """Raises NotFoundError."""
-    row = session.get(HubPush, push_id) if len(push_id) <= 26 and push_id.isalnum() else None
-    if row is None:
-        raise NotFoundError("There is no such push.")
-    return row
+    return get_row(session, HubPush, push_id, "push")
 
 
 def spawn(settings: Settings, push_id: str, token: SecretStr) -> None:

@@ -8,6 +8,7 @@ from sqlmodel import Session, col, select
 
 from server.db.tables import Preset
 from server.errors import InvalidError, NotFoundError
+from server.services.lookup import get_row
 from server.services.requests import LAUNCH_FIELDS, RunRequest
 from server.services.shipped_presets import SHIPPED
 from server.services.text import unwanted_character
@@ -88,9 +89,7 @@ def save_preset(session: Session, request: PresetRequest) -> PresetView:
 
 def delete_preset(session: Session, preset_id: str) -> None:
     """Raises NotFoundError, also for those that come with Sparseboard."""
-    row = session.get(Preset, preset_id) if len(preset_id) <= 26 and preset_id.isalnum() else None
-    if row is None:
-        raise NotFoundError("There is no such preset of yours.")
+    row = get_row(session, Preset, preset_id, "preset of yours")
     session.delete(row)
 
 

@@ -9,9 +9,10 @@ from server.db.runs import record
 from server.db.session import after_commit
 from server.db.tables import Run, RunEvent, RunState
 from server.db.workers import resources_of, worker_views
-from server.errors import InvalidError, NotFoundError
+from server.errors import InvalidError
 from server.scheduling import GB, never_satisfiable
 from server.services.forecasts import predict
+from server.services.lookup import get_row
 from server.services.names import random_name
 from server.services.requests import RunRequest
 from server.services.sources import source_problems
@@ -71,10 +72,7 @@ def enqueue(session: Session, *new: Run, settings: Settings, actor: str, detail:
 
 def get_run(session: Session, run_id: str) -> Run:
     """Raises NotFoundError."""
-    run = session.get(Run, run_id) if len(run_id) <= 26 and run_id.isalnum() else None
-    if run is None:
-        raise NotFoundError("There is no such run.")
-    return run
+    return get_row(session, Run, run_id, "run")
 
 
 def successor_of(session: Session, run_id: str) -> Run | None:

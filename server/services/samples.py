@@ -4,7 +4,7 @@ from sqlmodel import Session, col, select
 
 from server.db.tables import Worker, WorkerSample
 from server.db.workers import KEEP_S
-from server.errors import NotFoundError
+from server.services.lookup import get_row
 
 MAX_SAMPLES = 720
 RAW_HOURS = 2.0
@@ -13,10 +13,7 @@ RAW_HOURS = 2.0
 
 def get_worker(session: Session, worker_id: str) -> Worker:
     """Raises NotFoundError."""
-    worker = session.get(Worker, worker_id) if len(worker_id) <= 26 and worker_id.isalnum() else None
-    if worker is None:
-        raise NotFoundError("There is no such worker.")
-    return worker
+    return get_row(session, Worker, worker_id, "worker")
 
 
 def list_samples(session: Session, worker_id: str, *, since: float, hours: float) -> list[WorkerSample]:

@@ -5,7 +5,8 @@ from urllib.parse import parse_qsl, urlencode
 from sqlmodel import Session, col, select
 
 from server.db.tables import SavedView
-from server.errors import ConflictError, NotFoundError
+from server.errors import ConflictError
+from server.services.lookup import get_row
 from server.services.requests import visible
 
 KEPT = ("q", "state", "sort", "fields")
@@ -43,7 +44,5 @@ def save_view(session: Session, name: str, query: str) -> SavedView:
 
 def delete_view(session: Session, view_id: str) -> None:
     """Raises NotFoundError."""
-    view = session.get(SavedView, view_id) if view_id.isalnum() else None
-    if view is None:
-        raise NotFoundError("There is no such view.")
+    view = get_row(session, SavedView, view_id, "view")
     session.delete(view)

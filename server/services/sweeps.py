@@ -8,9 +8,10 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from server.db.tables import TERMINAL, Run, RunState, Sweep
-from server.errors import FieldProblem, InvalidError, NotFoundError
+from server.errors import FieldProblem, InvalidError
 from server.services import control
 from server.services.headline import headline
+from server.services.lookup import get_row
 from server.services.names import random_name
 from server.services.runs import enqueue, new_run
 from server.services.sources import source_problems
@@ -76,10 +77,7 @@ def create_sweep(session: Session, request: SweepRequest, *, settings: Settings,
 
 def get_sweep(session: Session, sweep_id: str) -> Sweep:
     """Raises NotFoundError."""
-    sweep = session.get(Sweep, sweep_id) if len(sweep_id) <= 26 and sweep_id.isalnum() else None
-    if sweep is None:
-        raise NotFoundError("There is no such sweep.")
-    return sweep
+    return get_row(session, Sweep, sweep_id, "sweep")
 
 
 def view_sweep(session: Session, sweep_id: str) -> SweepView:

@@ -8,7 +8,8 @@ from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from server.db.tables import ApiToken
-from server.errors import InvalidError, NotFoundError
+from server.errors import InvalidError
+from server.services.lookup import get_row
 from server.services.sessions import fingerprint
 from server.services.text import unwanted_character
 
@@ -34,9 +35,7 @@ def list_tokens(session: Session) -> list[ApiToken]:
 
 def revoke_token(session: Session, token_id: str) -> ApiToken:
     """Idempotent. Raises NotFoundError."""
-    token = session.get(ApiToken, token_id) if len(token_id) <= 26 and token_id.isalnum() else None
-    if token is None:
-        raise NotFoundError("There is no such token.")
+    token = get_row(session, ApiToken, token_id, "token")
     token.revoked_at = token.revoked_at or time.time()
     session.add(token)
     return token

@@ -8,9 +8,10 @@ from sqlalchemy import delete
 from sqlmodel import Session
 
 from server.db.tables import WatchHit, WatchRule
-from server.errors import ConflictError, InvalidError, NotFoundError
+from server.errors import ConflictError, InvalidError
 from server.notices.message import watchable
 from server.notices.rules import rules
+from server.services.lookup import get_row
 from server.services.text import unwanted_character
 
 MAX_RULES = 50
@@ -57,9 +58,7 @@ def create_rule(session: Session, wanted: WatchRuleRequest) -> WatchRule:
 
 def delete_rule(session: Session, rule_id: str) -> None:
     """What it did stays in the history of the runs. Raises NotFoundError."""
-    rule = session.get(WatchRule, rule_id) if len(rule_id) <= 26 and rule_id.isalnum() else None
-    if rule is None:
-        raise NotFoundError("There is no such watch rule.")
+    rule = get_row(session, WatchRule, rule_id, "watch rule")
     delete_hits = delete(WatchHit).where(WatchHit.rule_id == rule_id)  # type: ignore[arg-type]
     session.execute(delete_hits)
     session.delete(rule)
