@@ -2,7 +2,7 @@
 import { translate, xOf } from "./charts/axis.js";
 import { Catalog } from "./charts/catalog.js";
 import { Chart } from "./charts/chart.js";
-import { Controls, keepInAddress } from "./charts/controls.js";
+import { Controls } from "./charts/controls.js";
 import { ChartGroup } from "./charts/group.js";
 import { MAX_POINTS, Series, coderOf, metricOf } from "./charts/series.js";
 import { readView } from "./charts/view.js";
@@ -103,8 +103,8 @@ function linesOf({ figure }) {
   );
 }
 
-function onView(view, changes) {
-  keepInAddress(view);
+function onView(_view, changes) {
+  controls.keepView();
   if ("filter" in changes || "page" in changes) load(charts.filter((chart) => chart.isVisible));
   if ("zoom" in changes || "x" in changes) refine();
   showControls();

@@ -2,14 +2,11 @@
 import { translate } from "./charts/axis.js";
 import { Catalog } from "./charts/catalog.js";
 import { Chart } from "./charts/chart.js";
-import { Controls, keepInAddress } from "./charts/controls.js";
+import { Controls } from "./charts/controls.js";
 import { ChartGroup } from "./charts/group.js";
 import { coderOf, metricOf } from "./charts/series.js";
 import { RunSource } from "./charts/source.js";
 import { readView } from "./charts/view.js";
-import { coalesce } from "./live.js";
-
-const ADDRESS_MS = 500; // Safari refuses more than 100 changes of the address in 30 s
 
 export class RunCharts {
   constructor(page) {
@@ -22,7 +19,6 @@ export class RunCharts {
       marksOf: () => this.marks(),
       live: page.querySelector("#charts-live"),
     });
-    this.keepView = coalesce(() => keepInAddress(this.group.view), ADDRESS_MS);
     this.csv = `/api/v1/runs/${page.dataset.run}/metrics.csv`;
     this.controls = new Controls(page.querySelector(".chart-bar"), this.group);
     this.charts = [...page.querySelectorAll("figure.chart")].map((figure) => new Chart(figure, this.group, (chart) => this.lines(chart)));
@@ -55,7 +51,7 @@ export class RunCharts {
   }
 
   onView(view, changes) {
-    this.keepView();
+    this.controls.keepView();
     if ("zoom" in changes) this.refine();
     if ("filter" in changes || "page" in changes) this.load(this.inSight());
     this.showControls();

@@ -1,11 +1,16 @@
 // The bar above the charts, and the address, which follows it.
 import { PART } from "./catalog.js";
+import { coalesce } from "../live.js";
 import { writeView } from "./view.js";
+
+const ADDRESS_MS = 500; // Safari refuses more than 100 changes of the address in 30 s
 
 export class Controls {
   constructor(bar, group) {
     this.bar = bar;
     this.group = group;
+    /** Keep the view in the address, so that a reload or a link restores it. */
+    this.keepView = coalesce(() => keepInAddress(group.view), ADDRESS_MS);
     this.field("x").addEventListener("change", (event) => group.setX(event.target.value));
     this.field("logx").addEventListener("change", (event) => group.change({ logX: event.target.checked }));
     this.field("smooth").addEventListener("input", (event) => group.change({ smoothing: Number(event.target.value) }));
@@ -49,8 +54,7 @@ export class Controls {
   }
 }
 
-/** Keep the view in the address, so that a reload or a link restores it. */
-export function keepInAddress(view) {
+function keepInAddress(view) {
   const query = writeView(view, new URLSearchParams(location.search)).toString();
   history.replaceState(history.state, "", location.pathname + (query ? `?${query}` : "") + location.hash);
 }
