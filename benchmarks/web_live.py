@@ -9,13 +9,11 @@ arrived when the chart that draws it says so.
 import argparse
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import quantiles
 
@@ -24,6 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.tables import table
 from benchmarks.timing import spread
+from benchmarks.web_server import serving
 from server.auth import issue_login_code
 from server.db.migrate import upgrade
 from server.db.runs import Placement, claim
@@ -68,26 +67,19 @@ def main() -> None:
 @contextmanager
 def deployment() -> Iterator[tuple[Settings, Database, str]]:
     """A server with a broker, on an empty database; yields its address too."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        data_dir = Path(folder)
-        broker = EmbeddedBroker(data_dir, data_dir / "broker.log")
-        settings = Settings(data_dir=data_dir, database_url="", redis_url=broker.url)
+    with tempfile.TemporaryDirectory() as folder:
+        broker = EmbeddedBroker(Path(folder), Path(folder) / "broker.log")
+        settings = Settings(data_dir=Path(folder), database_url="", redis_url=broker.url)
         upgrade(settings)
         database = Database(settings)
-        stack.callback(database.engine.dispose)
         broker.child.start()
-        stack.callback(broker.clean_up)
-        stack.callback(broker.child.stop)
-        environment = os.environ | {"SPARSEBOARD_DATA_DIR": folder, "REDIS_URL": broker.url}
-        environment.pop("DATABASE_URL", None)
-        port = "18423"
-        serve = ["-m", "uvicorn", "--factory", "server.app:create_app", "--port", port, "--log-level", "warning"]
-        server = subprocess.Popen([sys.executable, *serve], env=environment)
-        stack.callback(server.wait)
-        stack.callback(server.terminate)
-        url = f"http://127.0.0.1:{port}"
-        _wait(lambda: _is_alive(url))
-        yield settings, database, url
+        try:
+            with serving(settings, database) as client:
+                yield settings, database, str(client.base_url)
+        finally:
+            broker.child.stop()
+            broker.clean_up()
+            database.engine.dispose()
 
 
 class Watched:
@@ -164,13 +156,6 @@ def browser(database: Database, url: str, run_id: str) -> Iterator[Page]:
         page.evaluate(OBSERVE)
         yield page
         chromium.close()
-
-
-def _is_alive(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def _wait(is_there: Callable[[], bool]) -> None:

@@ -41,7 +41,11 @@ def serving(settings: Settings, database: Database) -> Iterator[httpx.Client]:
         token = create_token(session, "benchmark")[1]
     port = free_port()
     command = ["-m", "uvicorn", "--factory", "server.app:create_app", "--port", str(port), "--log-level", "warning"]
-    environment = {"SPARSEBOARD_DATA_DIR": str(settings.data_dir), "DATABASE_URL": settings.database_url}
+    environment = {
+        "SPARSEBOARD_DATA_DIR": str(settings.data_dir),
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+    }
     with running([sys.executable, *command], environment, f"http://127.0.0.1:{port}", "/healthz") as client:
         client.headers["Authorization"] = f"Bearer {token}"
         yield client
