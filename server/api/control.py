@@ -9,13 +9,14 @@ from sqlmodel import Session
 
 from server.api.dependencies import Body, DatabaseDep, SettingsDep, SingleQuery, body_schema, json_body
 from server.api.models import OutcomeList, OutcomeOut, RunOut, StateList, StateOut
-from server.api.runs import MAX_QUERY, IdempotencyKey, answer_once
+from server.api.runs import IdempotencyKey, answer_once
 from server.auth import CurrentUser
 from server.db.ids import ID_PATTERN
 from server.db.tables import Run
 from server.services import annotations, bulk, control
 from server.services.annotations import RunChange, Tag
 from server.services.bulk import MAX_RUNS, BulkAction
+from server.services.run_list import MAX_QUERY
 
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
 

@@ -34,12 +34,12 @@ from server.services import annotations, checkpoints, idempotency, logs, run_lis
 from server.services.diagnosis import diagnose_run
 from server.services.requests import RunRequest
 from server.services.run_fields import NEWEST_FIRST, RunField
+from server.services.run_list import MAX_QUERY
 from server.services.run_values import parse_fields, value_of
 from sparsify_core.metrics import mean_over_coders
 
 router = APIRouter(prefix="/runs", tags=["runs"], dependencies=[SingleQuery])
 
-MAX_QUERY = 1000
 RunBody = Annotated[Body[RunRequest], Depends(json_body(RunRequest))]
 AttemptQuery = Annotated[int | None, Query(ge=1, le=10**9)]
 NodeQuery = Annotated[int, Query(ge=0, le=10_000)]

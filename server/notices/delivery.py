@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 
-from sqlalchemy import delete, update
+from sqlalchemy import Update, delete, update
 from sqlmodel import Session, col, func, select
 
 from server.db.runs.apply import execute
@@ -153,5 +153,5 @@ class Deliveries:
         return post(channel.target, notice, key=key, settings=self._settings)
 
 
-def _row(channel_id: str, event_id: int):  # type: ignore[no-untyped-def]
+def _row(channel_id: str, event_id: int) -> Update:
     return update(Delivery).where(col(Delivery.channel_id) == channel_id, col(Delivery.event_id) == event_id)

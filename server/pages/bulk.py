@@ -10,11 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 from server.auth import CurrentUser
 from server.db.tables import RunState
 from server.errors import InvalidError
-from server.pages.list_state import MAX_QUERY
 from server.pages.templating import is_partial, render
 from server.services import bulk
 from server.services.annotations import Tag
 from server.services.bulk import BulkAction
+from server.services.run_list import MAX_QUERY
 
 router = APIRouter()
 _TAG: TypeAdapter[str] = TypeAdapter(Tag)

@@ -8,8 +8,7 @@ from fastapi import Query
 
 from server.db.tables import RunState
 from server.services.run_fields import NEWEST_FIRST
-
-MAX_QUERY = 1000
+from server.services.run_list import MAX_QUERY
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from server.db.tables import Run, RunState
 from server.errors import InvalidError
 from server.pages import columns
 from server.pages.columns import Column
-from server.pages.list_state import MAX_QUERY, ListState, read_list_state
+from server.pages.list_state import ListState, read_list_state
 from server.pages.svg import sparkline
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView
 from server.services import feeds, presets, run_list, runs, saved_views
-from server.services.run_list import Page
+from server.services.run_list import MAX_QUERY, Page
 from server.services.run_values import parse_fields
 
 router = APIRouter()

@@ -10,6 +10,7 @@ from server.db.tables import ACTIVE, TERMINAL, AttemptNode, Intent, Run, RunStat
 from server.pages.actions import Action, legal_actions
 from server.pages.formatting import metric, metric_form, number_of, sentence, short_count
 from server.scheduling import remaining_s
+from server.services.run_values import configured
 from sparsify_core.config import RunConfig, iter_fields
 from sparsify_core.config.base import Group
 from sparsify_core.metrics import METRICS, mean_over_coders, split_key
@@ -141,15 +142,6 @@ class RunView:
     def mean(self, name: str) -> float | None:
         return self.means.get(name)
 
-    def text(self, name: str) -> str:
-        """A metric as the list shows it: the mean over the coders."""
-        return metric(self.mean(name), metric_form(name, METRICS[name].unit))
-
-    @property
-    def fvu(self) -> str:
-        """Held-out FVU when there is one, else that of the training batch."""
-        return self.text("eval_fvu" if self.values("eval_fvu") else "fvu")
-
     @property
     def tiles(self) -> list[Tile]:
         return [self._tile(name) for name in HEADLINE]
@@ -200,9 +192,7 @@ def config_groups(config: dict[str, Any]) -> list[tuple[str, list[tuple[str, str
     """`(group, [(name, value, differs from default, help)])` of a stored configuration."""
     groups: dict[str, list[tuple[str, str, bool, str]]] = {title: [] for title in get_args(Group)}
     for spec in iter_fields(RunConfig):
-        node: Any = config
-        for part in spec.name.split("."):
-            node = node.get(part, spec.default) if isinstance(node, dict) else spec.default
+        node = configured(config, spec.name, spec.default)
         groups[spec.group].append((spec.name, _shown(node), node != spec.default, spec.help))
     return list(groups.items())
 

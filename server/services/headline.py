@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from sparsify_core.metrics import split_key
+from sparsify_core.metrics import mean_over_coders
 
 HEADLINE = {
     "l0": ("eval_l0", "l0"),
@@ -20,14 +20,9 @@ def headline(latest: dict[str, Any]) -> dict[str, float | None]:
     Args:
         latest: `Run.latest`.
     """
-    return {name: _first([_mean(latest, metric) for metric in metrics]) for name, metrics in HEADLINE.items()}
+    means = mean_over_coders(latest)
+    return {name: _first(means, metrics) for name, metrics in HEADLINE.items()}
 
 
-def _first(values: list[float | None]) -> float | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _mean(latest: dict[str, Any], metric: str) -> float | None:
-    values = [float(value) for key, value in latest.items() if split_key(key)[0] == metric]
-    mean = sum(values) / len(values) if values else math.nan
-    return mean if math.isfinite(mean) else None
+def _first(means: dict[str, float], metrics: tuple[str, ...]) -> float | None:
+    return next((means[metric] for metric in metrics if math.isfinite(means.get(metric, math.nan))), None)

@@ -19,6 +19,9 @@ from server.services.run_fields import NEWEST_FIRST, RunField, find_field
 from server.services.run_filter import conditions
 from server.services.run_query import QueryError
 
+MAX_QUERY = 1000
+"""Characters of a search, and of a list of fields."""
+
 
 class Page(NamedTuple):
     """One page of a list; `next_cursor` is None on the last one."""

@@ -12,6 +12,7 @@ from server.db.tables import ACTIVE, AttemptNode, DeviceLease, LeaseState, Run, 
 from server.db.workers import set_worker_state
 from server.errors import NotFoundError
 from server.scheduling import ALIVE_S, DeviceKind
+from server.services.lookup import get_row
 from server.settings import Settings
 
 
@@ -70,8 +71,7 @@ def lift_quarantine(
     The history of the run that had it says who did so. Idempotent. Returns what the worker still has in quarantine.
     Raises NotFoundError.
     """
-    if session.get(Worker, worker_id) is None:
-        raise NotFoundError("There is no such worker.")
+    get_row(session, Worker, worker_id, "worker")
     for lease in quarantined(session, worker_id):
         if (lease.kind, lease.index) == (kind, index):
             machine.lift_quarantine(session, lease, actor=actor, detail=f"{kind} {index}, by a person")
