@@ -41,6 +41,7 @@ def paths(site: Site) -> dict[str, str]:
         "settings": "/settings",
         "notices": "/notices",
         "compare": f"/compare?run={ids[RunState.RUNNING]}&run={ids['many']}&run={ids[RunState.COMPLETED]}",
+        "compare-early": f"/compare?run={ids[RunState.QUEUED]}",
     }
 
 

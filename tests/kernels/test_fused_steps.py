@@ -83,7 +83,7 @@ def test_rounded_weights_follow_the_weights(optimizer: str) -> None:
 def test_a_step_without_gradients_is_the_step(
     optimizer: str, transcode: bool, activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_AT_ONCE_FROM_BYTES", 0)
+    monkeypatch.setattr(dispatch, "UPDATE_AT_ONCE_FROM_BYTES", 0)
     sae = SparseCoderConfig(num_latents=32, k=3, transcode=transcode, activation=activation)
     config = RunConfig(sae=sae, optimizer=optimizer, lr=0.01, lr_warmup_steps=1)
     units, optimizers = [], []
