@@ -1,6 +1,7 @@
 """Several runs side by side."""
 
 import re
+from html import unescape
 
 import pytest
 from fastapi import FastAPI
@@ -53,3 +54,29 @@ def test_what_cannot_be_compared_is_said(visitor: TestClient, ids: list[str]) ->
     assert visitor.get("/compare", params={"run": ["nothing"]}).status_code == 404
     answer = visitor.post("/runs/bulk", data={"action": "compare", "run": ids[:2]})
     assert answer.headers["location"] == f"/compare?run={ids[0]}&run={ids[1]}"
+
+
+def order_of(page: str) -> list[str]:
+    """The runs of the table of metrics, from left to right."""
+    table = page[page.index('id="metrics-title"') :]
+    return re.findall(r'title="(k \d+)"', table[: table.index("</thead>")])
+
+
+def test_a_metric_orders_the_runs_and_each_keeps_its_number(app: FastAPI, visitor: TestClient, ids: list[str]) -> None:
+    with app.state.db.write() as session:
+        ids.append(add_run(session, name="k 99", latest={"eval_fvu/a": "nan", "eval_delta_ce/a": 1.0}).id)
+    chosen = {"run": ids, "fields": "all", "up": "Tokens"}
+    page = visitor.get("/compare", params=chosen).text
+    assert order_of(page) == ["k 16", "k 32", "k 64", "k 99"]
+    where = re.search(r'href="([^"]*sort=eval_fvu#metrics)"', page)
+    assert where is not None
+    page = visitor.get(unescape(where[1])).text
+    assert order_of(page) == ["k 32", "k 64", "k 16", "k 99"]
+    assert re.findall(r"<b>(\d)</b> k (\d+)", page)[:4] == [("2", "32"), ("3", "64"), ("1", "16"), ("4", "99")]
+    assert 'aria-sort="ascending"' in page
+    assert "best first" in page
+    assert "<option selected>Tokens</option>" in page
+    assert "<code>expansion_factor</code>" in page
+    back = visitor.get(unescape(re.findall(r'href="([^"]*sort=-eval_fvu#metrics)"', page)[0])).text
+    assert order_of(back) == ["k 16", "k 64", "k 32", "k 99"]
+    assert order_of(visitor.get("/compare", params={"run": ids, "sort": "nothing"}).text)[0] == "k 16"

@@ -5,7 +5,7 @@ import { Chart } from "./charts/chart.js";
 import { Controls } from "./charts/controls.js";
 import { ChartGroup } from "./charts/group.js";
 import { MAX_POINTS, Series, coderOf, metricOf } from "./charts/series.js";
-import { readView } from "./charts/view.js";
+import { readView, writeView } from "./charts/view.js";
 
 const ZOOM_SETTLES_MS = 150;
 
@@ -118,5 +118,14 @@ function draw() {
   showControls();
   group.draw();
 }
+
+// What leads to this page again keeps what its charts show.
+document.addEventListener("click", ({ target }) => {
+  const link = target.closest('a[href^="/compare?"]');
+  if (link) link.search = writeView(group.view, new URLSearchParams(link.search));
+});
+document.querySelector("form.axes").addEventListener("formdata", ({ formData }) => {
+  for (const [name, value] of writeView(group.view, new URLSearchParams())) formData.append(name, value);
+});
 
 draw();
