@@ -1,7 +1,7 @@
 """Several runs side by side: `/compare?run=…&run=…`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -11,6 +11,7 @@ from server.auth import CurrentUser
 from server.db.tables import Run
 from server.pages.columns import plain
 from server.pages.compare_state import CompareState, read_compare_state
+from server.pages.curves import MARK_KINDS, curves_of
 from server.pages.formatting import metric, metric_form
 from server.pages.scatter import Point, Scatter, scatter
 from server.pages.templating import render
@@ -36,6 +37,7 @@ def page(
     """Configuration, metrics and Pareto board of the runs; everything that is chosen stands in the address."""
     with request.app.state.db.read() as session:
         found = compare.find_runs(session, here.run)
+        curves = curves_of(session, found)
     rows = compare.measured(found)
     order = compare.ordered(found, rows, here.sort)
     differences = compare.config_differences(found)
@@ -45,10 +47,8 @@ def page(
         "here": here,
         "columns": [Column(place + 1, RunView(found[place])) for place in order],
         "axes": compare.OBJECTIVES,
-        "lines": [
-            {"id": each.id, "name": each.name, "tokensPerStep": each.tokens_per_step, "keys": sorted(each.latest)}
-            for each in found
-        ],
+        "curves": [asdict(curve) for curve in curves],
+        "mark_kinds": [kind for kind in MARK_KINDS if any(kind in curve.kinds for curve in curves)],
         "charts": _charts(found),
         "board": _board(found, here.across, here.up),
         "config_rows": [(each.field, [plain(each.values[place]) for place in order], each.differs) for each in shown],

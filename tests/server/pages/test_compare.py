@@ -1,13 +1,17 @@
 """Several runs side by side."""
 
+import json
 import re
 from html import unescape
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from rows import add_run
+from rows import add_checkpoint, add_run
+from server.db.tables import Attempt, Run
+from server.settings import Settings
 from sparsify_core.config import RunConfig
 
 pytestmark = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
@@ -80,3 +84,34 @@ def test_a_metric_orders_the_runs_and_each_keeps_its_number(app: FastAPI, visito
     back = visitor.get(unescape(re.findall(r'href="([^"]*sort=-eval_fvu#metrics)"', page)[0])).text
     assert order_of(back) == ["k 16", "k 64", "k 32", "k 99"]
     assert order_of(visitor.get("/compare", params={"run": ids, "sort": "nothing"}).text)[0] == "k 16"
+
+
+def curves_of(page: str) -> list[dict[str, Any]]:
+    """What the charts know of the runs."""
+    found = re.search(r'data-runs="([^"]*)"', page)
+    assert found is not None
+    return json.loads(unescape(found[1]))
+
+
+def test_charts_mark_what_few_runs_did_and_where_forks_begin(
+    app: FastAPI, visitor: TestClient, settings: Settings, ids: list[str]
+) -> None:
+    with app.state.db.write() as session:
+        parent = session.get_one(Run, ids[0])
+        add_checkpoint(session, settings, parent, step=4)
+        parent.tokens_per_step = 100
+        fork = add_run(session, name="fork", forked_from=ids[0], forked_step=4, latest={"fvu/a": 0.5}).id
+        session.add(Attempt(run_id=fork, attempt=1, started_at=7.0))
+        others = [add_run(session, latest={"fvu/a": 0.5}).id for _ in range(2)]
+    page = visitor.get("/compare", params={"run": [*ids[:2], fork]}).text
+    first, second, third = curves_of(page)
+    assert [mark["label"] for mark in first["marks"]] == ["checkpoint of step 4"]
+    assert (first["branch"], second["marks"]) == (None, [])
+    assert (third["branch"], third["before"]) == ({"parent": ids[0], "step": 4}, {"steps": 4, "tokens": 400})
+    assert third["origin"] == 7.0
+    bar = page[page.index('class="hint') :][:300]
+    assert ("checkpoint" in bar, "warning" in bar, "fork begins" in bar) == (True, False, True)
+    many = visitor.get("/compare", params={"run": [*ids, fork, *others]}).text
+    assert [curve["marks"] for curve in curves_of(many)] == [[]] * 6
+    assert 'name="marks"' in many
+    assert 'name="marks"' not in visitor.get("/compare", params={"run": ids[1:]}).text
