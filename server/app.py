@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator
@@ -72,9 +73,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     cleaning = asyncio.create_task(_clean_up(app.state.db))
     notifier = Notifier(app.state.db, settings)
     notifier.start()
+    # What is there stays: a request for long series makes so many objects that searching all of them for garbage, over
+    # and over, would take a third of its time.
+    gc.freeze()
     async with watch(settings.redis_url) as app.state.hints:
         with closed_by_signals(app.state.hints):
             yield
+    gc.unfreeze()
     await run_in_threadpool(notifier.stop)
     cleaning.cancel()
     with contextlib.suppress(asyncio.CancelledError):

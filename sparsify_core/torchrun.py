@@ -20,6 +20,21 @@ def torchrun_command(
     return [*launch, "-m", "sparsify_core", *arguments]
 
 
+def meeting_at(endpoint: str, name: str, *, num_nodes: int) -> list[str]:
+    """torchrun's options by which nodes find one another.
+
+    Args:
+        endpoint: `host:port` of the one that keeps the store.
+        name: the same for all nodes, and for nothing else that meets there.
+    """
+    return ["--nnodes", str(num_nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", name]
+
+
+def options_to_fill_in(num_nodes: int) -> Sequence[str]:
+    """For a command that is shown: HOST stands for the name of one of several nodes, RUN for the run's id."""
+    return meeting_at("HOST:29400", "RUN", num_nodes=num_nodes) if num_nodes > 1 else STANDALONE
+
+
 def as_text(command: Sequence[str]) -> str:
     """For a shell, a flag with its values on each line."""
     lines: list[list[str]] = [[]]

@@ -8,18 +8,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, insert, update
+from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
 from server.db.runs import note_first_step, record, storable
-from server.db.series import Point, as_json, begun_again, drawn_on, seal_points, take_back
+from server.db.series import Point, add_points, as_json, begun_again, drawn_on, seal_points, take_back
 from server.db.session import Database
 from server.db.tables import Attempt, Checkpoint, MetricChunk, MetricPoint, Run, RunEvent, RunState, StepTiming
 from server.db.tables.values import store_metrics
 from sparsify_core import events
 from sparsify_core.metrics import series_key
 from sparsify_core.rundir import CheckpointDir, RunDir
-from worker.values import as_point
 
 SEALED_POINTS = 1024
 """So many points of a series at once, as ingest finds them when it has fallen behind, are sealed right away."""
@@ -150,14 +149,7 @@ class _Batch:
         many = {key: found for key, found in points.items() if len(found) >= SEALED_POINTS}
         for key, found in many.items():
             seal_points(self.session, self.run_id, key, found)
-        rows = [
-            {"run_id": self.run_id, "key": key} | point._asdict() | as_point(point.value)
-            for key, found in points.items()
-            if key not in many
-            for point in found
-        ]
-        if rows:  # not through the ORM, which takes longer than the database
-            self.session.connection().execute(insert(MetricPoint), rows)
+        add_points(self.session, self.run_id, {key: found for key, found in points.items() if key not in many})
 
     def _spark(self, points: dict[str, list[Point]], values: dict[str, Any]) -> dict[str, Any]:
         """The run's sparkline with what is new of the first coder's FVU."""

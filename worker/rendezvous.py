@@ -4,6 +4,8 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sparsify_core.torchrun import meeting_at
+
 _JOIN_TIMEOUT_S = 600
 
 
@@ -25,8 +27,8 @@ class Rendezvous:
     def options(self) -> list[str]:
         """For torchrun's command line. It counts the nodes itself, in an order of its own: rank 0 may be on any."""
         return [
-            *("--nnodes", str(self.num_nodes), "--max-restarts", "0", "--local-addr", self.address),
-            *("--rdzv-backend", "c10d", "--rdzv-endpoint", self.endpoint, "--rdzv-id", self.name),
+            *meeting_at(self.endpoint, self.name, num_nodes=self.num_nodes),
+            *("--max-restarts", "0", "--local-addr", self.address),
             *("--rdzv-conf", f"is_host={int(self.is_host)},join_timeout={_JOIN_TIMEOUT_S}"),
         ]
 

@@ -101,7 +101,7 @@ class PlanOut(Model):
     offers: list[OfferOut]
     queue: PlaceOut
     command: str
-    """What a worker would run on each node; RUN stands for the run's id."""
+    """What a worker would run on each node; RUN stands for the run's id, HOST for the first node's name."""
     warnings: list[WarningOut]
     forecast: ForecastOut | None
     """null: the model's modules are not known, or the configuration does not fit them; a warning says why."""

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from server.db.tables.values import METRIC_PREFIX
-from server.pages.formatting import DASH, basename, metric, metric_form
+from server.pages.formatting import basename, metric, metric_form, plain
 from server.pages.views import RunView
 from server.services.run_fields import RunField, all_fields
 from server.services.run_values import value_of
@@ -46,20 +45,6 @@ class Column:
     def time(self, view: RunView) -> float | None:
         """A moment, which the page shows as its distance from now."""
         return value_of(self.field, view.run, view.means) if self.field.kind == "time" else None
-
-
-def plain(value: Any) -> str:
-    """A stored value as it reads in a table."""
-    if value is None or value in ("", []):
-        return DASH
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    # Whole: what was typed is told apart from everything else that can be typed.
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def groups(chosen: Sequence[RunField]) -> list[tuple[str, list[tuple[RunField, bool]]]]:

@@ -9,10 +9,9 @@ from fastapi.responses import HTMLResponse
 
 from server.auth import CurrentUser
 from server.db.tables import Run
-from server.pages.columns import plain
 from server.pages.compare_state import CompareState, read_compare_state
 from server.pages.curves import MARK_KINDS, curves_of
-from server.pages.formatting import metric, metric_form
+from server.pages.formatting import metric, metric_form, plain
 from server.pages.scatter import Point, Scatter, scatter
 from server.pages.templating import render
 from server.pages.views import ChartSpec, RunView, chart_specs

@@ -21,6 +21,24 @@ def number_of(value: Any) -> float | None:
         return None
 
 
+def plain(value: Any, missing: str = DASH) -> str:
+    """A value of a configuration, or another stored one, as it reads: `yes`, `1,234,567`, `1e-05`.
+
+    Args:
+        missing: what stands for None, an empty text or list.
+    """
+    if value is None or value in ("", []):
+        return missing
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    # Whole: what was typed is told apart from everything else that can be typed.
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 def metric_form(name: str, unit: str) -> str:
     """`percent`, `rate`, `ratio`, `bytes` or `plain`; the charts' script knows the same five."""
     if "fvu" in name:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
+from server.pages.formatting import plain
 from server.services.requests import OWNED, RunRequest
 from server.services.run_values import configured
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
@@ -182,9 +183,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return " ".join(str(value).split()) or "none"
+    return plain(value if isinstance(value, bool) else str(value).split(), "none")
 
 
 def build(

@@ -11,6 +11,7 @@ from sqlmodel import Session
 from server.auth import CurrentUser
 from server.db.tables import Run
 from server.diagnosis import Evidence, Finding, Result, State
+from server.pages.formatting import plain
 from server.pages.templating import render
 from server.services import runs
 from server.services.diagnosis import diagnose_run
@@ -63,12 +64,8 @@ def clone_with(run: Run, fix: dict[str, Any]) -> str:
 
 def _view(run: Run, finding: Finding) -> FindingView:
     before = Evidence(run.config)
-    changes = [(name, _shown(before.option(name)), _shown(value)) for name, value in finding.fix.items()]
+    changes = [(name, plain(before.option(name), "none"), plain(value, "none")) for name, value in finding.fix.items()]
     return FindingView(finding, clone_with(run, finding.fix), changes)
-
-
-def _shown(value: Any) -> str:
-    return "empty" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _labels(results: list[Result], state: State) -> list[str]:

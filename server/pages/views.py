@@ -8,14 +8,14 @@ from typing import Any, get_args
 
 from server.db.tables import ACTIVE, TERMINAL, AttemptNode, Intent, Run, RunState
 from server.pages.actions import Action, legal_actions
-from server.pages.formatting import metric, metric_form, number_of, sentence, short_count
+from server.pages.formatting import metric, metric_form, number_of, plain, sentence
 from server.scheduling import remaining_s
 from server.services.run_values import configured
 from sparsify_core.config import RunConfig, iter_fields
 from sparsify_core.config.base import Group
 from sparsify_core.metrics import METRICS, mean_over_coders, split_key
 
-HEADLINE = ("eval_fvu", "fvu", "dead_frac", "l0", "lr", "tokens_per_s")
+TILES = ("eval_fvu", "fvu", "dead_frac", "l0", "lr", "tokens_per_s")
 """Metrics that stand as tiles on a run's page."""
 
 MAIN_CHARTS: tuple[tuple[str, ...], ...] = (("fvu", "eval_fvu"), ("dead_frac",), ("l0",), ("lr",), ("tokens_per_s",))
@@ -144,7 +144,7 @@ class RunView:
 
     @property
     def tiles(self) -> list[Tile]:
-        return [self._tile(name) for name in HEADLINE]
+        return [self._tile(name) for name in TILES]
 
     def _tile(self, name: str) -> Tile:
         known = METRICS[name]
@@ -193,17 +193,5 @@ def config_groups(config: dict[str, Any]) -> list[tuple[str, list[tuple[str, str
     groups: dict[str, list[tuple[str, str, bool, str]]] = {title: [] for title in get_args(Group)}
     for spec in iter_fields(RunConfig):
         node = configured(config, spec.name, spec.default)
-        groups[spec.group].append((spec.name, _shown(node), node != spec.default, spec.help))
+        groups[spec.group].append((spec.name, plain(node), node != spec.default, spec.help))
     return list(groups.items())
-
-
-def _shown(value: Any) -> str:
-    if value is None or value in ([], ""):
-        return "\u2013"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return " ".join(str(item) for item in value)
-    if isinstance(value, int) and value >= 1_000_000:
-        return f"{value:,} ({short_count(value)})"
-    return str(value)

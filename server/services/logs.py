@@ -14,7 +14,7 @@ from server.settings import Settings
 LIMIT_BYTES = 64_000
 MAX_HITS = 200
 SEARCH_S = 5.0
-"""A gigabyte takes about two on one core."""
+"""A gigabyte that lies in the page cache takes two, measured on one core of an AMD EPYC."""
 _SCAN_BYTES = 4 << 20
 _LINE_BYTES = 64 << 10
 _SHOWN_BYTES = 400

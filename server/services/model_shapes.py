@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,6 +26,7 @@ from sparsify_core.shape import ModelShape
 
 LIMIT_S = 120.0
 """For one child, which loads PyTorch and may ask the Hub."""
+_LOOK_AGAIN_S = 0.1
 _KEPT_S = 7 * 24 * 3600.0
 """A branch on the Hub may get another configuration."""
 _FAILURE_KEPT_S = 20.0
@@ -65,7 +67,7 @@ def shape_of(settings: Settings, model: str, revision: str | None = None) -> Mod
     answer = _read(file)
     if answer is None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with reader(), _alone(file.with_suffix(".lock")):
+        with reader(), _alone(file.with_suffix(".lock"), model):
             answer = _read(file) or _ask(settings, model, revision)
             _write(file, answer)
     if answer.shape is None:
@@ -138,11 +140,28 @@ def _busy() -> TooManyRequestsError:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One child per model, whatever thread or process asks; the kernel frees the lock of one that dies."""
+def _alone(lock: Path, model: str) -> Iterator[None]:
+    """One child per model, whatever thread or process asks; the kernel frees the lock of one that dies.
+
+    Raises TooManyRequestsError where somebody keeps it longer than a child may take.
+    """
+    give_up_at = time.monotonic() + LIMIT_S
     with lock.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        while not _is_locked(handle):
+            if time.monotonic() > give_up_at:
+                message = f"Somebody else has been reading {model} for more than {LIMIT_S:.0f} s: try again in a while."
+                raise TooManyRequestsError(message, retry_after_s=60)
+            time.sleep(_LOOK_AGAIN_S)
         yield
+
+
+def _is_locked(handle: IO[str]) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _ask(settings: Settings, model: str, revision: str | None) -> Answer:

@@ -22,7 +22,7 @@ from server.settings import Settings
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import ConfigError, HookpointError
 from sparsify_core.shape import ModelShape
-from sparsify_core.torchrun import as_text, torchrun_command
+from sparsify_core.torchrun import as_text, options_to_fill_in, torchrun_command
 
 _USABLE = 0.97
 """Of a GPU's memory."""
@@ -107,10 +107,11 @@ def make_plan(
 
 
 def command(request: RunRequest, settings: Settings) -> str:
-    """What a worker will run on each node; RUN stands for the run's id."""
+    """What a worker will run on each node; RUN stands for the run's id, HOST for the first node's name."""
     run_dir = settings.run_dir("RUN")
     arguments = ["--config", str(run_dir.config), "--run_dir", str(run_dir.root), "--attempt", "1"]
-    return as_text(torchrun_command("python", arguments, num_processes=request.num_processes))
+    options = options_to_fill_in(request.num_nodes)
+    return as_text(torchrun_command("python", arguments, num_processes=request.num_processes, options=options))
 
 
 def _resolve(

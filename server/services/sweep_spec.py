@@ -141,6 +141,7 @@ def label(values: dict[str, Any]) -> str:
 
 
 def _written(value: Any) -> str:
+    """As a part of a run's name, not as pages write a value: short, and without spaces or separators of thousands."""
     if isinstance(value, list):
         return ",".join(map(str, value)) or "none"
     if isinstance(value, bool) or value is None:

@@ -1,5 +1,6 @@
 """`GET /api/v1/models/shape`: a child process reads the model, once; afterwards the answer lies on disk."""
 
+import fcntl
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,20 @@ def test_whoever_would_wait_behind_many_is_told_at_once(sqlite_api: TestClient, 
             others.enter_context(model_shapes.reader())
         answer = sqlite_api.get("/api/v1/models/shape?model=owner/another")
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "10")
+    assert not children.exists()
+
+
+def test_whoever_waits_for_a_reader_that_hangs_is_told_after_a_while(
+    sqlite_api: TestClient, sqlite_settings: Settings, children: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_shapes, "LIMIT_S", 0.2)
+    lock = model_shapes.answer_file(sqlite_settings, "owner/another").with_suffix(".lock")
+    lock.parent.mkdir()
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        answer = sqlite_api.get("/api/v1/models/shape?model=owner/another")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
+    assert "Somebody else has been reading owner/another" in answer.json()["detail"]
     assert not children.exists()
 
 

@@ -5,6 +5,7 @@ import shlex
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -75,7 +76,9 @@ def test_a_command_has_a_flag_to_a_line_and_torchrun_for_many() -> None:
     config = RunConfig(model="gpt2", dataset="a/b", hookpoints=["h.*.mlp"], sae={"k": 64, "transcode": True}, lr=1e-5)
     text = to_command(config, num_processes=2, num_nodes=3)
     first, *flags = text.rstrip("\n").split(" \\\n  ")
-    assert first == "torchrun --nnodes 3 --nproc_per_node 2 -m sparsify_core gpt2 a/b"
+    meeting = "--nnodes 3 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --rdzv-id RUN"
+    launcher = f"python -m torch.distributed.run {meeting} --nproc_per_node 2"
+    assert first == f"{launcher} -m sparsify_core gpt2 a/b"
     assert flags == ["--k 64", "--transcode", "--hookpoints 'h.*.mlp'", "--lr 1e-05"]
     reading = from_command(text)
     assert reading.config == config
@@ -86,6 +89,7 @@ def test_a_command_has_a_flag_to_a_line_and_torchrun_for_many() -> None:
     "text",
     [
         "python -m sparsify gpt2 a/b --k 64 --run_name mine --save_dir out",
+        "python3 -m torch.distributed.run --standalone -m sparsify gpt2 a/b -k 64 --run_name mine --save_dir out",
         "HF_HOME=hf torchrun --nproc_per_node gpu -m sparsify gpt2 a/b -k 64 --run_name mine --save_dir out",
         "$ python -m sparsify_core gpt2 \\\r\n  a/b --k=64 --run-name mine --save_dir out",
         "gpt2 a/b --k 64 --run_name mine --save_dir out",
@@ -96,6 +100,14 @@ def test_command_lines_are_taken_as_they_are_pasted(text: str) -> None:
     assert reading.config == RunConfig(model="gpt2", dataset="a/b", sae={"k": 64})
     assert reading.launch == {"name": "mine"}
     assert reading.notes == ("save_dir is left out: Sparseboard decides it for every run.",)
+
+
+@pytest.mark.parametrize("text", ["model: gpt2\nlayers: [1, 2]\n", '{"model": "gpt2", "layers": [1, 2]}'])
+def test_a_text_is_parsed_once(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts, parse = [], yaml.parser.Parser.parse_stream_start
+    monkeypatch.setattr(yaml.parser.Parser, "parse_stream_start", lambda self: starts.append(1) or parse(self))
+    from_yaml(text)
+    assert len(starts) == 1
 
 
 def test_configuration_files_of_sparsify_are_taken() -> None:
@@ -115,7 +127,7 @@ def test_configuration_files_of_sparsify_are_taken() -> None:
         ('{"model": "gpt2",\n "lr": }', 2, "this is not"),
         ("gpt2", 1, "write names and values"),
         ("model: gpt2\nhf_token: secret\n", 2, "set HF_TOKEN"),
-        ("a: &a [1]\nb: *a\n", None, "aliases"),
+        ("a: &a [1]\nb: *a\n", 2, "aliases"),
         ("model: \x00", None, "this is not YAML"),
         ("model: gpt2\nlayers: " + "[" * 10_000, 2, "nested deeper than 10 levels"),
         ('{"layers": ' + "[" * 500 + "]" * 500 + "}", 1, "nested deeper than 10 levels"),

@@ -46,7 +46,8 @@ def body(tmp_path: Path) -> dict[str, Any]:
 
 
 def plan(client: TestClient, body: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    launch = {name: changes.pop(name) for name in ("num_processes", "min_memory_gb", "labels") if name in changes}
+    names = ("num_processes", "num_nodes", "min_memory_gb", "labels")
+    launch = {name: changes.pop(name) for name in names if name in changes}
     answer = client.post("/api/v1/runs/plan", json=body | launch | {"config": body["config"] | changes})
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
@@ -70,10 +71,17 @@ def test_a_plan_says_what_a_run_will_need(client: TestClient, deployment: FastAP
     assert forecast["num_past_runs"] == 0
     assert found["planned_for"] == "4 cores of here"
     assert found["queue"] == {"position": 0, "waits_for": ""}
-    assert "torch.distributed.run" in found["command"]
+    assert "torch.distributed.run --standalone" in found["command"].replace(" \\\n ", "")
     assert codes(found) == []
     with deployment.state.db.read() as session:
         assert session.exec(select(Run)).all() == []
+
+
+def test_the_command_of_several_nodes_says_how_they_meet(client: TestClient, body: dict[str, Any]) -> None:
+    command = plan(client, body, num_nodes=2)["command"]
+    assert "--nnodes 2" in command
+    assert "--rdzv-endpoint HOST:29400" in command
+    assert "--standalone" not in command
 
 
 def test_wrong_configurations_are_answered_as_at_the_launch(client: TestClient, body: dict[str, Any]) -> None:

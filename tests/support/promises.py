@@ -18,13 +18,13 @@ from sqlmodel import Session, SQLModel, col, select
 
 from deployment import CANARY, Accepted, Deployment
 from rows import stored_points
+from server.db.series import stored
 from server.db.tables import TERMINAL, Checkpoint, DeviceLease, Run, RunEvent, RunState
 from services import wait_until
 from sparsify_core import events
 from sparsify_core.errors import CheckpointError
 from sparsify_core.manifest import file_sha256, verify_checkpoint
 from sparsify_core.rundir import CheckpointDir, RunDir
-from worker.values import as_point
 
 
 def check(deployment: Deployment, accepted: list[Accepted], *, reference: RunDir | None) -> None:
@@ -76,9 +76,9 @@ def one_curve(deployment: Deployment, run_id: str) -> None:
     """N2: every series is what the trainer's own files say, step by step: no gap, nothing twice."""
     with deployment.database.read() as session:
         found = stored_points(session, run_id)
-    stored = sorted(Point(key, point.step, **as_point(point.value)) for key, point in found)
-    assert stored == sorted(_written(deployment.run_dir(run_id))), f"N2: {run_id}: the charts are not what was written"
-    steps = [point.step for point in stored if point.key == "lr"]
+    shown = sorted(Point(key, point.step, *stored(point.value)) for key, point in found)
+    assert shown == sorted(_written(deployment.run_dir(run_id))), f"N2: {run_id}: the charts are not what was written"
+    steps = [point.step for point in shown if point.key == "lr"]
     assert steps == list(range(1, len(steps) + 1)), f"N2: {run_id}: gaps or doubles in {steps}"
 
 
@@ -96,7 +96,7 @@ def _written(run_dir: RunDir) -> Iterator[Point]:
         for event in content:
             if isinstance(event, events.Metrics) and (last is None or event.step <= last):
                 for key, value in event.values.items():
-                    yield Point(key, event.step, **as_point(value))
+                    yield Point(key, event.step, *stored(value))
 
 
 def _all_events(path: Path) -> Iterator[tuple[Any, int]]:

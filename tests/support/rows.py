@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from sqlmodel import Session, select
 
 from server.db.runs import Placement, claim, record, set_supervisor
-from server.db.series import Point
+from server.db.series import Point, number, stored
 from server.db.series.packing import unpack_points
 from server.db.session import Database
 from server.db.tables import (
@@ -57,16 +57,15 @@ def add_attempt(session: Session, run: Run, *, attempt: int = 1, event_seq: int 
 def add_point(
     session: Session, run: Run, seq: int, value: float, *, key: str = "fvu/layers.5", attempt: int = 1
 ) -> None:
-    finite = bool(np.isfinite(value))
-    kind = "finite" if finite else str(float(value))
+    column, kind = stored(value)
     place = {"run_id": run.id, "attempt": attempt, "seq": seq, "key": key, "step": seq, "ts": float(seq)}
-    session.add(MetricPoint(**place, value=value if finite else None, kind=kind))
+    session.add(MetricPoint(**place, value=column, kind=kind))
 
 
 def stored_points(session: Session, run_id: str) -> list[tuple[str, Point]]:
     """Everything that the database has of a run's series, sealed or not."""
     rows = session.exec(select(MetricPoint).where(MetricPoint.run_id == run_id))
-    hot = [(row.key, Point(row.step, row.attempt, row.seq, row.ts, row.number)) for row in rows]
+    hot = [(row.key, Point(row.step, row.attempt, row.seq, row.ts, number(row.value, row.kind))) for row in rows]
     chunks = session.exec(select(MetricChunk).where(MetricChunk.run_id == run_id, MetricChunk.level == 0))
     return hot + [(one.key, point) for one in chunks for point in unpack_points(one.data, one.attempt)]
 

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from sqlmodel import Session
 
-from server.db.series import Point, drawn_on
+from server.db.series import Point, drawn_on, number
 from server.db.session import Database
 from server.db.tables import (
     Attempt,
@@ -279,8 +279,8 @@ def points_at(run_id: str, coders: list[str], step: int, ts: float, seq: int) ->
     """The points of one step, as ingest writes them."""
     noise = random.Random(f"{run_id}{step}")
     values: dict[str, float] = {"lr": 1e-3 * min(1, step / 20), "tokens_per_s": 11_500 + noise.gauss(0, 300)}
-    for number, coder in enumerate(coders):
-        fvu = (0.17 + 0.04 * number) + 0.8 * math.exp(-step / 30) + noise.gauss(0, 0.006)
+    for index, coder in enumerate(coders):
+        fvu = (0.17 + 0.04 * index) + 0.8 * math.exp(-step / 30) + noise.gauss(0, 0.006)
         values |= {f"fvu/{coder}": fvu, f"dead_frac/{coder}": 0.03 * math.exp(-step / 90), f"l0/{coder}": 31.7}
         if step % 50 == 0:
             values[f"eval_fvu/{coder}"] = fvu - 0.01
@@ -294,7 +294,7 @@ def _metrics(session: Session, run: Run, coders: list[str], steps: int, started:
         points = points_at(run.id, coders, step, started + step, step + 3)
         session.add_all(points)
         latest |= {p.key: p.value for p in points if p.value is not None}
-        drawn += [Point(step, 1, p.seq, p.ts, p.number) for p in points if p.key == f"fvu/{coders[0]}"]
+        drawn += [Point(step, 1, p.seq, p.ts, number(p.value, p.kind)) for p in points if p.key == f"fvu/{coders[0]}"]
     run.latest, run.spark = latest, drawn_on(run.spark, drawn)
     floor_ms = FLOOR_MS if len(coders) == 1 else None  # several coders train on a device without known rates
     measured = [step for step in (6, 50, 100, 150, 200) if step <= steps]
@@ -309,15 +309,15 @@ def _sweep(session: Session, now: float) -> str:
     sweep = Sweep(name="SmolLM2 layer 5", spec={"base": base, "axes": axes, "draws": None, "seed": 0})
     session.add(sweep)
     session.flush()
-    for number, (k, lr) in enumerate((k, lr) for k in ks for lr in lrs):
+    for index, (k, lr) in enumerate((k, lr) for k in ks for lr in lrs):
         config = RunConfig(hookpoints=["layers.5"], lr=lr).model_dump(mode="json")
         config["sae"]["k"] = k
         fvu = 0.5 / k**0.3 + 0.03 * abs(math.log(lr / 0.0012))
         latest = {"eval_l0/layers.5": k - 0.4, "eval_fvu/layers.5": fvu, "eval_delta_ce/layers.5": fvu / 2}
-        state = RunState.COMPLETED if number < 10 else RunState.QUEUED
-        place = {"created_at": now - 20_000 + number, "rank": now - 20_000 + number, "queued_at": now - 20_000}
+        state = RunState.COMPLETED if index < 10 else RunState.QUEUED
+        place = {"created_at": now - 20_000 + index, "rank": now - 20_000 + index, "queued_at": now - 20_000}
         run = Run(name=f"SmolLM2 layer 5 k={k} lr={lr:g}", state=state, config=config, sweep_id=sweep.id, **place)
-        if number < 10:
+        if index < 10:
             run.latest, run.step, run.total_steps, run.tokens_per_step = latest, 200, 200, 10_240
             run.started_at, run.finished_at = now - 19_000, now - 18_000
         session.add(run)

@@ -57,7 +57,7 @@ SHOW = "window.isAway = false; document.dispatchEvent(new Event('visibilitychang
 """Scripts that do what a browser does when another tab covers the page, and when it is shown again."""
 
 
-def soon(read: Callable[[], object], wanted: object, timeout_s: float = 5) -> None:
+def soon(read: Callable[[], object], wanted: object, timeout_s: float = 30) -> None:
     """Wait until `read()` equals `wanted`."""
     end = time.monotonic() + timeout_s
     while (found := read()) != wanted:

@@ -11,6 +11,7 @@ from sqlmodel import col, select
 
 from rows import claim_by, claimed_run, stored_points
 from server.db.runs import release
+from server.db.series import stored
 from server.db.session import Database
 from server.db.tables import Attempt, Checkpoint, Run, RunEvent, RunState, StepTiming
 from server.settings import Settings
@@ -18,7 +19,6 @@ from services import python
 from sparsify_core import events
 from sparsify_core.rundir import RunDir
 from worker.ingest import ingest, prune_checkpoints
-from worker.values import as_point
 
 
 def claim_again(database: Database, run_id: str, fence: int) -> int:
@@ -41,7 +41,7 @@ def publish(run_dir: RunDir, step: int) -> events.CheckpointSaved:
 def points(database: Database, run_id: str) -> list[tuple[int, int, str, float | None, str]]:
     with database.read() as session:
         found = sorted(stored_points(session, run_id), key=lambda one: (one[1].attempt, one[1].seq, one[0]))
-    return [(point.attempt, point.step, key, *as_point(point.value).values()) for key, point in found]
+    return [(point.attempt, point.step, key, *stored(point.value)) for key, point in found]
 
 
 def test_every_event_becomes_what_the_pages_read(database: Database, settings: Settings) -> None:

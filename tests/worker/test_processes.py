@@ -43,7 +43,10 @@ def family(run_id: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     environment = os.environ | processes.marks(run_id, 2, node=1)
     parent = subprocess.Popen(python("-c", FAMILY), env=environment, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    yield parent, int(parent.stdout.readline())
+    child = int(parent.stdout.readline())
+    both = {parent.pid, child}  # a program that is just being started has no environment for a moment
+    wait_until(lambda: {e.process.pid for e in processes.run_processes(run_id)} == both, timeout_s=10, what="the child")
+    yield parent, child
     parent.kill()
     parent.wait()
     processes.kill_run(run_id, up_to_fence=2)

@@ -257,11 +257,12 @@ def test_what_an_ended_run_has_left_is_sealed_tick_by_tick(database: Database) -
         fill(session, going_on, series=1)
     with database.read() as session:
         before = sorted(stored_points(session, ended.id))
-    left = []
-    for _ in range(3):
+    left = [num_hot(database)]
+    while left[-1] > SMALL:  # a tick has half a second, in which a slow machine seals less
         seal_ended(database)
         left.append(num_hot(database))
-    assert left == [6 + SMALL, SMALL, SMALL]
+        assert left[-1] < left[-2]
+    assert left[-1] == SMALL
     with database.read() as session:
         assert sorted(stored_points(session, ended.id)) == before
         assert set(session.exec(select(col(MetricChunk.run_id)))) == {ended.id}

@@ -7,6 +7,7 @@ beside them ever coarser levels of the same, so that a long series is drawn with
 from server.db.series.buckets import Buckets, Point, as_json
 from server.db.series.reading import Thinned, keys_of, read_series, spans
 from server.db.series.replay import Replayed, replay
+from server.db.series.rows import add_points, number, stored
 from server.db.series.sealing import CHUNK_POINTS, ended_unsealed, seal_chunk, seal_points, take_back, unsealed
 from server.db.series.sparkline import begun_again, drawn_on
 
@@ -16,16 +17,19 @@ __all__ = [
     "Point",
     "Replayed",
     "Thinned",
+    "add_points",
     "as_json",
     "begun_again",
     "drawn_on",
     "ended_unsealed",
     "keys_of",
+    "number",
     "read_series",
     "replay",
     "seal_chunk",
     "seal_points",
     "spans",
+    "stored",
     "take_back",
     "unsealed",
 ]

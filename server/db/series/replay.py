@@ -8,6 +8,7 @@ from sqlmodel import Session, col, select
 
 from server.db.series.buckets import Point
 from server.db.series.packing import unpack_points
+from server.db.series.rows import number
 from server.db.tables import MetricChunk, MetricPoint
 
 MAX_CHUNKS = 32
@@ -48,7 +49,9 @@ def _hot(
         whole = [row for row in rows if (row.attempt, row.seq) != cut]
         rows = whole or list(session.exec(of_run.where(MetricPoint.attempt == cut[0], MetricPoint.seq == cut[1])))
         up_to = (rows[-1].attempt, rows[-1].seq)
-    return [(row.key, Point(row.step, row.attempt, row.seq, row.ts, row.number)) for row in rows], up_to
+    return [
+        (row.key, Point(row.step, row.attempt, row.seq, row.ts, number(row.value, row.kind))) for row in rows
+    ], up_to
 
 
 def _sealed(session: Session, run_id: str, behind: Place, up_to: Place) -> list[tuple[str, Point]] | None:

@@ -8,6 +8,7 @@ from sqlmodel import Session, col, select
 
 from server.db.series.buckets import Buckets, Point, merged, newest_per_step, of_points
 from server.db.series.packing import pack_buckets, pack_points, unpack_points
+from server.db.series.rows import number
 from server.db.tables import TERMINAL, MetricChunk, MetricPoint, Run
 
 CHUNK_POINTS = 4096
@@ -35,9 +36,7 @@ def seal_chunk(session: Session, run_id: str, key: str, attempt: int) -> None:
     columns = (MetricPoint.step, MetricPoint.seq, MetricPoint.ts, MetricPoint.value)
     oldest = select(*columns, MetricPoint.kind).where(*mine)  # type: ignore[call-overload]
     rows = session.connection().execute(oldest.order_by(col(MetricPoint.seq)).limit(CHUNK_POINTS)).all()
-    points = [
-        Point(step, attempt, seq, ts, float(kind) if value is None else value) for step, seq, ts, value, kind in rows
-    ]
+    points = [Point(step, attempt, seq, ts, number(value, kind)) for step, seq, ts, value, kind in rows]
     if points:
         _add(session, run_id, key, newest_per_step(points))
         session.execute(delete(MetricPoint).where(*mine, col(MetricPoint.seq) <= points[-1].seq))

@@ -11,24 +11,26 @@ from server.db.tables.columns import json_column, text_column
 
 
 class MetricPoint(SQLModel, table=True):
-    """One value of one series. SQLite stores NaN as NULL, so `kind` says what a missing value is."""
+    """One value of one series. SQLite stores NaN as NULL, so `kind` says what a missing value is.
+
+    The primary key is the order in which charts read, and SQLite keeps the rows themselves in it.
+    """
 
     __tablename__ = "metric_point"
-    __table_args__ = (Index("ix_metric_point_run_id_key_step", "run_id", "key", "step"),)
+    __table_args__ = (
+        Index("ix_metric_point_run_id_attempt_seq", "run_id", "attempt", "seq"),
+        {"sqlite_with_rowid": False},
+    )
 
     run_id: str = Field(primary_key=True, foreign_key="run.id", max_length=26)
+    key: str = Field(primary_key=True, max_length=400)
+    step: int = Field(primary_key=True)
     attempt: int = Field(primary_key=True)
     seq: int = Field(primary_key=True)
-    key: str = Field(primary_key=True, max_length=400)
-    step: int
     ts: float
     value: float | None = None
     kind: str = Field(default="finite", max_length=8)
     """finite, nan, inf or -inf."""
-
-    @property
-    def number(self) -> float:
-        return float(self.kind) if self.value is None else self.value
 
 
 class StepTiming(SQLModel, table=True):

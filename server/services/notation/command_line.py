@@ -11,8 +11,10 @@ from server.services.notation.reading import NotationError, Problem, Reading, ch
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
 from sparsify_core.errors import ConfigError
 from sparsify_core.flags import FlagParser
+from sparsify_core.torchrun import options_to_fill_in, torchrun_command
 
 _PROGRAMS = ("sparsify_core", "sparsify")
+_LAUNCHERS = {"torchrun", "torch.distributed.run"}
 _CONTINUED = re.compile(r"""('[^']*'|"(?:\\.|[^"\\])*"|\\[^\r\n])|\\\r?\n""", re.DOTALL)
 """Quoted and escaped text, or a line's end behind a backslash, which the shell takes out."""
 
@@ -38,8 +40,7 @@ def to_command(config: RunConfig, *, num_processes: int = 1, num_nodes: int = 1)
 def _launcher(num_processes: int, num_nodes: int) -> list[str]:
     if num_processes == num_nodes == 1:
         return ["python", "-m", "sparsify_core"]
-    nodes = ["--nnodes", str(num_nodes)] if num_nodes > 1 else []
-    return ["torchrun", *nodes, "--nproc_per_node", str(num_processes), "-m", "sparsify_core"]
+    return torchrun_command("python", [], num_processes=num_processes, options=options_to_fill_in(num_nodes))
 
 
 def _flag(spec: FieldSpec, value: Any) -> Iterator[str]:
@@ -99,7 +100,7 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     for index, word in enumerate(words):
         if word in _PROGRAMS and (index == 0 or words[index - 1] == "-m"):
             return words[:index], words[index + 1 :]
-        if word.startswith("-") and word != "-m" and "torchrun" not in words[:index]:
+        if word.startswith("-") and word != "-m" and _LAUNCHERS.isdisjoint(words[:index]):
             break
     return [], words
 

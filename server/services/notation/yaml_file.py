@@ -34,7 +34,7 @@ def _dump(values: dict[str, Any], *, allow_unicode: bool) -> str:
 def from_yaml(text: str) -> Reading:
     """Raises NotationError: no YAML or JSON, or a wrong field."""
     try:
-        values, node = _parse_json(text) if text.lstrip().startswith("{") else _parse(text)
+        values, lines = _parse_json(text) if text.lstrip().startswith("{") else _parse(text)
     except json.JSONDecodeError as error:
         raise NotationError(Problem(f"this is not JSON: {error.msg}", error.lineno)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -43,38 +43,45 @@ def from_yaml(text: str) -> Reading:
         values = {}
     if not isinstance(values, dict):
         raise NotationError(Problem("write names and values, as in `model: gpt2`", 1))
-    lines = dict(_lines(node))
     return read(settled({str(name): value for name, value in values.items()}), lambda name: _line(lines, name))
 
 
-def _parse(text: str) -> tuple[Any, Any]:
-    """Values, and the nodes that know their lines."""
-    _refuse_bombs(text)
-    return yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+def _parse(text: str) -> tuple[Any, dict[str, int]]:
+    """Values, and the lines of their names."""
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    lines = dict(_lines(node))  # before merged keys (<<) are put in their places
+    return None if node is None else loader.construct_document(node), lines
 
 
-def _parse_json(text: str) -> tuple[Any, Any]:
+def _parse_json(text: str) -> tuple[Any, dict[str, int]]:
     """Likewise; JSON is YAML, except for numbers as 1e-5 and some characters."""
-    values, node = json.loads(text), None
+    values, lines = json.loads(text), {}
     with suppress(yaml.YAMLError):
-        _refuse_bombs(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    return values, node
+        lines = dict(_lines(_Loader(text).get_single_node()))
+    return values, lines
 
 
-def _refuse_bombs(text: str) -> None:
-    """Refuse what takes far longer to read than it is long, or gives numbers that Python will not write out."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        line = event.start_mark.line + 1 if event.start_mark else None
+class _Loader(yaml.SafeLoader):
+    """Refuses what takes far longer to read than it is long, or gives numbers that Python will not write out."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Raises NotationError."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             # A few aliases of aliases would unfold to gigabytes.
-            raise NotationError(Problem("aliases (*name) are not read here: write the value out"))
-        if depth > _DEEPEST:
-            raise NotationError(Problem(f"this is nested deeper than {_DEEPEST} levels", line))
+            raise NotationError(Problem("aliases (*name) are not read here: write the value out", line))
         if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and _is_endless(event.value):
             raise NotationError(Problem(f"this number is longer than {_LONGEST_NUMBER} characters", line))
+        if isinstance(event, yaml.CollectionStartEvent) and self._depth == _DEEPEST:
+            raise NotationError(Problem(f"this is nested deeper than {_DEEPEST} levels", line))
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def _is_endless(text: str) -> bool:
