@@ -153,8 +153,7 @@ class Broker:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        for folder in (self._root, self._data):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._root, ignore_errors=True)
 
 
 @contextmanager
