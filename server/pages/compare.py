@@ -1,14 +1,16 @@
 """Several runs side by side: `/compare?run=…&run=…`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Annotated
-from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 
 from server.auth import CurrentUser
 from server.db.tables import Run
+from server.pages.compare_state import CompareState, read_compare_state
+from server.pages.curves import MARK_KINDS, curves_of
 from server.pages.formatting import metric, metric_form, plain
 from server.pages.scatter import Point, Scatter, scatter
 from server.pages.templating import render
@@ -19,46 +21,45 @@ from sparsify_core.metrics import split_key
 router = APIRouter()
 
 
+@dataclass(frozen=True)
+class Column:
+    """A run in the tables; `number` is its own in charts and on the board too, whatever the tables are ordered by."""
+
+    number: int
+    view: RunView
+
+
 @router.get("/compare")
 def page(
-    request: Request,
-    user: CurrentUser,
-    run: Annotated[list[str], Query(max_length=1000)] = [],  # noqa: B006 - FastAPI copies it
-    across: str = "L0",
-    up: str = "FVU",
-    fields: str = "different",
+    request: Request, user: CurrentUser, here: Annotated[CompareState, Depends(read_compare_state)]
 ) -> HTMLResponse:
     """Configuration, metrics and Pareto board of the runs; everything that is chosen stands in the address."""
     with request.app.state.db.read() as session:
-        found = compare.find_runs(session, run)
-    axes = across if across in compare.OBJECTIVES else "L0", up if up in compare.OBJECTIVES else "FVU"
+        found = compare.find_runs(session, here.run)
+        curves = curves_of(session, found)
+    rows = compare.measured(found)
+    order = compare.ordered(found, rows, here.sort)
     differences = compare.config_differences(found)
-    shown = [each for each in differences if fields == "all" or each.differs]
+    shown = [each for each in differences if here.fields == "all" or each.differs]
     context = {
         "nav": "runs",
-        "views": [RunView(each) for each in found],
+        "here": here,
+        "columns": [Column(place + 1, RunView(found[place])) for place in order],
         "axes": compare.OBJECTIVES,
-        "across": axes[0],
-        "up": axes[1],
-        "lines": [
-            {"id": each.id, "name": each.name, "tokensPerStep": each.tokens_per_step, "keys": sorted(each.latest)}
-            for each in found
-        ],
+        "curves": [asdict(curve) for curve in curves],
+        "mark_kinds": [kind for kind in MARK_KINDS if any(kind in curve.kinds for curve in curves)],
         "charts": _charts(found),
-        "board": _board(found, *axes),
-        "fields": fields,
-        "toggle": urlencode([*(("run", each.id) for each in found), ("across", axes[0]), ("up", axes[1])]),
-        "config_rows": [(each.field, [plain(value) for value in each.values], each.differs) for each in shown],
-        "metric_rows": [
-            (
-                row.metric,
-                [metric(value, metric_form(row.metric.name, row.metric.unit)) for value in row.values],
-                row.best,
-            )
-            for row in compare.measured(found)
-        ],
+        "board": _board(found, here.across, here.up),
+        "config_rows": [(each.field, [plain(each.values[place]) for place in order], each.differs) for each in shown],
+        "metric_rows": [(row.metric, [_cell(row, place) for place in order]) for row in rows],
     }
     return render(request, "compare.html", context, user=user)
+
+
+def _cell(row: compare.Measured, place: int) -> tuple[str, bool]:
+    """A run's value of a metric, and whether it is the best."""
+    form = metric_form(row.metric.name, row.metric.unit)
+    return metric(row.values[place], form), place in row.best
 
 
 def _charts(runs: Sequence[Run]) -> list[ChartSpec]:

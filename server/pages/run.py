@@ -7,21 +7,19 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlmodel import Session
 
 from server.auth import CurrentUser
-from server.db.tables import Run, Sweep
-from server.pages import forms
+from server.db.tables import Sweep
 from server.pages.actions import legal_actions
 from server.pages.advice import advice
 from server.pages.annotations import about
 from server.pages.formatting import metric, metric_form
-from server.pages.forms import Change
 from server.pages.health import health_of
+from server.pages.lineage import differences, family_of
 from server.pages.prediction import predicted_rows
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
 from server.pages.worker import system_of
-from server.services import checkpoints, control, forecasts, forks, logs, marks, metrics, runs, timings, workers
-from server.services.requests import launch_values
+from server.services import checkpoints, control, forecasts, lineage, logs, marks, metrics, runs, timings, workers
 from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
 
@@ -107,9 +105,8 @@ def _head(session: Session, run_id: str) -> dict[str, Any]:
         "view": RunView(run),
         "actions": legal_actions(run, has_successor=successor is not None),
         "successor": successor,
-        "origin": (origin := _origin(session, run)),
-        "differs": _differences(origin, run) if origin else [],
-        "forks": forks.forks_of(session, run.id),
+        "origin": (origin := lineage.parent(session, run)),
+        "differs": differences(origin, run) if origin else [],
         "sweep": session.get(Sweep, run.sweep_id) if run.sweep_id else None,
         "advice": advice(run),
         "log_end": logs.training_lines(run.log_tail)[-LOG_LINES:],
@@ -117,27 +114,15 @@ def _head(session: Session, run_id: str) -> dict[str, Any]:
     }
 
 
-def _origin(session: Session, run: Run) -> Run | None:
-    """The run that this one retries, was forked or was cloned from."""
-    source = run.retry_of or run.forked_from or run.cloned_from
-    return session.get(Run, source) if source else None
-
-
-def _differences(origin: Run, run: Run) -> list[Change]:
-    """What `run` was asked for with otherwise than `origin`, but for its name."""
-    before, after = (
-        forms.values_of(one.config | forks.NOT_FORKED, **launch_values(one) | {"name": ""}) for one in (origin, run)
-    )
-    return forms.changes(before, after)
-
-
 def _lists(session: Session, run_id: str) -> dict[str, Any]:
+    run = runs.get_run(session, run_id)
     rows = checkpoints.list_checkpoints(session, run_id)
     prediction = forecasts.prediction_of(session, run_id)
     return {
         "prediction": prediction,
         "predicted": predicted_rows(prediction),
-        "view": RunView(runs.get_run(session, run_id)),
+        "view": RunView(run),
+        "family": family_of(session, run),
         "checkpoints": [{"row": row, "fvu": evaluated_fvu(row.evaluation)} for row in rows],
         "history": runs.history(session, run_id),
         "axis": {

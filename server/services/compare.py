@@ -63,6 +63,22 @@ def measured(runs: Sequence[Run]) -> list[Measured]:
     return rows
 
 
+def ordered(runs: Sequence[Run], rows: Sequence[Measured], sort: str) -> list[int]:
+    """Places of the runs, ordered by a metric of `rows`: the best first, or with `-` before its name the worst.
+
+    Where neither less nor more is better, the least counts as the best. Runs without a value, or with NaN, come last;
+    a name that is no metric of `rows` leaves the runs as they were chosen.
+    """
+    places = range(len(runs))
+    row = next((row for row in rows if row.metric.name == sort.removeprefix("-")), None)
+    if row is None:
+        return list(places)
+    known = {place: value for place, value in enumerate(row.values) if value is not None and value == value}
+    is_falling = (row.metric.better == "higher") != sort.startswith("-")
+    first = sorted(known, key=lambda place: -known[place] if is_falling else known[place])
+    return first + [place for place in places if place not in known]
+
+
 OBJECTIVES = ("L0", "FVU", "Loss increase", "Tokens")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from server.db.ids import new_id
 from server.db.session import Database
@@ -108,11 +108,6 @@ def changed_request(session: Session, checkpoint_id: str, name: str | None, chan
 def fork_name(parent: Run, checkpoint: Checkpoint) -> str:
     """What a fork is called unless somebody says otherwise."""
     return f"{parent.name[:170]} from step {checkpoint.step}"
-
-
-def forks_of(session: Session, run_id: str) -> list[Run]:
-    """The runs that were forked from this one, oldest first."""
-    return list(session.exec(select(Run).where(Run.forked_from == run_id).order_by(col(Run.id))))
 
 
 def _keep(saved: CheckpointDir, origin: CheckpointDir) -> None:

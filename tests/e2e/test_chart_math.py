@@ -138,6 +138,25 @@ def test_steps_are_told_in_tokens_and_wall_time(run: Run) -> None:
     assert run("axis", AXIS) == [[10, 20], [5120, 10_240], [5, 30]]
     between = "return a.map((value) => m.translate(value, [10, 20, 40], [0, 100, 110]));"
     assert run("axis", between, [10, 15, 30, 45]) == [0, 50, 105, 112.5]
+    forked = AXIS.replace("origin: 100", "origin: 100, before: {steps: 40, tokens: 9000}")
+    assert run("axis", forked) == [[50, 60], [14_120, 19_240], [5, 30]]
+
+
+MARKS = """
+const series = {steps: [10, 20], ts: [105, 125], length: 2};
+const axis = {tokensPerStep: 2, origin: 100, before: {steps: 1, tokens: 3}};
+const made = [{kind: "checkpoint", label: "saved", step: 15}, {kind: "warning", label: "slow", ts: 115}];
+const places = ["step", "tokens", "time"].map((mode) => m.placed(made, mode, axis, series).map(({x}) => x));
+const marksOf = (number) => m.placed(made.slice(number - 1), "step", axis, series);
+const both = [1, 2].flatMap((number) => marksOf(number).map((mark) => ({...mark, number, color: number - 1})));
+return [places, m.merged(both).map(({label, color}) => [label, color ?? null])];
+"""
+
+
+def test_marks_stand_on_every_axis_and_alike_ones_of_several_runs_are_one(run: Run) -> None:
+    places, merged = run("marks", MARKS)
+    assert places == [[16, 16], [33, 33], [15, 15]]
+    assert merged == [["1: saved", 0], ["1, 2: slow", None]]
 
 
 def test_series_of_different_steps_share_an_axis(run: Run) -> None:
@@ -153,7 +172,7 @@ return [{...view, flipped: [...view.flipped]}, m.writeView(view, new URLSearchPa
 
 
 def test_the_view_is_read_from_the_address_and_written_back(run: Run) -> None:
-    address = "run=7&x=tokens&logx=1&smooth=0.6&zoom=1000%7E2500.5&layout=multiples&flip=chart-lr&show=mlp&part=2"
+    address = "run=7&x=tokens&logx=1&smooth=0.6&zoom=1000%7E2500.5&layout=multiples&flip=lr&marks=0&show=mlp&part=2"
     view, written = run("view", VIEW, address)
     assert (view["x"], view["smoothing"], view["zoom"], view["page"]) == ("tokens", 0.6, [1000, 2500.5], 2)
     assert written == address

@@ -2,7 +2,8 @@
 
 import pytest
 
-from server.db.tables import RunState
+from seed import points_at
+from server.db.tables import Attempt, Run, RunState
 from webpage import OpenPage, Site, soon
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
@@ -39,3 +40,44 @@ def test_curves_of_several_runs_share_charts_and_zoom(site: Site, open_page: Ope
     soon(zoom, True, timeout_s=60)
     page.get_by_role("button", name="Reset zoom").click()
     soon(lambda: "zoom=" in page.url, False, timeout_s=60)
+
+
+def test_a_fork_begins_on_its_parents_line_and_the_tables_are_ordered(site: Site, open_page: OpenPage) -> None:
+    parent_id = site.ids[RunState.COMPLETED]
+    fork_id = add_fork(site, parent_id, step=150, num_steps=90)
+    page = open_page(f"/runs/{fork_id}")
+    page.set_default_timeout(60_000)
+    page.locator(".lineage").get_by_role("link", name="Compare").click()
+    page.locator("#chart-fvu .legend").get_by_text("fork of 1 at step 150").wait_for()
+    plot = page.locator("#chart-fvu .plot")
+    plot.focus()
+    where = page.locator("#chart-fvu .legend > span").last
+    page.keyboard.press("End")
+    assert where.inner_text() == "step 240"
+    for _ in range(9):
+        page.keyboard.press("Shift+ArrowLeft")
+    soon(where.inner_text, "step 150 · 2 is forked here", timeout_s=60)
+    page.get_by_label("Marks").uncheck()
+    page.wait_for_url("**marks=0*")
+    page.locator("#metrics").get_by_role("link", name="FVU (training batch)").click()
+    page.wait_for_url("**sort=fvu*marks=0#metrics")
+    assert not page.get_by_label("Marks").is_checked()
+    heads = page.locator("#metrics thead b")
+    assert heads.all_inner_texts() == ["2", "1"]
+
+
+def add_fork(site: Site, parent_id: str, *, step: int, num_steps: int) -> str:
+    """A run from the weights of a checkpoint, which counts its steps from 0 again and gets further."""
+    with site.database.write() as session:
+        parent = session.get_one(Run, parent_id)
+        place = {"forked_from": parent.id, "forked_step": step, "attempt": 1, "step": num_steps}
+        latest = {"fvu/layers.5": 0.1}
+        fork = Run(name="a fork", state=RunState.COMPLETED, config=parent.config, latest=latest, **place)
+        fork.tokens_per_step = parent.tokens_per_step
+        session.add(fork)
+        session.flush()
+        session.add(Attempt(run_id=fork.id, attempt=1, started_at=1e9))
+        for own in range(1, num_steps + 1):
+            points = points_at(fork.id, ["layers.5"], own, 1e9 + own, own)
+            session.add_all([point for point in points if point.key in latest])
+        return fork.id

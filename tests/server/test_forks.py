@@ -133,6 +133,6 @@ def test_the_form_forks_and_both_runs_say_so(
     child = words(visitor.get(where).text).replace("&#39;", "'")
     assert "forked from fox at step 20, with the optimizer's state; differs in lr none → 0.002" in child
     parent = folder.root.parents[1].name
-    assert "forked as child" in words(visitor.get(f"/runs/{parent}").text)
+    assert "fork of step 20 child" in words(visitor.get(f"/runs/{parent}").text)
     with app.state.db.read() as session:
         assert session.get_one(Run, where.rpartition("/")[2]).forked_from == parent

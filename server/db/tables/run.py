@@ -59,7 +59,7 @@ class Run(SQLModel, table=True):
 
     retry_of: str | None = Field(default=None, max_length=26)
     """The failed or cancelled run that this one continues from its newest checkpoint; a run has one successor."""
-    cloned_from: str | None = Field(default=None, max_length=26)
+    cloned_from: str | None = Field(default=None, max_length=26, index=True)
     """The run whose configuration was copied."""
     forked_from: str | None = Field(default=None, max_length=26, index=True)
     """The run whose checkpoint, that of `forked_step`, it starts from."""

@@ -1,12 +1,17 @@
 """Several runs side by side."""
 
+import json
 import re
+from html import unescape
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from rows import add_run
+from rows import add_checkpoint, add_run
+from server.db.tables import Attempt, Run
+from server.settings import Settings
 from sparsify_core.config import RunConfig
 
 pytestmark = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
@@ -53,3 +58,60 @@ def test_what_cannot_be_compared_is_said(visitor: TestClient, ids: list[str]) ->
     assert visitor.get("/compare", params={"run": ["nothing"]}).status_code == 404
     answer = visitor.post("/runs/bulk", data={"action": "compare", "run": ids[:2]})
     assert answer.headers["location"] == f"/compare?run={ids[0]}&run={ids[1]}"
+
+
+def order_of(page: str) -> list[str]:
+    """The runs of the table of metrics, from left to right."""
+    table = page[page.index('id="metrics-title"') :]
+    return re.findall(r'title="(k \d+)"', table[: table.index("</thead>")])
+
+
+def test_a_metric_orders_the_runs_and_each_keeps_its_number(app: FastAPI, visitor: TestClient, ids: list[str]) -> None:
+    with app.state.db.write() as session:
+        ids.append(add_run(session, name="k 99", latest={"eval_fvu/a": "nan", "eval_delta_ce/a": 1.0}).id)
+    chosen = {"run": ids, "fields": "all", "up": "Tokens"}
+    page = visitor.get("/compare", params=chosen).text
+    assert order_of(page) == ["k 16", "k 32", "k 64", "k 99"]
+    where = re.search(r'href="([^"]*sort=eval_fvu#metrics)"', page)
+    assert where is not None
+    page = visitor.get(unescape(where[1])).text
+    assert order_of(page) == ["k 32", "k 64", "k 16", "k 99"]
+    assert re.findall(r"<b>(\d)</b> k (\d+)", page)[:4] == [("2", "32"), ("3", "64"), ("1", "16"), ("4", "99")]
+    assert 'aria-sort="ascending"' in page
+    assert "best first" in page
+    assert "<option selected>Tokens</option>" in page
+    assert "<code>expansion_factor</code>" in page
+    back = visitor.get(unescape(re.findall(r'href="([^"]*sort=-eval_fvu#metrics)"', page)[0])).text
+    assert order_of(back) == ["k 16", "k 64", "k 32", "k 99"]
+    assert order_of(visitor.get("/compare", params={"run": ids, "sort": "nothing"}).text)[0] == "k 16"
+
+
+def curves_of(page: str) -> list[dict[str, Any]]:
+    """What the charts know of the runs."""
+    found = re.search(r'data-runs="([^"]*)"', page)
+    assert found is not None
+    return json.loads(unescape(found[1]))
+
+
+def test_charts_mark_what_few_runs_did_and_where_forks_begin(
+    app: FastAPI, visitor: TestClient, settings: Settings, ids: list[str]
+) -> None:
+    with app.state.db.write() as session:
+        parent = session.get_one(Run, ids[0])
+        add_checkpoint(session, settings, parent, step=4)
+        parent.tokens_per_step = 100
+        fork = add_run(session, name="fork", forked_from=ids[0], forked_step=4, latest={"fvu/a": 0.5}).id
+        session.add(Attempt(run_id=fork, attempt=1, started_at=7.0))
+        others = [add_run(session, latest={"fvu/a": 0.5}).id for _ in range(2)]
+    page = visitor.get("/compare", params={"run": [*ids[:2], fork]}).text
+    first, second, third = curves_of(page)
+    assert [mark["label"] for mark in first["marks"]] == ["checkpoint of step 4"]
+    assert (first["branch"], second["marks"]) == (None, [])
+    assert (third["branch"], third["before"]) == ({"parent": ids[0], "step": 4}, {"steps": 4, "tokens": 400})
+    assert third["origin"] == 7.0
+    bar = page[page.index('class="hint') :][:300]
+    assert ("checkpoint" in bar, "warning" in bar, "fork begins" in bar) == (True, False, True)
+    many = visitor.get("/compare", params={"run": [*ids, fork, *others]}).text
+    assert [curve["marks"] for curve in curves_of(many)] == [[]] * 6
+    assert 'name="marks"' in many
+    assert 'name="marks"' not in visitor.get("/compare", params={"run": ids[1:]}).text

@@ -4,13 +4,20 @@ import { Catalog } from "./charts/catalog.js";
 import { Chart } from "./charts/chart.js";
 import { Controls } from "./charts/controls.js";
 import { ChartGroup } from "./charts/group.js";
+import { longest, merged, placed } from "./charts/marks.js";
 import { MAX_POINTS, Series, coderOf, metricOf } from "./charts/series.js";
-import { readView } from "./charts/view.js";
+import { readView, writeView } from "./charts/view.js";
 
 const ZOOM_SETTLES_MS = 150;
 
 const section = document.getElementById("curves");
-const runs = JSON.parse(section.dataset.runs);
+const runs = JSON.parse(section.dataset.runs).map((run, place) => ({
+  ...run,
+  place,
+  title: `${place + 1} ${run.name}`,
+  axis: { tokensPerStep: run.tokens_per_step || 1, origin: run.origin, before: run.before },
+}));
+const runOf = new Map(runs.map((run) => [run.id, run]));
 const catalog = new Catalog();
 for (const key of runs.flatMap((run) => run.keys)) catalog.add(key);
 
@@ -18,7 +25,7 @@ const whole = new Map(); // key -> {run id -> Series}, all that there is
 const fine = new Map(); // the same inside the zoom
 let zooms = new AbortController();
 
-const group = new ChartGroup(readView(new URLSearchParams(location.search)), { onView, onShow: (chart) => load([chart]), marksOf: () => [], live: document.getElementById("curves-live") });
+const group = new ChartGroup(readView(new URLSearchParams(location.search)), { onView, onShow: (chart) => load([chart]), marksOf: () => [...ownMarks(), ...branches()], live: document.getElementById("curves-live") });
 const controls = new Controls(section.querySelector(".chart-bar"), group);
 const charts = [...section.querySelectorAll("figure.chart")].map((figure) => new Chart(figure, group, linesOf));
 
@@ -61,7 +68,7 @@ function refine() {
   const keys = keysInSight().filter((key) => [...(whole.get(key)?.values() ?? [])].some((series) => series.width > 1));
   if (!zoom || !keys.length) return;
   const { signal } = zooms;
-  const edges = keys.flatMap((key) => [...whole.get(key)].map(([id, series]) => zoom.map((edge) => translate(edge, xOf(series, x, axisOf(id, series)), series.steps))));
+  const edges = keys.flatMap((key) => [...whole.get(key)].map(([id, series]) => zoom.map((edge) => translate(edge, xOf(series, x, runOf.get(id).axis), series.steps))));
   const start = Math.max(0, Math.floor(Math.min(...edges.map(([first]) => first))));
   const end = Math.ceil(Math.max(...edges.map(([, last]) => last)));
   setTimeout(async () => {
@@ -72,8 +79,27 @@ function refine() {
   }, ZOOM_SETTLES_MS);
 }
 
-function axisOf(id, series) {
-  return { tokensPerStep: runs.find((run) => run.id === id).tokensPerStep || 1, origin: series.ts[0] };
+/** Checkpoints, attempts and warnings, each in its run's colour. */
+function ownMarks() {
+  const all = runs.flatMap((run) => {
+    const series = longest([...whole.values()].flatMap((byRun) => byRun.get(run.id) ?? []));
+    return placed(run.marks, group.view.x, run.axis, series).map((mark) => ({ ...mark, number: run.place + 1, color: run.place }));
+  });
+  return merged(all);
+}
+
+/** Where forks leave the lines of their parents; wall time knows no such place. */
+function branches() {
+  if (group.view.x === "time") return [];
+  return runs.filter(({ branch }) => branch).map(({ place, branch }) => {
+    const [x] = xOf({ steps: [branch.step] }, group.view.x, runOf.get(branch.parent).axis);
+    return { kind: "branch", label: `${place + 1} is forked here`, x, color: place, parent: branch.parent };
+  });
+}
+
+/** Where a fork comes from, in words. */
+function originOf({ branch }) {
+  return branch && `fork of ${runOf.get(branch.parent).place + 1} at step ${branch.step.toLocaleString("en")}`;
 }
 
 function linesOf({ figure }) {
@@ -82,21 +108,22 @@ function linesOf({ figure }) {
   const areCoders = new Set(keys.map(coderOf)).size > 1;
   const areMetrics = new Set(keys.map(metricOf)).size > 1;
   return keys.flatMap((key) =>
-    runs.flatMap((run, place) => {
+    runs.flatMap((run) => {
       const series = whole.get(key).get(run.id);
       if (!series?.length) return [];
-      const parts = [`${place + 1} ${run.name}`, areMetrics && labels[metricOf(key)], areCoders && coderOf(key)].filter(Boolean);
+      const parts = [run.title, originOf(run), areMetrics && labels[metricOf(key)], areCoders && coderOf(key)].filter(Boolean);
       return [
         {
           id: `${run.id} ${key}`,
           label: parts.join(", "),
-          short: `${place + 1} ${run.name}`,
-          color: place,
+          short: run.title,
+          color: run.place,
           isHeldOut: metricOf(key).startsWith("eval_"),
           panel: coderOf(key),
+          run: run.id,
           series,
           detail: fine.get(key)?.get(run.id),
-          ...axisOf(run.id, series),
+          ...run.axis,
         },
       ];
     }),
@@ -111,12 +138,21 @@ function onView(_view, changes) {
 }
 
 function showControls() {
-  controls.show(catalog.part(group.view), catalog.coders.length, runs.every((run) => run.tokensPerStep));
+  controls.show(catalog.part(group.view), catalog.coders.length, runs.every((run) => run.tokens_per_step));
 }
 
 function draw() {
   showControls();
   group.draw();
 }
+
+// What leads to this page again keeps what its charts show.
+document.addEventListener("click", ({ target }) => {
+  const link = target.closest('a[href^="/compare?"]');
+  if (link) link.search = writeView(group.view, new URLSearchParams(link.search));
+});
+document.querySelector("form.axes").addEventListener("formdata", ({ formData }) => {
+  for (const [name, value] of writeView(group.view, new URLSearchParams())) formData.append(name, value);
+});
 
 draw();

@@ -1,9 +1,9 @@
 // The charts of a run's page: which lines they have, where their data comes from.
-import { translate } from "./charts/axis.js";
 import { Catalog } from "./charts/catalog.js";
 import { Chart } from "./charts/chart.js";
 import { Controls } from "./charts/controls.js";
 import { ChartGroup } from "./charts/group.js";
+import { longest, placed } from "./charts/marks.js";
 import { coderOf, metricOf } from "./charts/series.js";
 import { RunSource } from "./charts/source.js";
 import { readView } from "./charts/view.js";
@@ -91,18 +91,8 @@ export class RunCharts {
     }));
   }
 
-  /** Checkpoints, attempts and warnings on the axis; a warning has a time and no step. */
   marks() {
-    const { marks, tokensPerStep, origin } = this.run;
-    const longest = [...this.source.series.values()].sort((a, b) => b.length - a.length)[0];
-    if (!longest?.length) return [];
-    const stepOf = (mark) => mark.step ?? translate(mark.ts, longest.ts, longest.steps);
-    const xs = {
-      step: stepOf,
-      tokens: (mark) => stepOf(mark) * tokensPerStep,
-      time: (mark) => translate(stepOf(mark), longest.steps, longest.ts) - origin,
-    };
-    return marks.map((mark) => ({ ...mark, x: xs[this.group.view.x](mark) }));
+    return placed(this.run.marks, this.group.view.x, this.run, longest(this.source.series.values()));
   }
 
   /** Points of the stream, `[key, step, value, ts]`. */

@@ -4,11 +4,14 @@ import { lowerBound } from "./series.js";
 export const X_MODES = ["step", "tokens", "time"];
 const ROUNDING = 1e-9;
 
-/** The series' place on the axis: steps, tokens, or seconds since `origin` (Unix time). */
-export function xOf(series, mode, { tokensPerStep, origin }) {
-  if (mode === "tokens") return series.steps.map((step) => step * tokensPerStep);
+/**
+ * The series' place on the axis: steps, tokens, or seconds since `origin` (Unix time). `before`: the steps and tokens
+ * that were trained before its step 0.
+ */
+export function xOf(series, mode, { tokensPerStep, origin, before }) {
+  if (mode === "tokens") return series.steps.map((step) => (before?.tokens ?? 0) + step * tokensPerStep);
   if (mode === "time") return series.ts.map((ts) => ts - origin);
-  return series.steps;
+  return before?.steps ? series.steps.map((step) => before.steps + step) : series.steps;
 }
 
 /** Where `value` of the rising numbers `from` stands among the numbers `to`, straight in between and beyond. */

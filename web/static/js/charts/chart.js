@@ -7,7 +7,9 @@
 //     panel,                // lines of the same panel share a canvas in the layout "multiples"
 //     series,               // a Series (series.js) of all that there is
 //     detail,               // optional: a finer Series of the range that is zoomed in
+//     run,                  // optional: id of its run, for marks that stand on a run's line
 //     tokensPerStep, origin // for the axes tokens and time; origin: Unix time of the run's beginning
+//     before,               // optional: {steps, tokens} that were trained before its step 0
 //   }
 //
 //   const group = new ChartGroup(readView(params), { onView });   // group.js: shared view, cursor, zoom

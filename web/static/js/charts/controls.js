@@ -15,6 +15,7 @@ export class Controls {
     this.field("logx").addEventListener("change", (event) => group.change({ logX: event.target.checked }));
     this.field("smooth").addEventListener("input", (event) => group.change({ smoothing: Number(event.target.value) }));
     this.field("filter").addEventListener("input", (event) => group.change({ filter: event.target.value.trim(), page: 1 }));
+    this.field("marks")?.addEventListener("change", (event) => group.change({ marks: event.target.checked }));
     for (const button of bar.querySelectorAll("[data-layout]")) button.addEventListener("click", () => group.change({ layout: button.dataset.layout }));
     for (const button of bar.querySelectorAll("[data-turn]")) button.addEventListener("click", () => this.turn(Number(button.dataset.turn)));
     this.reset = bar.querySelector(".reset");
@@ -36,6 +37,7 @@ export class Controls {
     this.field("x").value = view.x;
     this.field("x").querySelector("[value=tokens]").disabled = !hasTokens;
     this.field("logx").checked = view.logX;
+    if (this.field("marks")) this.field("marks").checked = view.marks; // where there are none there is no box
     this.field("smooth").value = String(view.smoothing);
     this.bar.querySelector("output").textContent = view.smoothing ? view.smoothing.toFixed(2) : "off";
     for (const button of this.bar.querySelectorAll("[data-layout]")) button.setAttribute("aria-pressed", String(button.dataset.layout === view.layout));

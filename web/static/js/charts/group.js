@@ -7,7 +7,7 @@ let groups = 0;
 export class ChartGroup {
   /**
    * view: as `readView` makes it; onView(view, changes) hears of every change, onShow(chart) of a chart that comes into
-   * sight. marksOf(): what stands on the axis now, `{kind: checkpoint | attempt | warning, x, label}`.
+   * sight. marksOf(): what stands on the axis now (marks.js).
    * live: an element with aria-live, for the values at the keyboard's cursor.
    */
   constructor(view, { onView, onShow, marksOf, live }) {
@@ -45,7 +45,7 @@ export class ChartGroup {
       this.frame = 0;
       const visible = this.charts.filter((chart) => chart.isVisible);
       for (const chart of visible) chart.load();
-      this.marks = this.marksOf();
+      this.marks = this.view.marks ? this.marksOf() : [];
       for (const chart of visible) chart.draw();
     });
   }

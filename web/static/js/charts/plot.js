@@ -1,6 +1,7 @@
 // One canvas of a chart: its lines, their bands, the marks on the axis, and the cursor.
 import { colorOf, dashOf, lineClass } from "./colors.js";
 import { logLabel, logSplits, tick, timeSteps, xTick } from "./numbers.js";
+import { drawSigns } from "./signs.js";
 
 const FONT = "11px system-ui, sans-serif";
 
@@ -75,7 +76,7 @@ export class Plot {
         { ...axis, size: 54, gap: 6, space: 34, ...(chart.isLog ? logAxis(write) : plainAxis(write)) },
       ],
       series: [{}, ...this.lines.flatMap((line) => this.strokes(line))],
-      hooks: { setCursor: [() => this.onCursor()], setSelect: [(u) => this.onSelect(u)], drawAxes: [(u) => this.drawBands(u)], draw: [(u) => this.drawMarks(u)] },
+      hooks: { setCursor: [() => this.onCursor()], setSelect: [(u) => this.onSelect(u)], drawAxes: [(u) => this.drawBands(u)], draw: [(u) => drawSigns(u, this.group.marks, this.lines, this.prepared)] },
     };
   }
 
@@ -110,32 +111,6 @@ export class Plot {
       for (const at of places.reverse()) u.ctx.lineTo(u.valToPos(x[at], "x", true), height(band.min[at]));
       u.ctx.fill();
     });
-    u.ctx.restore();
-  }
-
-  /** A triangle per checkpoint, a rhomb per warning, a dashed line where an attempt goes on. */
-  drawMarks(u) {
-    const { left, top, width, height } = u.bbox;
-    const unit = devicePixelRatio;
-    const base = top + height;
-    u.ctx.save();
-    for (const mark of this.group.marks) {
-      const x = u.valToPos(mark.x, "x", true);
-      if (!(x >= left && x <= left + width)) continue;
-      u.ctx.fillStyle = u.ctx.strokeStyle = colorOf(`mark-${mark.kind}`);
-      u.ctx.beginPath();
-      if (mark.kind === "attempt") {
-        u.ctx.setLineDash([4 * unit, 3 * unit]);
-        u.ctx.lineWidth = unit;
-        u.ctx.moveTo(x, top);
-        u.ctx.lineTo(x, base + 6 * unit);
-        u.ctx.stroke();
-      } else {
-        const points = mark.kind === "warning" ? [[0, 1], [4, 5], [0, 9], [-4, 5]] : [[0, 1], [4, 8], [-4, 8]];
-        points.forEach(([dx, dy]) => u.ctx.lineTo(x + dx * unit, base + dy * unit));
-        u.ctx.fill();
-      }
-    }
     u.ctx.restore();
   }
 

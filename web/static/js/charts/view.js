@@ -6,7 +6,7 @@ export const LAYOUTS = ["overlay", "multiples"];
 /**
  * The view that `params` (URLSearchParams) describes; what is missing or wrong there is as on a first visit.
  * zoom: [from, to] in units of x, or null. flipped: ids of charts whose y axis is not as it comes.
- * filter, page: which lines of many are drawn.
+ * marks: whether they are drawn. filter, page: which lines of many are drawn.
  */
 export function readView(params) {
   const smoothing = Number(params.get("smooth"));
@@ -19,6 +19,7 @@ export function readView(params) {
     zoom: isRange ? zoom : null,
     layout: LAYOUTS.includes(params.get("layout")) ? params.get("layout") : "overlay",
     flipped: new Set((params.get("flip") ?? "").split(",").filter(Boolean)),
+    marks: params.get("marks") !== "0",
     filter: params.get("show") ?? "",
     page: Math.max(1, Math.trunc(Number(params.get("part"))) || 1),
   };
@@ -34,6 +35,7 @@ export function writeView(view, params) {
     zoom: view.zoom ? view.zoom.map((edge) => Number(edge.toPrecision(9))).join("~") : "",
     layout: view.layout === "overlay" ? "" : view.layout,
     flip: [...view.flipped].join(","),
+    marks: view.marks ? "" : "0",
     show: view.filter,
     part: view.page > 1 ? String(view.page) : "",
   };
