@@ -75,11 +75,11 @@ def _texts(node: Any) -> list[str]:
 def test_a_command_has_a_flag_to_a_line_and_torchrun_for_many() -> None:
     config = RunConfig(model="gpt2", dataset="a/b", hookpoints=["h.*.mlp"], sae={"k": 64, "transcode": True}, lr=1e-5)
     text = to_command(config, num_processes=2, num_nodes=3)
-    first, *flags = text.rstrip("\n").split(" \\\n  ")
-    meeting = "--nnodes 3 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --rdzv-id RUN"
-    launcher = f"python -m torch.distributed.run {meeting} --nproc_per_node 2"
-    assert first == f"{launcher} -m sparsify_core gpt2 a/b"
-    assert flags == ["--k 64", "--transcode", "--hookpoints 'h.*.mlp'", "--lr 1e-05"]
+    lines = text.rstrip("\n").split(" \\\n  ")
+    meeting = ["--nnodes 3", "--rdzv-backend c10d", "--rdzv-endpoint HOST:29400", "--rdzv-id RUN"]
+    launcher = ["python -m torch.distributed.run", *meeting, "--nproc_per_node 2 -m sparsify_core gpt2 a/b"]
+    assert lines[:6] == launcher
+    assert lines[6:] == ["--k 64", "--transcode", "--hookpoints 'h.*.mlp'", "--lr 1e-05"]
     reading = from_command(text)
     assert reading.config == config
     assert reading.launch == {"num_processes": 2, "num_nodes": 3}

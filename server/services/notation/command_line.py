@@ -11,7 +11,7 @@ from server.services.notation.reading import NotationError, Problem, Reading, ch
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
 from sparsify_core.errors import ConfigError
 from sparsify_core.flags import FlagParser
-from sparsify_core.torchrun import options_to_fill_in, torchrun_command
+from sparsify_core.torchrun import as_text, options_to_fill_in, torchrun_command
 
 _PROGRAMS = ("sparsify_core", "sparsify")
 _LAUNCHERS = {"torchrun", "torch.distributed.run"}
@@ -28,7 +28,7 @@ def to_command(config: RunConfig, *, num_processes: int = 1, num_nodes: int = 1)
     given = changed(config)
     sources = [given.pop("model"), given.pop("dataset")]
     is_plain = not any(source.startswith("-") for source in sources)
-    words = [[*_launcher(num_processes, num_nodes), *(map(shlex.quote, sources) if is_plain else [])]]
+    words = [[as_text(_launcher(num_processes, num_nodes)), *(map(shlex.quote, sources) if is_plain else [])]]
     words += [[*_flag(fields[name], value)] for name, value in given.items()]
     words += [] if is_plain else [["--", *map(shlex.quote, sources)]]
     text = " \\\n  ".join(" ".join(line) for line in words)
