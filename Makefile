@@ -20,7 +20,7 @@ up: setup ## start Sparseboard for daily use, without the demo run
 	@$(BIN)/sparseboard up $(ARGS)
 
 test: setup-test lint ## run everything: checks, unit, contracts, integration, browser
-	@$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 unit: setup-test ## run the fast tests alone, without services and browser
 	@$(BIN)/pytest -n auto -m "not integration and not e2e and not gpu" $(ARGS)

@@ -45,9 +45,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
         if engine == "postgres" or _SERVICES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)
-        if item.get_closest_marker("integration") or item.get_closest_marker("e2e"):
-            # One process runs what starts services and browsers, one after the other; the others share the rest.
-            item.add_marker(pytest.mark.xdist_group("services"))
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +75,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting
         return
     socket = request.getfixturevalue("postgres_socket")
     name = f"t_{secrets.token_hex(6)}"
-    execute(socket, f"CREATE DATABASE {name} TEMPLATE template_sparseboard")
+    execute(socket, f"CREATE DATABASE {name} TEMPLATE template_sparseboard STRATEGY file_copy")
     yield Settings(data_dir=data_dir, database_url=f"postgresql+psycopg:///{name}?host={socket}&user=postgres")
     execute(socket, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -26,7 +26,7 @@ def get_metrics(
     max_points: MaxPoints = metrics.MAX_POINTS,
 ) -> MetricsOut:
     """All series of a run, or those named by `key` (repeatable): each in at most about `max_points` buckets, those that
-    meet steps `start` to `end`."""
+    meet steps `start` to `end`. More than two million points in all are refused."""
     runs.get_run(session, run_id)
     cursor = metrics.cursor(session, run_id)
     found = metrics.series(session, run_id, key, start=start, end=end, max_points=max_points)

@@ -88,7 +88,7 @@ class OfferOut(Model):
     num_devices: int
     num_free: int
     memory_bytes: int
-    """0: not known."""
+    """Of each GPU, or a process's part of the machine's; 0: not known."""
     fits: bool | None
     """Whether the run has room on each of them; null: not known."""
 

@@ -99,18 +99,25 @@ def _read_shape(settings: Settings, pairs: list[tuple[str, str]]) -> None:
 
 
 def _plan(request: Request, user: Any, pairs: list[tuple[str, str]]) -> HTMLResponse:
-    given = dict(pairs)
+    fix, tab = dict(pairs).get("fix", ""), tabs.shown(pairs)
     try:
-        pairs = [*tabs.read(pairs)[0], *_fixed(given.get("fix", ""))]
+        pairs = [*tabs.read(pairs)[0], *_fixed(fix)]
     except NotationError as error:
         view = PlanView(None, [("text", f"Line {p.line}" if p.line else "", p.message) for p in error.problems])
     else:
         view = _view(request, forms.parse(pairs)[1], waits=not is_partial(request))
+        tab = _written(request, tab.name, pairs) if fix else tab
     if is_partial(request):
         return render(request, "runs/_plan_body.html", {"view": view}, user=user)
-    # A fix changes fields: the form shows it, a text would still say the old values.
-    tab = tabs.Tab() if given.get("fix") else tabs.shown(pairs)
     return form_again(request, user, pairs, [], status=200, plan_view=view, tab=tab)
+
+
+def _written(request: Request, name: str, pairs: list[tuple[str, str]]) -> tabs.Tab:
+    """The tab `name` with what a fix changed; the fields where that is no run yet."""
+    try:
+        return tabs.write(name, pairs, url=str(request.base_url).rstrip("/"))
+    except (ValidationError, InvalidError):
+        return tabs.Tab()
 
 
 def _view(request: Request, body: Mapping[str, Any], *, waits: bool) -> PlanView:

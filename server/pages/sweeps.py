@@ -32,6 +32,8 @@ class Column:
     title: str
     help: str
     is_number: bool = True
+    is_field: bool = False
+    """Whether the label of a run has its value too."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,16 @@ def cancel(request: Request, user: CurrentUser, sweep_id: str) -> Response:
 
 
 def _columns(view: SweepView) -> list[Column]:
-    fields = [Column(name, name.rpartition(".")[2], f"The field {name}", is_number=False) for name in view.fields]
+    fields = [
+        Column(
+            name,
+            name.rpartition(".")[2],
+            f"The field {name}",
+            is_number=all(isinstance(one.values.get(name), int | float) for one in view.runs),
+            is_field=True,
+        )
+        for name in view.fields
+    ]
     measured = [name for name in HEADLINE if any(one.numbers[name] is not None for one in view.runs)]
     known = {name: METRICS[HEADLINE[name][0]] for name in measured}
     return fields + [Column(name, one.label, one.help) for name, one in known.items()]

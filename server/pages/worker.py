@@ -14,7 +14,7 @@ from server.pages.templating import render
 from server.services import runs, samples, workers
 
 router = APIRouter()
-RANGES = ((1, "1 h"), (24, "1 day"), (168, "1 week"), (720, "1 month"))
+RANGES = ((1, "1 hour"), (24, "1 day"), (168, "1 week"), (720, "1 month"))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class Device:
 
     Args:
         name: as CUDA has it, or `cpu`.
-        memory_bytes: of a GPU; 0: not known.
+        memory_bytes: that one process has to itself; 0: not known.
         cores: of a CPU, that one run has to itself.
     """
 

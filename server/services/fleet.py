@@ -16,6 +16,7 @@ from server.scheduling import GB, DeviceKind, Resources, WorkerView
 from server.scheduling.pool import Pool, held_keys
 from server.scheduling.resources import kind_for
 from server.services.requests import RunRequest
+from server.services.samples import newest_sample
 
 UNKNOWN_GPU = "GPU"
 
@@ -32,7 +33,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Offer:
-    """GPUs of one kind of one worker, or its cores. `memory_bytes` 0: not known."""
+    """GPUs of one kind of one worker, or its cores.
+
+    Args:
+        memory_bytes: of each GPU, or a process's part of the machine's; 0: not known.
+    """
 
     worker: str
     device: str
@@ -58,6 +63,7 @@ class Fleet:
     """The connected workers, as they are now."""
 
     def __init__(self, session: Session) -> None:
+        self._session = session
         rows = session.exec(select(Worker).order_by(col(Worker.id))).all()
         now = time.time()
         self._rows = {row.id: row for row in rows}
@@ -94,14 +100,15 @@ class Fleet:
             offer
             for view in self._views
             if wanted.labels <= view.labels and not view.is_draining
-            for offer in self._offers(view, kind)
+            for offer in self._offers(view, kind, wanted.num_processes)
         ]
 
-    def _offers(self, view: WorkerView, kind: DeviceKind) -> Sequence[Offer]:
+    def _offers(self, view: WorkerView, kind: DeviceKind, num_processes: int) -> Sequence[Offer]:
         if kind == DeviceKind.CPU:
             free = sum(slot.key not in self._held for slot in view.devices[kind])
             cores = self._rows[view.id].cpu_count
-            return [Offer(view.name, f"CPU, {cores} cores", len(view.devices[kind]), free, 0)] if cores else []
+            memory = self._memory_bytes(view.id) // num_processes
+            return [Offer(view.name, f"CPU, {cores} cores", len(view.devices[kind]), free, memory)] if cores else []
         names = {device["index"]: str(device["name"]) for device in self._rows[view.id].devices}
         found: dict[tuple[str, int], list[bool]] = {}
         for device in view.devices[kind]:
@@ -111,8 +118,14 @@ class Fleet:
     def _target(self, row: Worker, kind: DeviceKind, indices: Sequence[int], num_processes: int) -> Target:
         if kind == DeviceKind.CPU:
             cores = max(1, row.cpu_count // num_processes)
-            return Target(Device("cpu", cores=cores), cpu_of(row.host), f"{row.cpu_count} cores of {row.name}")
+            device = Device("cpu", self._memory_bytes(row.id) // num_processes, cores)
+            return Target(device, cpu_of(row.host), f"{row.cpu_count} cores of {row.name}")
         chosen = [device for device in row.devices if device["index"] in indices]
         smallest = min(chosen, key=lambda device: device["memory_bytes"])
         name = str(smallest["name"])
         return Target(Device(name, smallest["memory_bytes"]), name, f"{name} of {row.name}")
+
+    def _memory_bytes(self, worker_id: str) -> int:
+        """Of a worker's machine, as it measured last; 0: not known."""
+        sample = newest_sample(self._session, worker_id)
+        return sample.memory_bytes if sample else 0

@@ -18,6 +18,8 @@ MAX_POINTS = 1500
 MAX_RUNS = 50
 _MAX_TOTAL = 2_000_000
 """Points of one answer, which is built in memory: about 100 MB of JSON."""
+_AT_ONCE = 100
+"""Series that are read together: of each thousands of points may be thinned out."""
 TOKENS = "tokens"
 
 
@@ -47,12 +49,16 @@ def series(
 ) -> dict[str, Series]:
     """Every series of a run, or those of `keys`, as buckets that meet steps `start` to `end`, both included.
 
-    Raises InvalidError when `keys` are too many for so many points.
+    Raises InvalidError when these are too many for so many points.
     """
-    wanted = None if keys is None else _storable(keys)
-    _check_size(len(wanted or ()), max_points)
-    found = read_series(session, [run_id], wanted, start=start, end=end, max_points=max_points)
-    return {key: _shown(one) for (_, key), one in sorted(found.items())}
+    wanted = keys_of(session, run_id) if keys is None else sorted(_storable(keys))
+    _check_size(len(wanted), max_points)
+    shown: dict[str, Series] = {}
+    for at in range(0, len(wanted), _AT_ONCE):
+        some = wanted[at : at + _AT_ONCE]
+        found = read_series(session, [run_id], some, start=start, end=end, max_points=max_points)
+        shown |= {key: _shown(one) for (_, key), one in sorted(found.items())}
+    return shown
 
 
 def overlay(

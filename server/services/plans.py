@@ -25,7 +25,9 @@ from sparsify_core.shape import ModelShape
 from sparsify_core.torchrun import as_text, options_to_fill_in, torchrun_command
 
 _USABLE = 0.97
-"""Of a GPU's memory."""
+"""Of the memory of a GPU or a machine."""
+_GPU = ("on a GPU of", "more GPUs with distribute_modules")
+_CPU = ("for a process that has", "a worker with more memory")
 _SELF = "plan"
 
 
@@ -148,15 +150,16 @@ def _room(job: Job, forecast: Forecast, room: Correction, offers: Sequence[Offer
 
     fixes = planning.ways_to_fit(job, fits)
     larger = [offer for offer in offers if offer.fits and offer.memory_bytes > job.device.memory_bytes]
-    if larger:
+    if larger and job.device.is_gpu:
         size = min(offer.memory_bytes for offer in larger) // GB
         fixes.append(Fix(f"Wait for a GPU of {size} GB", {"min_memory_gb": size}))
-    size_text = f"{forecast.memory.expected / GB:,.1f} GB on a GPU of {job.device.memory_bytes / GB:,.0f} GB"
+    place, way_out = _GPU if job.device.is_gpu else _CPU
+    size_text = f"{forecast.memory.expected / GB:,.1f} GB {place} {job.device.memory_bytes / GB:,.0f} GB"
     if forecast.memory.expected <= have:
         return [Warned("memory_tight", "warning", f"It may not fit: about {size_text}.", "", fixes)]
     largest = max(forecast.needs, key=lambda need: need.num_bytes)
     share = f"{largest.label.lower()} {largest.num_bytes / GB:,.1f} GB"
-    hint = "" if fixes else " Choose fewer hookpoints or latents, or more GPUs with distribute_modules."
+    hint = "" if fixes else f" Choose fewer hookpoints or latents, or {way_out}."
     return [Warned("does_not_fit", "error", f"It does not fit: {size_text}, of that {share}.{hint}", "", fixes)]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from sqlalchemy import func
 from sqlmodel import col
 
 from server.db.tables import Run, RunState
@@ -20,7 +21,11 @@ NEWEST_FIRST = "-created"
 
 @dataclass(frozen=True)
 class RunField:
-    """One field. It is a `column` of the run, or has its values in `RunValue` under `key`."""
+    """One field. It is a `column` of the run, or has its values in `RunValue` under `key`.
+
+    Args:
+        compared: the column as searches compare it; text is `folded`.
+    """
 
     name: str
     kind: Kind
@@ -28,6 +33,7 @@ class RunField:
     help: str
     group: str
     column: Any = None
+    compared: Any = None
     key: str = ""
     choices: tuple[str, ...] = ()
     unit: str = ""
@@ -66,15 +72,17 @@ def _by_name() -> dict[str, RunField]:
 
 
 def _own() -> Iterator[RunField]:
-    def own(name: str, kind: Kind, column: Any, help_: str, **more: Any) -> RunField:
-        return RunField(name, kind, name.capitalize(), help_, "Run", column, **more)
+    def own(name: str, kind: Kind, column: Any, help_: str, compared: Any = None, **more: Any) -> RunField:
+        if compared is None:  # ids and reasons are ASCII, which every database knows
+            compared = func.lower(column) if kind == "text" else column
+        return RunField(name, kind, name.capitalize(), help_, "Run", column, compared, **more)
 
-    yield own("name", "text", col(Run.name), "What people call the run.")
+    yield own("name", "text", col(Run.name), "What people call the run.", compared=col(Run.folded_name))
     yield own("id", "text", col(Run.id), "Its id.")
     yield own("state", "choice", col(Run.state), "Where it is.", choices=tuple(RunState))
     yield own("reason", "text", col(Run.reason_code), "Why it failed, waits or was paused.")
     yield own("tag", "tags", None, "A tag, exactly.", key=TAGS_KEY)
-    yield own("notes", "text", col(Run.notes), "What people wrote about it.")
+    yield own("notes", "text", col(Run.notes), "What people wrote about it.", compared=col(Run.folded_notes))
     yield own("archived", "archived", None, "yes, no or any; archived runs are hidden otherwise.")
     yield own("sweep", "text", col(Run.sweep_id), "The id of the sweep that it belongs to.")
     yield own("priority", "number", col(Run.priority), "Higher ones start first.")

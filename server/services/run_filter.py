@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, false, func, not_, or_, true
 from sqlmodel import col, select
 
 from server.db.tables import Run, RunValue
-from server.db.tables.values import TAGS_KEY
+from server.db.tables.values import TAGS_KEY, folded
 from server.services.run_fields import RunField, find_field
 from server.services.run_query import Comparison, QueryError, Term, Word, parse
 
@@ -54,14 +54,14 @@ def _negate(condition: ColumnElement[bool], negated: bool) -> ColumnElement[bool
 
 
 def _anywhere(text: str) -> ColumnElement[bool]:
-    own = [_contains(column, text) for column in (col(Run.name), col(Run.id), col(Run.notes))]
+    own = [_contains(find_field(name).compared, text) for name in ("name", "id", "notes")]
     return or_(*own, _has_value(_SEARCHED_KEYS, _contains(col(RunValue.text), text)))
 
 
 def _holds(field: RunField, operator: str, value: str) -> ColumnElement[bool]:
     match field.kind:
         case "tags":
-            return _has_value([field.key], col(RunValue.text).contains(f" {value.lower()} ", autoescape=True))
+            return _has_value([field.key], _contains(col(RunValue.text), f" {value} "))
         case "archived":
             return _archived(value)
         case "time":
@@ -76,7 +76,7 @@ def _holds(field: RunField, operator: str, value: str) -> ColumnElement[bool]:
 
 
 def _of(field: RunField, stored: Any, holds: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
-    return holds(field.column) if field.column is not None else _has_value([field.key], holds(stored))
+    return holds(field.compared) if field.column is not None else _has_value([field.key], holds(stored))
 
 
 def _has_value(keys: Sequence[str], holds: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -84,13 +84,13 @@ def _has_value(keys: Sequence[str], holds: ColumnElement[bool]) -> ColumnElement
 
 
 def _contains(column: Any, text: str) -> ColumnElement[bool]:
-    """The database makes both sides small, so that letters which it does not know are at least equal to themselves."""
-    escaped = re.sub(r"([/%_])", r"/\1", text)
-    return func.lower(column).like(func.lower(f"%{escaped}%"), escape="/")
+    """Of a column that is folded."""
+    escaped = re.sub(r"([/%_])", r"/\1", folded(text))
+    return column.like(f"%{escaped}%", escape="/")  # type: ignore[no-any-return]
 
 
 def _equals(column: Any, text: str) -> ColumnElement[bool]:
-    return func.lower(column) == func.lower(text)
+    return column == folded(text)  # type: ignore[no-any-return]
 
 
 def _archived(value: str) -> ColumnElement[bool]:

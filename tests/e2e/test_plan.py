@@ -27,6 +27,18 @@ def test_the_plan_follows_what_is_typed_and_a_fix_fills_fields_in(open_page: Ope
     assert page.url.endswith("/runs/new")
 
 
+def test_a_fix_is_written_into_the_text_of_a_tab(open_page: OpenPage) -> None:
+    page = open_page("/runs/new?preset=demo")
+    page.set_default_timeout(PATIENCE_MS)
+    page.locator("#f-config-lr").fill("9")
+    page.get_by_role("button", name="YAML").click()
+    page.locator("h2", has_text="YAML").wait_for()
+    page.locator("#plan").get_by_role("button", name="Use the usual one").click()
+    page.wait_for_url("**/runs/plan")
+    assert "batch_size: 8" in page.locator("#text").input_value()
+    assert "lr: 9" not in page.locator("#text").input_value()
+
+
 def test_the_plan_fits_a_narrow_screen(open_page: OpenPage) -> None:
     page = open_page("/runs/new", width=360, theme="dark")
     page.locator(".plan-facts").wait_for(timeout=PATIENCE_MS)

@@ -87,6 +87,29 @@ def test_chosen_runs_are_tagged_archived_cancelled(site: Site, open_page: OpenPa
     soon(lambda: names(page), ["listed 1"], LIMIT_S)
 
 
+def test_runs_are_compared_tagged_and_given_columns_without_javascript(
+    site: Site, open_page: OpenPage, sweep: dict[str, str]
+) -> None:
+    chosen = ["listed 0", "listed waiting 0"]
+    page = open_page("/runs?q=listed", script=False)
+    page.get_by_role("link", name="Columns").click()
+    page.get_by_label("batch_size", exact=True).check()
+    page.get_by_role("button", name="Show these").click()
+    assert page.locator("#runs th", has_text="batch_size").count() == 1
+    for name in chosen:
+        page.get_by_label(f"Choose {name}", exact=True).check()
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_url("**/compare?run=*")
+    assert all(page.locator(f"a[href='/runs/{sweep[name]}']").count() for name in chosen)
+    page.goto(f"/runs/{sweep['listed 0']}")
+    page.get_by_text("Add notes, tags, or change the name").click()
+    page.get_by_label("Tags", exact=True).fill("by-hand")
+    page.get_by_label("Notes", exact=True).fill("*plain*")
+    page.get_by_role("button", name="Save").click()
+    assert page.locator("#about .tag").inner_text() == "by-hand"
+    assert page.locator("#about .notes em").inner_text() == "plain"
+
+
 def test_a_new_run_never_moves_the_rows_of_a_search(site: Site, open_page: OpenPage) -> None:
     page = open_page("/runs?q=owner/model")
     before = names(page)

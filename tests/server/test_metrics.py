@@ -107,6 +107,19 @@ def test_more_points_than_an_answer_holds_are_refused_with_what_to_do(api: TestC
     assert api.get(f"/api/v1/runs/{ids[0]}/metrics", params=alone).status_code == 422
 
 
+def test_a_run_with_thousands_of_series_gives_all_of_them_at_fewer_points(api: TestClient, app: FastAPI) -> None:
+    run_id = run_of(app, [])
+    with app.state.db.write() as session:
+        run = session.get_one(Run, run_id)
+        for layer in range(2001):
+            add_point(session, run, 1, 0.5, key=f"fvu/{layer}")
+    answer = api.get(f"/api/v1/runs/{run_id}/metrics")
+    assert answer.status_code == 422
+    assert "2,001 series of 1,500 points" in answer.json()["detail"]
+    answer = api.get(f"/api/v1/runs/{run_id}/metrics", params={"max_points": 999})
+    assert len(answer.json()["series"]) == 2001
+
+
 def test_every_point_comes_as_csv_sealed_or_not(api: TestClient, app: FastAPI) -> None:
     run_id = run_of(app, [5, NAN, 2, 1])
     with app.state.db.write() as session:

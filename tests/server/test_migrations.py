@@ -26,10 +26,9 @@ def insert_run(connection: sqlite3.Connection) -> None:
     """A run as tables of version 0002 have it."""
     columns = "name, intent, config, config_version, num_processes, priority, created_at, heartbeat, reason_code, "
     columns += "phase, step, total_steps, tokens_per_step, coders, latest, id, state, queued_at, fence, failures"
-    config, coders, latest = '{"model": "m", "sae": {"k": 32}}', '["a", "b"]', '{"fvu/a": 0.5, "fvu/b": 0.25}'
-    held = (
-        f"'n', 'run', '{config}', 1, 1, 0, 1.0, 0, '', '', 0, 0, 0, '{coders}', '{latest}', 'r1', 'running', 5.0, 2, 1"
-    )
+    config, coders, latest = '{"model": "M", "sae": {"k": 32}}', '["a", "b"]', '{"fvu/a": 0.5, "fvu/b": 0.25}'
+    numbers = f"1, 1, 0, 1.0, 0, '', '', 0, 0, 0, '{coders}', '{latest}'"
+    held = f"'École', 'run', '{config}', {numbers}, 'r1', 'running', 5.0, 2, 1"
     connection.execute(f"INSERT INTO run ({columns}) VALUES ({held})")
 
 
@@ -68,7 +67,9 @@ def test_a_run_of_old_gets_its_sparkline_and_is_found(tmp_path: Path) -> None:
             connection.execute(f"INSERT INTO metric_point ({columns}) VALUES ('r1', 'fvu/a', 0, ?, ?, ?, ?, ?)", values)
     upgrade(settings)
     with Database(settings).read() as session:
-        spark = session.get_one(Run, "r1").spark
+        run = session.get_one(Run, "r1")
+        spark = run.spark
+        assert (run.folded_name, run.folded_notes) == ("école", "")
         assert spark == drawn_on({"steps": [], "values": []}, [*sealed, Point(64, 2, 1, 0, 7), Point(70, 2, 2, 0, nan)])
         found = {row.key: row.text if row.num is None else row.num for row in session.exec(select(RunValue))}
     assert found == {"model": "m", "sae.k": 32.0, "metric.fvu": 0.375}

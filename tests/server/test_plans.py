@@ -16,6 +16,8 @@ from rows import add_worker, claim_by
 from server.app import create_app
 from server.db.session import Database
 from server.db.tables import Attempt, Prediction, Run, RunState
+from server.db.workers import add_sample
+from server.scheduling import GB
 from server.settings import Settings
 from sparsify_core.events import AttemptFinished, EventWriter
 from worker.ending import conclude
@@ -130,6 +132,27 @@ def test_a_gpu_that_is_too_small_comes_with_ways_out(
     moved = plan(client, body, **large | wait["values"])
     assert moved["planned_for"] == "GPU of large"
     assert "does_not_fit" not in codes(moved)
+
+
+def test_a_machine_with_too_little_memory_comes_with_ways_out_too(
+    client: TestClient, deployment: FastAPI, body: dict[str, Any]
+) -> None:
+    with deployment.state.db.write() as session:
+        measured = dict.fromkeys(("cpu_frac", "memory_used_bytes", "disk_free_bytes", "disk_bytes"), 0)
+        worker = add_worker(session, "here", cpu_count=4)
+        add_sample(session, worker, measured | {"memory_bytes": 4 * GB}, now=time.time())
+    assert plan(client, body)["offers"][0]["fits"] is True
+    large = {"sae": {"num_latents": 262_144, "k": 4}, "batch_size": 1024, "max_tokens": None}
+    found = plan(client, body, **large)
+    assert [offer["fits"] for offer in found["offers"]] == [False]
+    (error,) = [one for one in found["warnings"] if one["severity"] == "error"]
+    assert error["code"] == "does_not_fit"
+    assert "GB for a process that has 4 GB" in error["message"]
+    assert error["fixes"]
+    assert all("min_memory_gb" not in fix["values"] for fix in error["fixes"])
+    changed = {name.removeprefix("config."): value for name, value in error["fixes"][0]["values"].items()}
+    assert "does_not_fit" not in codes(plan(client, body, **large | changed))
+    assert plan(client, body, num_processes=2)["offers"][0]["memory_bytes"] == 2 * GB
 
 
 def test_the_place_in_the_queue_is_the_one_it_would_get(

@@ -23,7 +23,14 @@ RUNS: dict[str, dict[str, Any]] = {
         "transcode": True,
         "notes": "à l'École",
     },
-    "delta 100%": {"k": 64, "model": "owner/model", "fvu": 0.2, "state": RunState.FAILED, "notes": "Diverged Early"},
+    "délta 100%": {
+        "k": 64,
+        "model": "Owner/model",
+        "fvu": 0.2,
+        "state": RunState.FAILED,
+        "tags": ["ébauche"],
+        "notes": "Diverged Early",
+    },
     "hidden": {"k": 8, "model": "gpt2", "fvu": 0.4, "state": RunState.COMPLETED, "archived_at": 5.0},
 }
 
@@ -53,27 +60,32 @@ def listed(api: TestClient, **query: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("q", "names"),
     [
-        ("", {"alpha", "beta", "gamma", "delta 100%"}),
+        ("", {"alpha", "beta", "gamma", "délta 100%"}),
         ("GPT2", {"alpha", "beta"}),
-        ("École", {"gamma"}),
+        ("école", {"gamma"}),
+        ("ÉCOLE", {"gamma"}),
+        ("notes:e\u0301cole", {"gamma"}),
+        ("name:DÉLTA", {"délta 100%"}),
+        ("tag:Ébauche", {"délta 100%"}),
+        ("model=OWNER/MODEL", {"délta 100%"}),
         ('notes="à l\'École"', {"gamma"}),
         ("model=gpt2", {"beta"}),
         ("model:gpt2 k>16", {"beta"}),
-        ("k:16,64 -state:queued", {"alpha", "delta 100%"}),
-        ("sae.k>=64", {"gamma", "delta 100%"}),
+        ("k:16,64 -state:queued", {"alpha", "délta 100%"}),
+        ("sae.k>=64", {"gamma", "délta 100%"}),
         ("-k!=32", {"beta"}),
-        ("state:running,failed", {"alpha", "delta 100%"}),
+        ("state:running,failed", {"alpha", "délta 100%"}),
         ("transcode:yes", {"gamma"}),
-        ("fvu<0.25", {"beta", "delta 100%"}),
-        ("fvu<=20%", {"beta", "delta 100%"}),
+        ("fvu<0.25", {"beta", "délta 100%"}),
+        ("fvu<=20%", {"beta", "délta 100%"}),
         ("-fvu<0.25", {"alpha", "gamma"}),
         ("tag:paper", {"alpha"}),
         ("tag:Draft,paper", {"alpha", "beta"}),
-        ("-tag:paper -tag:draft", {"gamma", "delta 100%"}),
-        ("diverged", {"delta 100%"}),
-        ("100%", {"delta 100%"}),
+        ("-tag:paper -tag:draft", {"gamma", "délta 100%"}),
+        ("diverged", {"délta 100%"}),
+        ("100%", {"délta 100%"}),
         ("_", set()),
-        ("hookpoints:layers.5 dataset:data", {"alpha", "beta", "gamma", "delta 100%"}),
+        ("hookpoints:layers.5 dataset:data", {"alpha", "beta", "gamma", "délta 100%"}),
         ("archived:yes", {"hidden"}),
         ("archived:any model:gpt2", {"alpha", "beta", "hidden"}),
         ("created>2026-11-01 created<=2026-11-03", {"beta", "gamma"}),
@@ -100,13 +112,13 @@ def test_a_wrong_search_says_what_to_write(api: TestClient, ids: dict[str, str],
 @pytest.mark.parametrize(
     ("sort", "names"),
     [
-        ("fvu", ["beta", "delta 100%", "alpha", "gamma"]),
-        ("-fvu", ["alpha", "delta 100%", "beta", "gamma"]),
-        ("-k", ["delta 100%", "gamma", "beta", "alpha"]),
-        ("name", ["alpha", "beta", "delta 100%", "gamma"]),
-        ("-created", ["delta 100%", "gamma", "beta", "alpha"]),
-        ("finished", ["alpha", "beta", "gamma", "delta 100%"]),
-        ("model", ["gamma", "beta", "alpha", "delta 100%"]),
+        ("fvu", ["beta", "délta 100%", "alpha", "gamma"]),
+        ("-fvu", ["alpha", "délta 100%", "beta", "gamma"]),
+        ("-k", ["délta 100%", "gamma", "beta", "alpha"]),
+        ("name", ["alpha", "beta", "délta 100%", "gamma"]),
+        ("-created", ["délta 100%", "gamma", "beta", "alpha"]),
+        ("finished", ["alpha", "beta", "gamma", "délta 100%"]),
+        ("model", ["gamma", "beta", "alpha", "délta 100%"]),
     ],
 )
 def test_every_order_is_the_same_in_pages_of_one(
@@ -129,7 +141,7 @@ def test_a_new_run_moves_nobody_to_another_page(api: TestClient, app: FastAPI, i
     with app.state.db.write() as session:
         add_run(session, name="new")
     second = api.get("/api/v1/runs", params={"limit": 9, "cursor": first["next_cursor"]}).json()
-    assert [run["name"] for run in (*first["items"], *second["items"])] == ["delta 100%", "gamma", "beta", "alpha"]
+    assert [run["name"] for run in (*first["items"], *second["items"])] == ["délta 100%", "gamma", "beta", "alpha"]
 
 
 def test_a_cursor_of_another_order_is_refused(api: TestClient, ids: dict[str, str]) -> None:
@@ -179,7 +191,7 @@ def test_people_write_on_a_run_and_see_when_another_was_faster(api: TestClient, 
     assert (run["name"], run["tags"], run["notes"]) == ("renamed", ["final"], "# Good")
     assert api.patch(path, json={"notes": "mine"}, headers={"If-Match": seen}).status_code == 412
     assert api.patch(path, json={"notes": ""}, headers={"If-Match": changed.headers["etag"]}).json()["notes"] == ""
-    assert listed(api, q="tag:final") == ["renamed"]
+    assert listed(api, q="tag:final") == listed(api, q="RENAMED") == ["renamed"]
     assert listed(api, q="tag:draft") == []
     assert [event["kind"] for event in api.get(f"{path}/events").json()["items"]] == ["queued", "renamed"]
 
@@ -196,14 +208,14 @@ def test_many_runs_are_changed_at_once_and_each_says_what_became_of_it(api: Test
     outcomes = api.post("/api/v1/runs/bulk", json=asked).json()["items"]
     assert [(each["name"], each["is_done"]) for each in outcomes] == [("beta", True), ("gamma", False)]
     assert "only a run that is over" in outcomes[1]["detail"]
-    assert set(listed(api)) == {"alpha", "gamma", "delta 100%"}
+    assert set(listed(api)) == {"alpha", "gamma", "délta 100%"}
     api.post("/api/v1/runs/bulk", json={"action": "tag", "q": "k:64", "tag": "wide"})
-    assert set(listed(api, q="tag:wide")) == {"gamma", "delta 100%"}
+    assert set(listed(api, q="tag:wide")) == {"gamma", "délta 100%"}
     api.post("/api/v1/runs/bulk", json={"action": "untag", "q": "gamma", "tag": "wide"})
-    assert listed(api, q="tag:wide") == ["delta 100%"]
+    assert listed(api, q="tag:wide") == ["délta 100%"]
     outcomes = api.post("/api/v1/runs/bulk", json={"action": "cancel", "q": "k:64"}).json()["items"]
-    assert {each["name"]: each["state"] for each in outcomes} == {"gamma": "cancelled", "delta 100%": "failed"}
-    assert [each["detail"] for each in outcomes if not each["is_done"]] == ["The run delta 100% is failed already."]
+    assert {each["name"]: each["state"] for each in outcomes} == {"gamma": "cancelled", "délta 100%": "failed"}
+    assert [each["detail"] for each in outcomes if not each["is_done"]] == ["The run délta 100% is failed already."]
     api.post("/api/v1/runs/bulk", json={"action": "restore", "q": "archived:yes"})
     assert len(listed(api)) == len(RUNS)
 

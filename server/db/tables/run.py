@@ -71,6 +71,9 @@ class Run(SQLModel, table=True):
     """Short words that people gave it, to find it by."""
     notes: str = text_column()
     """What people wrote about it, in Markdown."""
+    folded_name: str = text_column()
+    folded_notes: str = text_column()
+    """Name and notes as searches compare them: `server.db.tables.values.folded`."""
     archived_at: float | None = None
     """When it was put away: lists hide it from then on."""
 

@@ -4,6 +4,7 @@ It is a copy: a run's configuration, newest metrics and tags stay what is true, 
 take thousands of JSON documents apart for every request.
 """
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,10 +34,15 @@ class RunValue(SQLModel, table=True):
     key: str = Field(primary_key=True, max_length=100)
     num: float | None = None
     text: str | None = Field(default=None, sa_type=Text)
-    """What is no number; lists are joined by spaces."""
+    """What is no number, `folded`; lists are joined by spaces."""
 
 
 Row = dict[str, Any]
+
+
+def folded(text: str) -> str:
+    """Text in which capital and small letters of all scripts are alike; databases know no more than those of ASCII."""
+    return unicodedata.normalize("NFC", text.casefold())
 
 
 def config_rows(run_id: str, config: dict[str, Any], prefix: str = "") -> Iterator[Row]:
@@ -59,7 +65,7 @@ def metric_rows(run_id: str, latest: dict[str, Any]) -> list[Row]:
 
 def tag_rows(run_id: str, tags: Sequence[str]) -> list[Row]:
     """One row, with a space around every tag."""
-    return [{"run_id": run_id, "key": TAGS_KEY, "num": None, "text": f" {' '.join(tags)} "}] if tags else []
+    return [{"run_id": run_id, "key": TAGS_KEY, "num": None, "text": folded(f" {' '.join(tags)} ")}] if tags else []
 
 
 def store_metrics(session: Session, run_id: str, latest: dict[str, Any]) -> None:
@@ -85,7 +91,13 @@ def _cell(value: Any) -> Row:
     if isinstance(value, int | float):
         return {"num": float(value), "text": None}
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return {"num": None, "text": text[:_LONGEST]}
+    return {"num": None, "text": folded(text)[:_LONGEST]}
+
+
+@event.listens_for(Run, "before_insert")
+@event.listens_for(Run, "before_update")
+def _fold(_mapper: Mapper[Run], _connection: Connection, run: Run) -> None:
+    run.folded_name, run.folded_notes = folded(run.name), folded(run.notes)
 
 
 @event.listens_for(Run, "after_insert")

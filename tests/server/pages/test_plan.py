@@ -76,6 +76,26 @@ def test_without_a_script_the_whole_form_comes_back_with_the_fix_typed(
     )
 
 
+@pytest.mark.parametrize(
+    ("tab", "text", "fixed"),
+    [
+        ("yaml", "model: {m}\ndataset: owner/data\nlr: 5.0\nexclude_first: 0\n", "exclude_first: 1"),
+        ("command", "python -m sparsify_core {m} owner/data --lr 5.0 --exclude_first 0", "--exclude_first 1"),
+    ],
+)
+def test_a_fix_is_written_into_the_text_that_is_shown(
+    browser: TestClient, typed: dict[str, Any], tab: str, text: str, fixed: str
+) -> None:
+    sent = typed | {"tab": tab, "text": text.format(m=MODEL), "fix": '{"config.exclude_first": "1"}'}
+    page = browser.post("/runs/plan", data=sent).text
+    shown = page.partition('id="text"')[2].partition("</textarea>")[0]
+    assert fixed in shown
+    assert "5.0" in shown
+    assert "A learning rate of 5" in page
+    broken = browser.post("/runs/plan", data=sent | {"text": "--lr"}).text
+    assert ">\n--lr</textarea>" in broken
+
+
 @pytest.mark.parametrize("fix", ["[1]", "[" * 50_000, "1" * 5000])
 def test_a_fix_that_is_none_of_ours_types_nothing(browser: TestClient, typed: dict[str, Any], fix: str) -> None:
     assert browser.post("/runs/plan", data=typed | {"fix": fix}).status_code == 200

@@ -1,4 +1,5 @@
-// A fix of the plan sets its fields in the form, where somebody sees them, instead of sending it.
+// A fix of the plan sets its fields in the form, where somebody sees them, instead of sending it. In the other tabs the
+// text is what counts: there it is sent, and the server writes the text anew.
 
 const form = document.getElementById("launch");
 
@@ -16,7 +17,7 @@ function set(name, value) {
 
 form.addEventListener("click", (event) => {
   const button = event.target.closest("button[name=fix]");
-  if (!button) return;
+  if (!button || form.elements.namedItem("tab").value !== "form") return;
   event.preventDefault();
   const changed = Object.entries(JSON.parse(button.value)).map(([name, value]) => set(name, value));
   changed.find(Boolean)?.focus();

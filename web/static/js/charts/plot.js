@@ -3,6 +3,9 @@ import { colorOf, dashOf, lineClass } from "./colors.js";
 import { logLabel, logSplits, tick, timeSteps, xTick } from "./numbers.js";
 import { drawSigns } from "./signs.js";
 
+const FAINT = 0.16;
+const CLEAR = 0.34;
+const MANY = 4; // more bands than these lie over each other
 const FONT = "11px system-ui, sans-serif";
 
 export class Plot {
@@ -101,7 +104,7 @@ export class Plot {
     const height = (value) => u.valToPos(this.chart.isLog ? Math.max(value, this.chart.yRange[0]) : value, "y", true);
     u.ctx.save();
     clip(u);
-    u.ctx.globalAlpha = 0.17;
+    u.ctx.globalAlpha = columns.length > MANY ? FAINT : CLEAR;
     columns.forEach(({ band }, i) => {
       if (!band) return;
       const places = x.map((_, at) => at).filter((at) => typeof band.min[at] === "number");
