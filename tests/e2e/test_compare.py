@@ -42,6 +42,13 @@ def test_curves_of_several_runs_share_charts_and_zoom(site: Site, open_page: Ope
     soon(lambda: "zoom=" in page.url, False, timeout_s=60)
 
 
+def test_small_multiples_name_the_runs_of_all_panels(site: Site, open_page: OpenPage) -> None:
+    page = open_page(f"/compare?run={site.ids['many']}&run={site.ids[RunState.COMPLETED]}&layout=multiples")
+    legend = page.locator("#chart-dead_frac .legend")
+    soon(lambda: [text[0] for text in legend.locator("span").all_inner_texts() if text], ["1", "2"], timeout_s=60)
+    assert page.locator("#chart-dead_frac .panel p").nth(1).inner_text() == "layers.5"
+
+
 def test_a_fork_begins_on_its_parents_line_and_the_tables_are_ordered(site: Site, open_page: OpenPage) -> None:
     parent_id = site.ids[RunState.COMPLETED]
     fork_id = add_fork(site, parent_id, step=150, num_steps=90)

@@ -40,7 +40,7 @@ def paths(site: Site) -> dict[str, str]:
         "worker": f"/workers/{ids['worker']}",
         "settings": "/settings",
         "notices": "/notices",
-        "compare": f"/compare?run={ids[RunState.RUNNING]}&run={ids['many']}&run={ids[RunState.COMPLETED]}",
+        "compare": f"/compare?run={ids[RunState.RUNNING]}&run={ids['many']}&run={ids[RunState.COMPLETED]}&sort=-fvu",
         "compare-early": f"/compare?run={ids[RunState.QUEUED]}",
     }
 

@@ -106,6 +106,7 @@ def seed(database: Database, settings: Settings) -> dict[str, str]:
             _queued(session, number, why, now)
         session.add(_prediction(ids[RunState.COMPLETED]))
         many = _run(session, settings, RunState.COMPLETED, now, worker.id, coders=["layers.3", "layers.5", "layers.7"])
+        many.cloned_from = ids[RunState.COMPLETED]
         ids |= {"many": many.id, "worker": worker.id}
         ids["checkpoint"] = _checkpoint(session, settings, ids[RunState.COMPLETED], ["layers.5"], now)
         ids["checkpoint_many"] = _checkpoint(session, settings, many.id, ["layers.3", "layers.5", "layers.7"], now)

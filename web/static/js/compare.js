@@ -111,12 +111,12 @@ function linesOf({ figure }) {
     runs.flatMap((run) => {
       const series = whole.get(key).get(run.id);
       if (!series?.length) return [];
-      const parts = [run.title, originOf(run), areMetrics && labels[metricOf(key)], areCoders && coderOf(key)].filter(Boolean);
+      const parts = [run.title, originOf(run), areMetrics && labels[metricOf(key)]].filter(Boolean);
       return [
         {
           id: `${run.id} ${key}`,
-          label: parts.join(", "),
-          short: run.title,
+          label: [...parts, areCoders && coderOf(key)].filter(Boolean).join(", "),
+          short: parts.join(", "),
           color: run.place,
           isHeldOut: metricOf(key).startsWith("eval_"),
           panel: coderOf(key),

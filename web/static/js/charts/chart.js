@@ -125,9 +125,10 @@ export class Chart {
     const first = this.panels[0].plot;
     if (!this.panels.every(({ plot }) => plot.uplot)) return; // still being built
     if (this.panels.length === 1) return this.legend.show(this.lines, this.texts(first), this.whereIs(first));
-    for (const { value, plot } of this.panels) value.textContent = this.texts(plot)[0];
-    const kinds = first.lines.length > 1 ? first.lines : [];
-    return this.legend.show(kinds.map((line) => ({ ...line, label: line.short })), kinds.map(() => ""), this.whereIs(first));
+    for (const { value, plot } of this.panels) value.textContent = areOfOneRun(plot.lines) ? this.texts(plot)[0] : "";
+    const alike = new Map(this.lines.map((line) => [JSON.stringify([line.color, line.isHeldOut]), { ...line, label: line.short }]));
+    const kinds = alike.size > 1 ? [...alike.values()].sort((a, b) => a.isHeldOut - b.isHeldOut || a.color - b.color) : [];
+    return this.legend.show(kinds, kinds.map(() => ""), this.whereIs(first));
   }
 
   /** A value per line of the canvas: at its cursor, or the newest. */
@@ -162,6 +163,10 @@ export class Chart {
   recolor() {
     for (const { plot } of this.panels) plot.recolor();
   }
+}
+
+function areOfOneRun(lines) {
+  return lines.every(({ run }) => run === lines[0].run);
 }
 
 /** The last place up to `at` that has a number, or -1. */
