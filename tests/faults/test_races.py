@@ -1,6 +1,7 @@
 """A cancel at the very moment at which a run ends: one of the two wins, and everybody is told the truth."""
 
 import itertools
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -37,7 +38,8 @@ def race(client: TestClient, database: Database, settings: Settings, pool: Threa
     """Returns what the cancel was answered with, and what the run became."""
     with database.write() as session:
         run = add_run(session)
-        fence = claim_by(session, run.id, slot=next(_SLOTS))
+        slot = next(_SLOTS)
+        fence = claim_by(session, run.id, slot=slot)
         assert fence is not None
         add_checkpoint(session, settings, run)
     writer = events.EventWriter(settings.run_dir(run.id).events(fence), attempt=fence)
@@ -47,6 +49,7 @@ def race(client: TestClient, database: Database, settings: Settings, pool: Threa
 
     def cancel() -> str:
         barrier.wait()
+        time.sleep(slot % _STAGGERED_MS / 1000)  # a head start for the other side, more of it from race to race
         answer = client.post(f"/api/v1/runs/{run.id}/cancel")
         assert answer.status_code == 200, answer.text
         return str(answer.json()["state"])
@@ -65,3 +68,4 @@ def race(client: TestClient, database: Database, settings: Settings, pool: Threa
 
 
 _SLOTS = itertools.count()
+_STAGGERED_MS = 50
