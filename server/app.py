@@ -12,13 +12,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.routing import APIRoute
-from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.types import Scope
 
 from server import api, errors, pages, probes, stream, telemetry
 from server.auth import Guard
@@ -30,6 +28,7 @@ from server.notices.notifier import Notifier
 from server.pages.templating import install
 from server.services import hub
 from server.settings import Settings, get_settings
+from server.static_files import StaticFolder
 
 logger = logging.getLogger(__name__)
 
@@ -115,19 +114,11 @@ def _templates() -> Jinja2Templates:
     return Jinja2Templates(env=environment)
 
 
-class _Static(StaticFiles):
-    """Our own files are revalidated at every use; those of others change with the lock file only."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = "max-age=86400" if path.startswith("vendor/") else "no-cache"
-        return response
-
-
 def _add_plain_routes(app: FastAPI) -> None:
     # Compressed are the files alone: pages hold secrets, whose compressed lengths would tell something of them.
-    static = GZipMiddleware(_Static(directory=_WEB / "static", check_dir=False))
-    app.mount("/static", static, name="static")
+    files = StaticFolder(_WEB / "static")
+    app.mount("/static", GZipMiddleware(files), name="static")
+    app.state.templates.env.globals["static"] = f"/static/{files.prefix}"
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def favicon() -> FileResponse:

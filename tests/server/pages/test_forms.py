@@ -109,4 +109,4 @@ def test_conditions_name_other_fields_and_hold_for_some_value() -> None:
 def test_changes_are_told_in_words() -> None:
     before = forms.values_of({"hookpoints": ["layers.1", "layers.2"]})
     after = before | {"config.sae.k": "64", "config.sae.transcode": True, "config.hookpoints": "layers.1 layers.2"}
-    assert forms.changes(before, after) == [("k", "32", "64"), ("transcode", "off", "on")]
+    assert forms.changes(before, after) == [("k", "32", "64"), ("transcode", "no", "yes")]
