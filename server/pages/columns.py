@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from server.db.tables.values import METRIC_PREFIX
 from server.pages.formatting import basename, metric, metric_form, plain
@@ -49,7 +48,7 @@ class Column:
 
 def groups(chosen: Sequence[RunField]) -> list[tuple[str, list[tuple[RunField, bool]]]]:
     """`[(group, [(field, is chosen)])]`: all there are."""
-    return [
-        (group, [(field, field in chosen) for field in fields])
-        for group, fields in groupby(all_fields(), key=lambda field: field.group)
-    ]
+    found: dict[str, list[tuple[RunField, bool]]] = {}
+    for field in all_fields():
+        found.setdefault(field.group, []).append((field, field in chosen))
+    return list(found.items())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlmodel import col, delete
 
+from rows import add_run
 from seed import points_at
 from server.db.tables import Attempt, MetricPoint, Run, RunEvent, RunState
 from server.queue import publish_hint
@@ -122,6 +123,25 @@ def test_smoothing_log_axes_and_small_multiples_are_restored(site: Site, open_pa
     log = page.locator("#chart-fvu").get_by_role("button", name="Log scale")
     assert log.get_attribute("aria-pressed") == "false"
     assert page.locator("#chart-fvu .summary tbody tr").count() == 2
+
+
+def test_of_200_coders_a_few_are_drawn_at_a_time(site: Site, open_page: OpenPage) -> None:
+    coders = [f"layers.{n}.{part}" for n in range(100) for part in ("mlp", "self_attn")]
+    with site.database.write() as session:
+        run = add_run(session, state=RunState.COMPLETED, coders=coders, attempt=1, step=3, total_steps=3)
+        points = [point for step in (1, 2, 3) for point in points_at(run.id, coders, step, 1e9 + step, step)]
+        run.latest = {point.key: point.value or 0.0 for point in points}
+        session.add_all([Attempt(run_id=run.id, attempt=1, started_at=1e9), *points])
+        run_id = run.id
+    page = open_page(f"/runs/{run_id}")
+    drawn(page, "chart-fvu")
+    assert page.get_by_text("1\u201312 of 200").is_visible()
+    entries = page.locator("#chart-fvu .legend > span:has(b)")
+    assert entries.count() == 12
+    page.get_by_label("Hookpoints behind these").click()
+    soon(lambda: "layers.6.mlp" in entries.first.inner_text(), True, WAIT_S)
+    page.get_by_label("Hookpoints", exact=True).fill(".99.")
+    soon(entries.count, 2, WAIT_S)
 
 
 def test_a_filter_that_matches_nothing_leaves_no_lines(site: Site, open_page: OpenPage) -> None:

@@ -41,8 +41,10 @@ def test_columns_are_chosen_and_sorted_by(visitor: TestClient, run_id: str) -> N
     assert re.search(r'<th[^>]*aria-sort="descending"[^>]*><a href="/runs\?sort=fvu&amp;fields=model%2Cfvu%2Clr"', page)
     assert f"/runs/{run_id}/row?fields=model%2Cfvu%2Clr" in page
     assert ">owner/model</td>" in re.sub(r"\s+", "", visitor.get(f"/runs/{run_id}/row?fields=model").text)
-    chosen = re.findall(r'value="(\w+)" checked', visitor.get("/runs/columns?fields=lr,k").text)
-    assert set(chosen) == {"lr", "k"}
+    columns = visitor.get("/runs/columns?fields=lr,k").text
+    assert set(re.findall(r'value="(\w+)" checked', columns)) == {"lr", "k"}
+    groups = re.findall(r"<legend>(.*?)</legend>", columns)
+    assert len(groups) == len(set(groups)) > 2
 
 
 def test_too_many_columns_are_cut_between_names(settings: object) -> None:
