@@ -27,6 +27,7 @@ from server.middleware import Envelope
 from server.notices.notifier import Notifier
 from server.pages.templating import install
 from server.services import hub
+from server.services.looks import Looks
 from server.settings import Settings, get_settings
 from server.static_files import StaticFolder
 
@@ -76,6 +77,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # and over, would take a third of its time.
     gc.freeze()
     async with watch(settings.redis_url) as app.state.hints:
+        app.state.looks = Looks(app.state.db, app.state.hints)
         with closed_by_signals(app.state.hints):
             yield
     gc.unfreeze()

@@ -9,6 +9,7 @@ import logging
 import signal
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
@@ -23,6 +24,7 @@ _PING_S = 5.0
 _SILENT_S = 12.0
 """A broker that was not heard for so long counts as down: it has missed two pings."""
 _MAX_UNANSWERED = 3
+_REMEMBERED = 1000
 _ANSWER_S = 5.0
 
 
@@ -35,6 +37,7 @@ class Hints:
         self._heard_at = time.monotonic()
         self.is_closing = False
         self._listeners: dict[asyncio.Event, str | None] = {}
+        self._heard_of: OrderedDict[str, float] = OrderedDict()
 
     @property
     def broker_age_s(self) -> float | None:
@@ -75,7 +78,16 @@ class Hints:
         for event in self._listeners:
             event.set()
 
+    def heard_of(self, run_id: str) -> float:
+        """When the newest hint about a run came, by the monotonic clock."""
+        return self._heard_of.get(run_id, 0.0)
+
     def wake(self, run_id: str) -> None:
+        """Let all who follow a run look at it."""
+        self._heard_of[run_id] = time.monotonic()
+        self._heard_of.move_to_end(run_id)
+        if len(self._heard_of) > _REMEMBERED:
+            self._heard_of.popitem(last=False)
         for event, wanted in self._listeners.items():
             if wanted is None or wanted == run_id:
                 event.set()

@@ -83,7 +83,7 @@ def _parse(request: Request, user: User, topics: str, cursor: str) -> Subscripti
     for run_id in run_ids:
         with database.read() as session:
             get_run(session, run_id)
-        feeds.append(RunFeed(request.app.state.settings, database, run_id, after=cursor))
+        feeds.append(RunFeed(request.app.state.settings, request.app.state.looks, run_id, after=cursor))
     if "runs" in names:
         feeds.append(ListFeed(database, after="" if run_ids else cursor))
     return Subscription(user, feeds, run_ids[0] if run_ids else "")

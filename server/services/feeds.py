@@ -10,17 +10,17 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, union
 from sqlalchemy import select as core_select
-from sqlmodel import Session, col, select
+from sqlalchemy import union
+from sqlmodel import Session, col
 
-from server.db.series import as_json, replay
+from server.db.series import as_json
 from server.db.session import Database
-from server.db.tables import ACTIVE, WAITING, Checkpoint, Run, RunEvent, StepTiming
-from server.services import logs, metrics
+from server.db.tables import ACTIVE, WAITING, Run
+from server.services import logs
+from server.services.looks import Look, Looks
 from server.settings import Settings
 
-MAX_ROWS = 4000
 LISTED_RUNS = 200
 _CURSOR = re.compile(r"(\d{1,9})\.(\d{1,15})(?:\.(\d{1,9})\.(\d{1,15}))?", re.ASCII)
 
@@ -38,7 +38,7 @@ class RunFeed:
     """Follows one run. `has_more` says that the next poll has something at once, `is_active` that soon it may."""
 
     settings: Settings
-    database: Database
+    looks: Looks
     run_id: str
     after: str = ""
     has_more: bool = False
@@ -49,13 +49,11 @@ class RunFeed:
 
     def poll(self) -> list[Change]:
         """All changes since the last poll, oldest first."""
-        with self.database.read() as session:
-            run = session.get(Run, self.run_id)
-            if run is None:
-                return []
-            newest = metrics.position(session, self.run_id)
-            points = self._points(session, newest) if self._start(run, newest) else None
-            status = _status(session, run)
+        look = self.looks.look(self.run_id)
+        if look is None:
+            return []
+        run, status = look.run, look.status
+        points = self._points(look) if self._start(run, look.newest) else None
         self.is_active = run.state in ACTIVE
         changes = [Change("resync", {"run_id": self.run_id})] if points is None else []
         if points:
@@ -87,12 +85,12 @@ class RunFeed:
             self._log = (log_attempt, log_offset)
         return (attempt, seq) if (attempt, seq) <= newest else None
 
-    def _points(self, session: Session, newest: tuple[int, int]) -> list[list[Any]] | None:
+    def _points(self, look: Look) -> list[list[Any]] | None:
         """Points behind the position, which moves on; never a part of an event. None when the browser gets the series
         faster anew.
         """
-        found = replay(session, self.run_id, self._position or (0, 0), newest, limit=MAX_ROWS)
-        self._position = found.up_to if found else newest
+        found = self.looks.replay(look, self._position or (0, 0))
+        self._position = found.up_to if found else look.newest
         self.has_more = found is not None and found.has_more
         return found and [[key, point.step, as_json(point.value), point.ts] for key, point in found.points]
 
@@ -163,25 +161,3 @@ def _listed(session: Session, known: tuple[str, ...]) -> Any:
 
 def _digest(rows: dict[str, tuple[Any, ...]]) -> str:
     return "list-" + hashlib.sha256(json.dumps(sorted(rows.items())).encode()).hexdigest()[:16]
-
-
-def _status(session: Session, run: Run) -> dict[str, Any]:
-    """What a run's page shows besides its series and its log; the step comes with the metrics."""
-    saved = select(func.count(), func.max(Checkpoint.created_at)).where(Checkpoint.run_id == run.id)
-    num_checkpoints, last_saved = session.exec(saved).one()
-    last_event = session.exec(select(func.max(RunEvent.id)).where(RunEvent.run_id == run.id)).one()
-    last_timed = session.exec(select(func.max(StepTiming.ts)).where(StepTiming.run_id == run.id)).one()
-    return {
-        "run_id": run.id,
-        "state": run.state,
-        "intent": run.intent,
-        "phase": run.phase,
-        "waits_for": run.waits_for,
-        "total_steps": run.total_steps,
-        "attempt": run.attempt,
-        "message": run.message,
-        "num_checkpoints": num_checkpoints,
-        "last_saved_at": last_saved,
-        "last_event_id": last_event,
-        "last_timed_at": last_timed,
-    }

@@ -20,7 +20,7 @@ from server.db import runs as db_runs
 from server.db.series import seal_chunk
 from server.db.tables import Attempt, BrowserSession, Run, RunState
 from server.queue import publish_hint
-from server.services import feeds, metrics, sessions
+from server.services import feeds, looks, metrics, sessions
 from server.settings import Settings
 
 
@@ -121,7 +121,7 @@ def test_reconnecting_loses_nothing_and_doubles_nothing(client: httpx.Client, ap
 def test_a_long_backlog_comes_in_pieces_that_do_not_cut_events(
     client: httpx.Client, app: FastAPI, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "MAX_ROWS", 7)
+    monkeypatch.setattr(looks, "MAX_ROWS", 7)
     append(app, run, *range(4, 40))
     with app.state.db.write() as session:
         for seq in range(1, 40):
@@ -162,7 +162,7 @@ def test_points_that_were_sealed_meanwhile_are_replayed_among_the_others(
 def test_a_long_sealed_backlog_is_loaded_anew_instead(
     client: httpx.Client, app: FastAPI, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "MAX_ROWS", 7)
+    monkeypatch.setattr(looks, "MAX_ROWS", 7)
     append(app, run, *range(4, 20))
     with app.state.db.write() as session:
         seal_chunk(session, run.id, "fvu/layers.5", 1)

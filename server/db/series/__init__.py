@@ -6,7 +6,7 @@ beside them ever coarser levels of the same, so that a long series is drawn with
 
 from server.db.series.buckets import Buckets, Point, as_json
 from server.db.series.reading import Thinned, keys_of, read_series, spans
-from server.db.series.replay import Replayed, replay
+from server.db.series.replay import Place, Replayed, replay
 from server.db.series.rows import add_points, number, stored
 from server.db.series.sealing import CHUNK_POINTS, ended_unsealed, seal_chunk, seal_points, take_back, unsealed
 from server.db.series.sparkline import begun_again, drawn_on
@@ -14,6 +14,7 @@ from server.db.series.sparkline import begun_again, drawn_on
 __all__ = [
     "CHUNK_POINTS",
     "Buckets",
+    "Place",
     "Point",
     "Replayed",
     "Thinned",
