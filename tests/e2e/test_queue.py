@@ -180,7 +180,7 @@ def test_a_failed_run_is_retried_as_a_new_one(site: Site, open_page: OpenPage) -
     page.wait_for_url(lambda url: not url.endswith(failed))
     with site.database.read() as session:
         assert session.get_one(Run, page.url.rsplit("/", 1)[1]).retry_of == failed
-    page.get_by_role("link", name="gpt2-small resid, all layers").click()
+    page.locator("#head").get_by_role("link", name="gpt2-small resid, all layers").click()
     page.get_by_text("Retried as").wait_for()
     assert page.get_by_role("button", name="Retry").count() == 0
 
