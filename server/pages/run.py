@@ -106,6 +106,7 @@ def _head(session: Session, run_id: str) -> dict[str, Any]:
         "actions": legal_actions(run, has_successor=successor is not None),
         "successor": successor,
         "origin": (origin := lineage.parent(session, run)),
+        "how": lineage.how_made(run),
         "differs": differences(origin, run) if origin else [],
         "sweep": session.get(Sweep, run.sweep_id) if run.sweep_id else None,
         "advice": advice(run),
