@@ -44,13 +44,17 @@ class Tile:
 
 @dataclass(frozen=True)
 class ChartSpec:
-    """One chart: which metrics it draws and how its numbers are written."""
+    """One chart: which metrics it draws and how its numbers are written.
+
+    `kinds` says of each metric what the title leaves open.
+    """
 
     id: str
     title: str
     help: str
     metrics: tuple[str, ...]
     labels: dict[str, str]
+    kinds: dict[str, str]
     form: str
     is_log: bool
     is_main: bool
@@ -182,10 +186,16 @@ def _chart(names: tuple[str, ...], *, is_main: bool) -> ChartSpec:
         help=" ".join(METRICS[name].help for name in names),
         metrics=names,
         labels={name: METRICS[name].label for name in names},
+        kinds={name: _beyond(title, METRICS[name].label) for name in names},
         form=form,
         is_log=first.log_scale,
         is_main=is_main,
     )
+
+
+def _beyond(title: str, label: str) -> str:
+    """What a label adds to its chart's title: `Training batch` for `FVU (training batch)` under `FVU`."""
+    return sentence(label.removeprefix(title).strip(" ()"))
 
 
 def config_groups(config: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, bool, str]]]]:

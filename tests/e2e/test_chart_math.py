@@ -128,6 +128,21 @@ def test_smoothing_weighs_distance_and_has_no_pull_to_its_start(run: Run) -> Non
     assert found == [1.0, None, pytest.approx((1 * decay**2 + 3) / (decay**2 + 1))]
 
 
+BANDS = """
+const series = {steps: [3, 7], ts: [0, 0], values: [5, 3], min: [1, 2], max: [9, 4], width: 4};
+const bands = (count, smoothing) => {
+  const found = m.prepare(Array(count).fill({series}), {x: "step", smoothing}, [3, 7]);
+  return [found.columns[0].band, Math.max(...m.drawnColumns(found).flat())];
+};
+return [bands(1, 0), bands(1, 0.9), bands(7, 0.9)];
+"""
+
+
+def test_buckets_have_a_band_also_behind_a_smoothed_line(run: Run) -> None:
+    band = {"min": [1, 2], "max": [9, 4]}
+    assert run("columns", BANDS) == [[band, 9], [band, 9], [None, 5]]
+
+
 AXIS = """
 const series = {steps: [10, 20], ts: [105, 130]};
 return m.X_MODES.map((mode) => m.xOf(series, mode, {tokensPerStep: 512, origin: 100}));

@@ -5,7 +5,7 @@ import { drawSigns } from "./signs.js";
 
 const FAINT = 0.16;
 const CLEAR = 0.34;
-const MANY = 4; // more bands than these lie over each other
+const MANY = 4; // more bands than these lie over each other; under a smoothed line lies the raw one too
 const FONT = "11px system-ui, sans-serif";
 
 export class Plot {
@@ -104,7 +104,7 @@ export class Plot {
     const height = (value) => u.valToPos(this.chart.isLog ? Math.max(value, this.chart.yRange[0]) : value, "y", true);
     u.ctx.save();
     clip(u);
-    u.ctx.globalAlpha = columns.length > MANY ? FAINT : CLEAR;
+    u.ctx.globalAlpha = columns.length > MANY || this.view.smoothing ? FAINT : CLEAR;
     columns.forEach(({ band }, i) => {
       if (!band) return;
       const places = x.map((_, at) => at).filter((at) => typeof band.min[at] === "number");

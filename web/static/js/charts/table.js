@@ -9,24 +9,37 @@ const MAX_ROWS = 100;
 export class Legend {
   constructor(element) {
     this.element = element;
+    this.place = document.createElement("span");
     this.ids = "";
   }
 
   show(lines, values, where) {
-    const ids = JSON.stringify(lines.map((line) => [line.id, line.color, line.label]));
+    const ids = JSON.stringify(lines.map((line) => [line.id, line.color, line.kind, line.name]));
     if (ids !== this.ids) this.build(lines, ids);
-    lines.forEach((_, i) => setText(this.element.children[i].lastElementChild, values[i]));
-    setText(this.element.lastElementChild, where);
+    lines.forEach((_, i) => setText(this.values[i], values[i]));
+    setText(this.place, where);
   }
 
   build(lines, ids) {
     this.ids = ids;
-    const items = lines.map((line) => {
+    this.values = lines.map(() => document.createElement("b"));
+    const kinds = [...new Set(lines.map(({ kind }) => kind))];
+    const rows = kinds.flatMap((kind) => this.row(kind, lines.map((line, i) => [line, this.values[i]]).filter(([line]) => line.kind === kind)));
+    this.element.replaceChildren(...rows, this.place);
+  }
+
+  /** The entries of one kind of lines; what several have in common is said once, before them. */
+  row(kind, entries) {
+    const isShared = kind && entries.length > 1;
+    const items = entries.map(([line, value]) => {
       const item = document.createElement("span");
-      item.append(swatch(line), line.label, document.createElement("b"));
+      item.append(swatch(line), (isShared ? [line.name] : [kind, line.name]).filter(Boolean).join(", "), value);
       return item;
     });
-    this.element.replaceChildren(...items, document.createElement("span"));
+    if (!isShared) return items;
+    const row = document.createElement("div");
+    row.append(Object.assign(document.createElement("em"), { textContent: kind }), ...items);
+    return [row];
   }
 }
 
