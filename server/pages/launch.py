@@ -43,6 +43,11 @@ class Origin(NamedTuple):
         own = {} if self.checkpoint is None else forks.NOT_FORKED
         return forms.values_of(self.run.config | own, **launch_values(self.run) | {"name": name})
 
+    def is_at_end(self, num_epochs: str) -> bool:
+        """Whether a fork with so many epochs, as typed, has nothing left to train behind its checkpoint."""
+        epochs = int(num_epochs) if num_epochs.isdecimal() and len(num_epochs) < 5 else 1
+        return self.checkpoint is not None and forks.is_at_end(self.run, self.checkpoint.step, epochs)
+
 
 @router.get("/runs/new")
 def new(
@@ -92,7 +97,12 @@ def _differences(origin: Origin | None, before: dict[str, Any], values: dict[str
     """What the values of the form change, and what that means for a fork."""
     names = [name.removeprefix(forms.PREFIX) for name in before if before[name] != values[name]]
     changes = forms.changes(before, values)
-    return {"origin": origin, "changes": changes, "costs_state": forks.costs_state(names)}
+    return {
+        "origin": origin,
+        "changes": changes,
+        "costs_state": forks.costs_state(names),
+        "is_at_end": origin is not None and origin.is_at_end(str(values["config.num_epochs"])),
+    }
 
 
 def _chosen(offered: list[PresetView], wanted: str) -> PresetView | None:

@@ -56,6 +56,31 @@ def test_a_fork_keeps_the_state_where_the_changes_allow_it(
 
 
 @pytest.mark.parametrize(
+    ("max_tokens", "changes", "keeps_state"),
+    [(None, {}, False), (None, {"num_epochs": 2}, True), (20 * 64, {"num_epochs": 2}, False)],
+)
+def test_a_fork_of_the_last_step_starts_from_the_weights(
+    app: FastAPI,
+    visitor: TestClient,
+    saved: tuple[str, CheckpointDir],
+    max_tokens: int | None,
+    changes: dict[str, Any],
+    keeps_state: bool,
+) -> None:
+    checkpoint_id, folder = saved
+    with app.state.db.write() as session:
+        run = session.get_one(Run, folder.root.parents[1].name)
+        run.total_steps, run.tokens_per_step = 20, 64
+        run.config = run.config | {"max_tokens": max_tokens}
+        folder.config.write_text(json.dumps(run.config))
+    fields = "".join(f"&config.{name}={value}" for name, value in changes.items())
+    page = words(visitor.get(f"/runs/new?fork={checkpoint_id}{fields}").text)
+    assert ("step 20 was the last of its run" in page) is not keeps_state
+    answer = visitor.post(f"/api/v1/checkpoints/{checkpoint_id}/fork", json={"changes": changes})
+    assert answer.json()["config"]["finetune_state"] is keeps_state
+
+
+@pytest.mark.parametrize(
     ("changes", "loc"),
     [
         ({"sae.expansion_factor": 8}, ["config", "sae", "expansion_factor"]),
