@@ -5,6 +5,7 @@ import { Chart } from "./charts/chart.js";
 import { Controls } from "./charts/controls.js";
 import { ChartGroup } from "./charts/group.js";
 import { longest, merged, placed } from "./charts/marks.js";
+import { count } from "./charts/numbers.js";
 import { MAX_POINTS, Series, coderOf, metricOf } from "./charts/series.js";
 import { readView, writeView } from "./charts/view.js";
 
@@ -99,7 +100,7 @@ function branches() {
 
 /** Where a fork comes from, in words. */
 function originOf({ branch }) {
-  return branch && `fork of ${runOf.get(branch.parent).place + 1} at step ${branch.step.toLocaleString("en")}`;
+  return branch && `fork of ${runOf.get(branch.parent).place + 1} at step ${count(branch.step)}`;
 }
 
 function linesOf({ figure }) {
