@@ -15,7 +15,7 @@ from server.db.session import Database
 from server.db.tables import Checkpoint, Run
 from server.errors import AppError, InvalidError, NotFoundError
 from server.pages import forms, picker, sweep_form, tabs
-from server.pages.sweep_form import Errors, SweepForm
+from server.pages.sweep_form import Errors
 from server.pages.templating import is_partial, render
 from server.services import forks, presets, runs, sweeps
 from server.services.local_sources import known_sources
@@ -153,7 +153,7 @@ def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respon
         pairs, _ = tabs.read(pairs)
     except NotationError as error:
         return text_again(request, user, pairs, error)
-    sweep, (_, body) = _shown_sweep(pairs), forms.parse(pairs)
+    sweep, (_, body) = sweep_form.read(pairs), forms.parse(pairs)
     try:
         origin = _origin_of(request, pairs)
         if sweep.is_used:
@@ -166,11 +166,6 @@ def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respon
     except (ValidationError, InvalidError, NotFoundError) as error:
         return form_again(request, user, pairs, errors_of(error), status=422)
     return RedirectResponse(where, status_code=303)
-
-
-def _shown_sweep(pairs: list[tuple[str, str]]) -> SweepForm:
-    """The sweep as far as it is on screen: other notations are of one run, and its rows are hidden behind them."""
-    return sweep_form.read(pairs if tabs.shown(pairs).name == tabs.FORM else ())
 
 
 def _create_run(
@@ -203,6 +198,10 @@ def _changed(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respo
     origin = _origin_of(request, pairs)
     if origin is None:
         raise NotFoundError("The form was not filled in from a run.")
+    try:
+        pairs, _ = tabs.read(pairs)
+    except NotationError:  # what stands there stays until the text says something again
+        return Response(status_code=204)
     before = origin.values
     differences = _differences(origin, before, before | forms.parse(pairs)[0])
     return render(request, "runs/new/_changes.html", differences, user=user)
@@ -213,6 +212,16 @@ def _origin_of(request: Request, pairs: list[tuple[str, str]]) -> Origin | None:
     typed = dict(pairs)
     with request.app.state.db.read() as session:
         return _find_origin(session, typed.get("cloned_from", ""), typed.get("fork", ""))
+
+
+def write_tab(request: Request, name: str, pairs: list[tuple[str, str]]) -> tabs.Tab:
+    """The tab `name` of what the form says. Raises pydantic's ValidationError for a form that is no run."""
+    try:
+        origin = _origin_of(request, pairs)
+    except NotFoundError:  # `form_again` says so
+        origin = None
+    fork = (origin.checkpoint, origin.run) if origin and origin.checkpoint else None
+    return tabs.write(name, pairs, url=str(request.base_url).rstrip("/"), fork=fork)
 
 
 def errors_of(error: ValidationError | AppError) -> Errors:
@@ -243,7 +252,7 @@ def form_again(
         more: what the template gets besides.
     """
     sweep, gone = sweep_form.read(pairs), []
-    beside, problems = forms.place_errors(_shown_sweep(pairs).others(errors))
+    beside, problems = forms.place_errors(sweep.others(errors))
     with request.app.state.db.read() as session:
         offered = presets.list_presets(session, request.app.state.settings)
     typed = forms.parse(pairs)[0]

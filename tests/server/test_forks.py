@@ -1,5 +1,6 @@
 """Runs that start from a checkpoint of another one: which state they keep, and who comes from whom."""
 
+import html
 import json
 import os
 import re
@@ -143,6 +144,11 @@ def test_the_form_forks_and_both_runs_say_so(
     assert "It goes on at step 20 with the optimizer's state" in words(page).replace("&#39;", "'")
     asked = {"fork": checkpoint_id, "name": "child", "config.model": "owner/model", "config.dataset": "owner/data"}
     asked |= {"config.hookpoints": "layers.5", "config.lr": "0.002"}
+    call = html.unescape(visitor.post("/runs/new/convert", data=asked | {"to": "api"}).text)
+    assert f"/api/v1/checkpoints/{checkpoint_id}/fork" in call
+    assert '"changes": {\n    "lr": 0.002\n  }' in call
+    elsewhere = visitor.post("/runs/new/convert", data=asked | {"to": "api", "num_processes": "2"}).text
+    assert "a fork over the API has its parent&#39;s num_processes" in elsewhere
     worse = visitor.post("/runs/new/changes", data=asked | {"config.batch_size": "4"}, headers={"HX-Request": "true"})
     assert "It starts at step 0 from the checkpoint" in words(worse.text)
     assert "batch_size" in worse.text
