@@ -5,6 +5,7 @@ import { Chart } from "./charts/chart.js";
 import { Controls } from "./charts/controls.js";
 import { ChartGroup } from "./charts/group.js";
 import { longest, merged, placed } from "./charts/marks.js";
+import { count } from "./charts/numbers.js";
 import { MAX_POINTS, Series, coderOf, metricOf } from "./charts/series.js";
 import { readView, writeView } from "./charts/view.js";
 
@@ -99,11 +100,11 @@ function branches() {
 
 /** Where a fork comes from, in words. */
 function originOf({ branch }) {
-  return branch && `fork of ${runOf.get(branch.parent).place + 1} at step ${branch.step.toLocaleString("en")}`;
+  return branch && `fork of ${runOf.get(branch.parent).place + 1} at step ${count(branch.step)}`;
 }
 
 function linesOf({ figure }) {
-  const labels = JSON.parse(figure.dataset.labels);
+  const [labels, kinds] = [figure.dataset.labels, figure.dataset.kinds].map((text) => JSON.parse(text));
   const keys = keysOf({ figure }).filter((key) => whole.get(key)?.size);
   const areCoders = new Set(keys.map(coderOf)).size > 1;
   const areMetrics = new Set(keys.map(metricOf)).size > 1;
@@ -111,12 +112,15 @@ function linesOf({ figure }) {
     runs.flatMap((run) => {
       const series = whole.get(key).get(run.id);
       if (!series?.length) return [];
-      const parts = [run.title, originOf(run), areMetrics && labels[metricOf(key)]].filter(Boolean);
+      const joined = (...parts) => [run.title, originOf(run), ...parts].filter(Boolean).join(", ");
+      const coder = areCoders && coderOf(key);
       return [
         {
           id: `${run.id} ${key}`,
-          label: [...parts, areCoders && coderOf(key)].filter(Boolean).join(", "),
-          short: parts.join(", "),
+          label: joined(areMetrics && labels[metricOf(key)], coder),
+          kind: kinds[metricOf(key)],
+          name: joined(coder),
+          short: joined(),
           color: run.place,
           isHeldOut: metricOf(key).startsWith("eval_"),
           panel: coderOf(key),
