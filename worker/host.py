@@ -80,7 +80,7 @@ class HostWorker:
             lift_quarantines(self._database, self.worker_id)
             reaped = self._reaper.reap()
         for run_id, state in reaped:
-            logger.warning("run %s: %s", run_id, "waits to be tried again" if state == RunState.RETRY_WAIT else state)
+            logger.warning("run %s: %s", run_id, "retry wait" if state == RunState.RETRY_WAIT else state)
             self._hints.publish(run_id)
         started = self.look()
         seal_ended(self._database)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from server.auth import CurrentUser
 from server.errors import InvalidError
 from server.pages import forms, picker, tabs
-from server.pages.launch import errors_of, form_again, pairs_of, text_again
+from server.pages.launch import errors_of, form_again, pairs_of, text_again, write_tab
 from server.pages.templating import render
 from server.services.notation import NotationError
 
@@ -31,7 +31,7 @@ def _convert(request: Request, user: Any, pairs: tabs.Pairs) -> Response:
         except NotationError as error:
             return text_again(request, user, pairs, error)
     try:
-        tab = tabs.write(typed.get("to", typed.get("tab", "")), pairs, url=str(request.base_url).rstrip("/"))
+        tab = write_tab(request, typed.get("to", typed.get("tab", "")), pairs)
     except (ValidationError, InvalidError) as error:
         heading = "This cannot be written down yet"
         return form_again(request, user, pairs, errors_of(error), status=422, heading=heading)

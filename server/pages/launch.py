@@ -15,7 +15,7 @@ from server.db.session import Database
 from server.db.tables import Checkpoint, Run
 from server.errors import AppError, InvalidError, NotFoundError
 from server.pages import forms, picker, sweep_form, tabs
-from server.pages.sweep_form import Errors, SweepForm
+from server.pages.sweep_form import Errors
 from server.pages.templating import is_partial, render
 from server.services import forks, presets, runs, sweeps
 from server.services.local_sources import known_sources
@@ -42,6 +42,11 @@ class Origin(NamedTuple):
         name = f"{self.run.name} copy" if self.checkpoint is None else forks.fork_name(self.run, self.checkpoint)
         own = {} if self.checkpoint is None else forks.NOT_FORKED
         return forms.values_of(self.run.config | own, **launch_values(self.run) | {"name": name})
+
+    def is_at_end(self, num_epochs: str) -> bool:
+        """Whether a fork with so many epochs, as typed, has nothing left to train behind its checkpoint."""
+        epochs = int(num_epochs) if num_epochs.isdecimal() and len(num_epochs) < 5 else 1
+        return self.checkpoint is not None and forks.is_at_end(self.run, self.checkpoint.step, epochs)
 
 
 @router.get("/runs/new")
@@ -92,7 +97,12 @@ def _differences(origin: Origin | None, before: dict[str, Any], values: dict[str
     """What the values of the form change, and what that means for a fork."""
     names = [name.removeprefix(forms.PREFIX) for name in before if before[name] != values[name]]
     changes = forms.changes(before, values)
-    return {"origin": origin, "changes": changes, "costs_state": forks.costs_state(names)}
+    return {
+        "origin": origin,
+        "changes": changes,
+        "costs_state": forks.costs_state(names),
+        "is_at_end": origin is not None and origin.is_at_end(str(values["config.num_epochs"])),
+    }
 
 
 def _chosen(offered: list[PresetView], wanted: str) -> PresetView | None:
@@ -143,7 +153,7 @@ def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respon
         pairs, _ = tabs.read(pairs)
     except NotationError as error:
         return text_again(request, user, pairs, error)
-    sweep, (_, body) = _shown_sweep(pairs), forms.parse(pairs)
+    sweep, (_, body) = sweep_form.read(pairs), forms.parse(pairs)
     try:
         origin = _origin_of(request, pairs)
         if sweep.is_used:
@@ -156,11 +166,6 @@ def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respon
     except (ValidationError, InvalidError, NotFoundError) as error:
         return form_again(request, user, pairs, errors_of(error), status=422)
     return RedirectResponse(where, status_code=303)
-
-
-def _shown_sweep(pairs: list[tuple[str, str]]) -> SweepForm:
-    """The sweep as far as it is on screen: other notations are of one run, and its rows are hidden behind them."""
-    return sweep_form.read(pairs if tabs.shown(pairs).name == tabs.FORM else ())
 
 
 def _create_run(
@@ -193,6 +198,10 @@ def _changed(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respo
     origin = _origin_of(request, pairs)
     if origin is None:
         raise NotFoundError("The form was not filled in from a run.")
+    try:
+        pairs, _ = tabs.read(pairs)
+    except NotationError:  # what stands there stays until the text says something again
+        return Response(status_code=204)
     before = origin.values
     differences = _differences(origin, before, before | forms.parse(pairs)[0])
     return render(request, "runs/new/_changes.html", differences, user=user)
@@ -203,6 +212,16 @@ def _origin_of(request: Request, pairs: list[tuple[str, str]]) -> Origin | None:
     typed = dict(pairs)
     with request.app.state.db.read() as session:
         return _find_origin(session, typed.get("cloned_from", ""), typed.get("fork", ""))
+
+
+def write_tab(request: Request, name: str, pairs: list[tuple[str, str]]) -> tabs.Tab:
+    """The tab `name` of what the form says. Raises pydantic's ValidationError for a form that is no run."""
+    try:
+        origin = _origin_of(request, pairs)
+    except NotFoundError:  # `form_again` says so
+        origin = None
+    fork = (origin.checkpoint, origin.run) if origin and origin.checkpoint else None
+    return tabs.write(name, pairs, url=str(request.base_url).rstrip("/"), fork=fork)
 
 
 def errors_of(error: ValidationError | AppError) -> Errors:
@@ -233,7 +252,7 @@ def form_again(
         more: what the template gets besides.
     """
     sweep, gone = sweep_form.read(pairs), []
-    beside, problems = forms.place_errors(_shown_sweep(pairs).others(errors))
+    beside, problems = forms.place_errors(sweep.others(errors))
     with request.app.state.db.read() as session:
         offered = presets.list_presets(session, request.app.state.settings)
     typed = forms.parse(pairs)[0]

@@ -7,7 +7,7 @@ from typing import Any
 from server.errors import AppError
 from server.pages import forms
 from server.services.hookpoints import Match, ModuleGroup, match_hookpoints, module_groups
-from server.services.model_shapes import known_shape, shape_of
+from server.services.model_shapes import known_answer, shape_of
 from server.settings import Settings
 from sparsify_core.shape import ModelShape
 
@@ -32,18 +32,20 @@ def build(settings: Settings, values: Mapping[str, Any], *, reads: bool = False)
     body = forms.parse((name, forms.sent(value)) for name, value in values.items())[1]["config"]
     model, revision = str(body.get("model", "")).strip(), body.get("revision")
     try:
-        shape = shape_of(settings, model, revision) if reads else known_shape(settings, model, revision)
+        if reads:
+            shape_of(settings, model, revision)
     except AppError as error:
         return Picker(model, problem=error.detail)
-    if shape is None:
-        return Picker(model)
+    answer = known_answer(settings, model, revision)
+    if answer is None or answer.shape is None:
+        return Picker(model, problem=answer.failure if answer else "")
     try:
         match = match_hookpoints(
-            shape,
+            answer.shape,
             hookpoints=body.get("hookpoints", []),
             layers=[int(layer) for layer in body.get("layers", [])],
             layer_stride=max(1, int(body.get("layer_stride", 1))),
         )
     except ValueError:  # no number yet: the form says so when it is sent
         match = None
-    return Picker(model, shape, tuple(module_groups(shape)), match)
+    return Picker(model, answer.shape, tuple(module_groups(answer.shape)), match)

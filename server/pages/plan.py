@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from server.auth import CurrentUser
 from server.errors import InvalidError
 from server.pages import forms, tabs
-from server.pages.launch import form_again, pairs_of
+from server.pages.launch import form_again, pairs_of, write_tab
 from server.pages.templating import is_partial, render
 from server.planning import Fix, Need, Warned
 from server.services import plans
@@ -115,7 +115,7 @@ def _plan(request: Request, user: Any, pairs: list[tuple[str, str]]) -> HTMLResp
 def _written(request: Request, name: str, pairs: list[tuple[str, str]]) -> tabs.Tab:
     """The tab `name` with what a fix changed; the fields where that is no run yet."""
     try:
-        return tabs.write(name, pairs, url=str(request.base_url).rstrip("/"))
+        return write_tab(request, name, pairs)
     except (ValidationError, InvalidError):
         return tabs.Tab()
 

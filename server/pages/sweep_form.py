@@ -33,6 +33,11 @@ class SweepForm:
     def is_used(self) -> bool:
         return any(name or values.strip() for name, values in self.rows)
 
+    @property
+    def fields(self) -> list[str]:
+        """Those that are chosen."""
+        return [name for name, _ in self.rows if name]
+
     def request(self, base: dict[str, Any]) -> SweepRequest:
         """What is asked for, with the rest of the form as `base`. Raises ValidationError."""
         body: dict[str, Any] = {"base": base, "axes": [axis_of(*row) for row in self.rows if row != ("", "")]}

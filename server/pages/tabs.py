@@ -4,14 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from server.pages import forms
+from server.db.tables import Checkpoint, Run
+from server.pages import forms, sweep_form
 from server.services.notation import (
     NotationError,
     Reading,
     from_command,
     from_yaml,
     to_command,
+    to_fork_request,
     to_request,
+    to_sweep_request,
     to_yaml,
 )
 from server.services.notation.reading import Problem
@@ -67,27 +70,31 @@ def read(pairs: Pairs) -> tuple[Pairs, tuple[str, ...]]:
     return [*kept, *fields, *((name, str(value)) for name, value in reading.launch.items())], reading.notes
 
 
-def write(name: str, pairs: Pairs, *, url: str) -> Tab:
+def write(name: str, pairs: Pairs, *, url: str, fork: tuple[Checkpoint, Run] | None) -> Tab:
     """The tab `name` of what the form says.
 
     Args:
         url: where this server answers.
+        fork: the checkpoint that the form forks, and its run.
 
     Raises pydantic's ValidationError for a form that is no run; a tab that cannot say it says so itself.
     """
     if name not in LABELS or name == FORM:
         return Tab()
-    wanted = RunRequest.model_validate(forms.parse(pairs)[1])
+    body = forms.parse(pairs)[1]
+    wanted = RunRequest.model_validate(body)
     try:
-        return Tab(name, _text(name, wanted, url))
+        if name == "yaml":
+            text = to_yaml(wanted.config)
+        elif name == "command":
+            text = to_command(wanted.config, num_processes=wanted.num_processes, num_nodes=wanted.num_nodes)
+        elif fork is not None:
+            text = to_fork_request(*fork, wanted, url=url)
+        elif (sweep := sweep_form.read(pairs)).is_used:
+            text = to_sweep_request(sweep.request(body), url=url)
+        else:
+            launch: dict[str, Any] = wanted.model_dump(mode="json", exclude={"config"}, exclude_defaults=True)
+            text = to_request(wanted.config, url=url, **launch)
     except NotationError as error:
         return Tab(name, problems=error.problems)
-
-
-def _text(name: str, wanted: RunRequest, url: str) -> str:
-    if name == "yaml":
-        return to_yaml(wanted.config)
-    if name == "command":
-        return to_command(wanted.config, num_processes=wanted.num_processes, num_nodes=wanted.num_nodes)
-    launch: dict[str, Any] = wanted.model_dump(mode="json", exclude={"config"}, exclude_defaults=True)
-    return to_request(wanted.config, url=url, **launch)
+    return Tab(name, text)

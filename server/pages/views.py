@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from server.db.tables import ACTIVE, TERMINAL, AttemptNode, Intent, Run, RunState
 from server.pages.actions import Action, legal_actions
-from server.pages.formatting import metric, metric_form, number_of, plain, sentence
+from server.pages.formatting import metric, metric_form, number_of, plain, plural, sentence
 from server.scheduling import remaining_s
 from server.services.run_values import configured
 from sparsify_core.config import RunConfig, iter_fields
@@ -44,13 +44,17 @@ class Tile:
 
 @dataclass(frozen=True)
 class ChartSpec:
-    """One chart: which metrics it draws and how its numbers are written."""
+    """One chart: which metrics it draws and how its numbers are written.
+
+    `kinds` says of each metric what the title leaves open.
+    """
 
     id: str
     title: str
     help: str
     metrics: tuple[str, ...]
     labels: dict[str, str]
+    kinds: dict[str, str]
     form: str
     is_log: bool
     is_main: bool
@@ -79,7 +83,7 @@ class RunView:
         """`k 32 · ×8` or `k 32 · 4,608 latents`."""
         sae = self.config.get("sae", {})
         latents = sae.get("num_latents")
-        width = f"{latents:,} latents" if latents else f"\u00d7{sae.get('expansion_factor', 32)}"
+        width = plural(latents, "latent") if latents else f"\u00d7{sae.get('expansion_factor', 32)}"
         return f"k {sae.get('k', 32)} \u00b7 {width}" + (" \u00b7 transcoder" if sae.get("transcode") else "")
 
     @property
@@ -182,10 +186,16 @@ def _chart(names: tuple[str, ...], *, is_main: bool) -> ChartSpec:
         help=" ".join(METRICS[name].help for name in names),
         metrics=names,
         labels={name: METRICS[name].label for name in names},
+        kinds={name: _beyond(title, METRICS[name].label) for name in names},
         form=form,
         is_log=first.log_scale,
         is_main=is_main,
     )
+
+
+def _beyond(title: str, label: str) -> str:
+    """What a label adds to its chart's title: `Training batch` for `FVU (training batch)` under `FVU`."""
+    return sentence(label.removeprefix(title).strip(" ()"))
 
 
 def config_groups(config: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, bool, str]]]]:

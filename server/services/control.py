@@ -67,7 +67,7 @@ def requeue_run(session: Session, run_id: str, *, settings: Settings, actor: str
     """
     run = _ask(session, run_id, machine.requeue, settings=settings, actor=actor, wake=True)
     if run.state not in (RunState.QUEUED, RunState.STOPPING) or run.intent != Intent.RUN:
-        raise _conflict(run, "only a run that trains or waits to be tried again can be queued anew")
+        raise _conflict(run, "only a run that trains or is in retry wait can be queued anew")
     return run
 
 

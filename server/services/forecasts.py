@@ -154,5 +154,5 @@ def _shown(forecast: Forecast, run: Run) -> dict[str, Range]:
         "memory_bytes": forecast.memory,
         "disk_bytes": Range(size, size, size),
     }
-    is_whole = forecast.duration_s is not None and run.retry_of is None  # a retry goes on in the middle
-    return shown | ({"duration_s": forecast.duration_s} if is_whole and forecast.duration_s else {})
+    goes_on = run.retry_of is not None or run.config["finetune_state"]  # in the middle, which takes less
+    return shown | ({"duration_s": forecast.duration_s} if forecast.duration_s and not goes_on else {})

@@ -39,6 +39,18 @@ def costs_state(names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in FORKABLE and name not in _FREE]
 
 
+def is_at_end(parent: Run, step: int, num_epochs: int) -> bool:
+    """Whether nothing is left to train behind a step of a run, so that a fork there starts from the weights alone.
+
+    Args:
+        num_epochs: of the fork; more of them go on behind the end, unless max_tokens ends the run before.
+    """
+    if num_epochs <= parent.config["num_epochs"]:
+        return 0 < parent.total_steps <= step
+    limit = parent.config["max_tokens"]
+    return limit is not None and parent.tokens_per_step > 0 and step >= limit // parent.tokens_per_step
+
+
 def fork_origin(session: Session, checkpoint_id: str) -> tuple[Checkpoint, Run]:
     """A checkpoint and its run. Raises NotFoundError."""
     checkpoint = get_checkpoint(session, checkpoint_id)
@@ -74,7 +86,7 @@ def fork_run(
     """Queue a run that starts from a checkpoint, which `kept_checkpoint` has kept for it.
 
     It goes on at the checkpoint's step, with the optimizer's state and the place in the data, unless a change rules
-    that out (`costs_state`): then it starts at step 0 from the weights.
+    that out (`costs_state`) or nothing is left to train there: then it starts at step 0 from the weights.
 
     Raises:
         NotFoundError: there is no such checkpoint, or its files are gone.
@@ -83,7 +95,8 @@ def fork_run(
     checkpoint, parent = fork_origin(session, checkpoint_id)
     saved = directory(settings, checkpoint)
     _refuse_other_shape(saved, request)
-    keeps = not costs_state(_changes(saved, parent, request))
+    is_over = is_at_end(parent, checkpoint.step, request.config.num_epochs)
+    keeps = not is_over and not costs_state(_changes(saved, parent, request))
     origin = settings.run_dir(run_id).origin(checkpoint.step)
     own = {"finetune": str(origin.root.absolute()), "finetune_state": keeps and saved.training_state.is_file()}
     request = request.model_copy(update={"config": request.config.model_copy(update=own)})

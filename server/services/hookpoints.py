@@ -1,8 +1,8 @@
 """The modules of a model as a person picks them: those that differ only in their layer are one pattern."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sparsify_core.errors import HookpointError
 from sparsify_core.hookpoints import choose_layers, match_patterns
@@ -35,10 +35,15 @@ class ModuleGroup:
 
 @dataclass(frozen=True)
 class Match:
-    """Which modules are trained on, in natural order; `problem` says why there are none."""
+    """Which modules are trained on, in natural order; `problem` says why there are none.
+
+    Args:
+        counts: pattern -> how many modules it matches, each for itself.
+    """
 
     modules: list[ModuleShape]
     problem: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def module_groups(shape: ModelShape) -> list[ModuleGroup]:
@@ -92,4 +97,4 @@ def match_hookpoints(
     for module in found:
         if module.d_in is None or module.d_out is None:
             return Match([], f"{module.path} ({module.kind}) gives no vector per token: choose another")
-    return Match(found)
+    return Match(found, counts={pattern: len(match_patterns(list(modules), [pattern])) for pattern in hookpoints})

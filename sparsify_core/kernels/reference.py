@@ -51,6 +51,17 @@ def scatter_rows(
     )
 
 
+def scatter_sums(indices: Tensor, weights: Tensor, num_sums: int) -> Tensor:
+    """out[m] = sum of the weights whose index is m, in a fixed order: `index_add_` adds as it comes on CUDA."""
+    latents, order = indices.flatten().sort(stable=True)
+    one = weights.new_ones(1, 1)
+    begin = starts(latents, num_sums)
+    weights_P = weights.flatten()[order]
+    return functional.embedding_bag(
+        torch.zeros_like(order), one, offsets=begin, per_sample_weights=weights_P, mode="sum"
+    ).squeeze(1)
+
+
 class _GatherLatents(torch.autograd.Function):
     """See `gather_latents`."""
 
@@ -76,8 +87,7 @@ class _GatherLatents(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_weight = scatter_rows(indices, grad, x_ND, num_latents, tokens_P)
         if ctx.needs_input_grad[2]:
-            grad_bias = torch.zeros(num_latents, dtype=grad.dtype, device=grad.device)
-            grad_bias.index_add_(0, indices.flatten(), grad.flatten())
+            grad_bias = scatter_sums(indices, grad, num_latents)
         return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
@@ -160,7 +170,7 @@ def sparse_gradients(
     return SparseGradients(
         scatter_rows(indices, acts, grad_NE, num_latents, tokens_P),
         scatter_rows(indices, slopes, x_ND, num_latents, tokens_P),
-        slopes.new_zeros(num_latents).index_add_(0, indices.flatten(), slopes.flatten()),
+        scatter_sums(indices, slopes, num_latents),
         indices.new_zeros(num_latents, dtype=torch.int32).index_add_(0, indices.flatten(), (acts > 0).flatten().int()),
         slopes if with_acts else None,
     )

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from server.pages.formatting import metric
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.e2e]
+
+FORMS = ("plain", "ratio", "percent", "rate", "bytes")
+NUMBERS = (0.0, 2e-6, 3.14e-5, 0.00123, 0.0312, 0.18341, 0.99, 1.0, 31.62, 999.4, 1234.6, 54_321.9, 2.5e6, 8.5e10, 2e12)
 
 WEB = Path(__file__).parents[2] / "web"
 Run = Callable[..., Any]
@@ -128,6 +133,21 @@ def test_smoothing_weighs_distance_and_has_no_pull_to_its_start(run: Run) -> Non
     assert found == [1.0, None, pytest.approx((1 * decay**2 + 3) / (decay**2 + 1))]
 
 
+BANDS = """
+const series = {steps: [3, 7], ts: [0, 0], values: [5, 3], min: [1, 2], max: [9, 4], width: 4};
+const bands = (count, smoothing) => {
+  const found = m.prepare(Array(count).fill({series}), {x: "step", smoothing}, [3, 7]);
+  return [found.columns[0].band, Math.max(...m.drawnColumns(found).flat())];
+};
+return [bands(1, 0), bands(1, 0.9), bands(7, 0.9)];
+"""
+
+
+def test_buckets_have_a_band_also_behind_a_smoothed_line(run: Run) -> None:
+    band = {"min": [1, 2], "max": [9, 4]}
+    assert run("columns", BANDS) == [[band, 9], [band, 9], [None, 5]]
+
+
 AXIS = """
 const series = {steps: [10, 20], ts: [105, 130]};
 return m.X_MODES.map((mode) => m.xOf(series, mode, {tokensPerStep: 512, origin: 100}));
@@ -163,6 +183,13 @@ def test_series_of_different_steps_share_an_axis(run: Run) -> None:
     joined = "const {x, places} = m.join(a); const spread = (p, i) => m.spread(a[i], p, x.length).map(v => v ?? -1);"
     found = run("axis", joined + "return [x, ...places.map(spread)];", [[1, 2, 3], [2, 4]])
     assert found == [[1, 2, 3, 4], [1, 2, 3, -1], [-1, 2, -1, 4]]
+
+
+def test_numbers_read_like_those_of_the_server(run: Run) -> None:
+    write = "return a.map(([form, value]) => m.format(form, value));"
+    pairs = [(form, number) for form in FORMS for number in NUMBERS]
+    assert run("numbers", write, pairs) == [metric(number, form) for form, number in pairs]
+    assert run("numbers", write, [("plain", None)]) == [metric(None)]
 
 
 VIEW = """

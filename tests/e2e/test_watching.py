@@ -1,5 +1,6 @@
 """What a person sees who leaves a page open: the health of a run and the load of a machine, as they change."""
 
+import re
 import time
 
 import pytest
@@ -45,6 +46,9 @@ def test_a_new_sample_is_drawn_on_the_worker_page(site: Site, open_page: OpenPag
     with site.database.write() as session:
         session.add(sample_at(site.ids["worker"], time.time() + 1))
     soon(lambda: int(shown.get_attribute("data-samples") or 0), before + 1, timeout_s=60)
+    legend = page.locator("figure[data-field=utilization_frac] .legend")
+    page.locator("figure[data-field=cpu_frac] .u-over").hover()
+    soon(lambda: re.search(r"\d\d:\d\d$", legend.inner_text()) is not None, True, timeout_s=60)
     page.get_by_role("link", name="1 week").click()
     page.wait_for_url("**?hours=168")
     page.get_by_text("GPU temperature").wait_for()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from runs import DEVICE
-from sparsify_core.kernels.reference import gather_latents, scatter_rows, starts, weighted_rows
+from sparsify_core.kernels.reference import gather_latents, scatter_rows, scatter_sums, starts, weighted_rows
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +25,14 @@ def test_weighted_rows_and_its_transpose(tokens: int, active: int, latents: int,
     dense = torch.zeros(tokens, latents, dtype=torch.float64).scatter_add_(1, indices, weights)
     torch.testing.assert_close(weighted_rows(indices, weights, table), dense @ table)
     torch.testing.assert_close(scatter_rows(indices, weights, rows, latents), dense.T @ rows)
+    torch.testing.assert_close(scatter_sums(indices, weights, latents), dense.sum(0))
+
+
+def test_sums_come_out_the_same_each_time() -> None:
+    torch.manual_seed(0)
+    indices, weights = torch.randint(40, (3000, 32)), torch.randn(3000, 32)
+    first = scatter_sums(indices, weights, 40)
+    assert all(torch.equal(scatter_sums(indices, weights, 40), first) for _ in range(5))
 
 
 def test_scatter_rows_takes_non_contiguous_input() -> None:

@@ -1,5 +1,6 @@
 """Runs that start from a checkpoint of another one: which state they keep, and who comes from whom."""
 
+import html
 import json
 import os
 import re
@@ -53,6 +54,31 @@ def test_a_fork_keeps_the_state_where_the_changes_allow_it(
     delete_checkpoint(folder)
     assert kept.manifest.is_file()
     assert kept.coder("layers.5").weights.is_file()
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "changes", "keeps_state"),
+    [(None, {}, False), (None, {"num_epochs": 2}, True), (20 * 64, {"num_epochs": 2}, False)],
+)
+def test_a_fork_of_the_last_step_starts_from_the_weights(
+    app: FastAPI,
+    visitor: TestClient,
+    saved: tuple[str, CheckpointDir],
+    max_tokens: int | None,
+    changes: dict[str, Any],
+    keeps_state: bool,
+) -> None:
+    checkpoint_id, folder = saved
+    with app.state.db.write() as session:
+        run = session.get_one(Run, folder.root.parents[1].name)
+        run.total_steps, run.tokens_per_step = 20, 64
+        run.config = run.config | {"max_tokens": max_tokens}
+        folder.config.write_text(json.dumps(run.config))
+    fields = "".join(f"&config.{name}={value}" for name, value in changes.items())
+    page = words(visitor.get(f"/runs/new?fork={checkpoint_id}{fields}").text)
+    assert ("step 20 was the last of its run" in page) is not keeps_state
+    answer = visitor.post(f"/api/v1/checkpoints/{checkpoint_id}/fork", json={"changes": changes})
+    assert answer.json()["config"]["finetune_state"] is keeps_state
 
 
 @pytest.mark.parametrize(
@@ -118,6 +144,11 @@ def test_the_form_forks_and_both_runs_say_so(
     assert "It goes on at step 20 with the optimizer's state" in words(page).replace("&#39;", "'")
     asked = {"fork": checkpoint_id, "name": "child", "config.model": "owner/model", "config.dataset": "owner/data"}
     asked |= {"config.hookpoints": "layers.5", "config.lr": "0.002"}
+    call = html.unescape(visitor.post("/runs/new/convert", data=asked | {"to": "api"}).text)
+    assert f"/api/v1/checkpoints/{checkpoint_id}/fork" in call
+    assert '"changes": {\n    "lr": 0.002\n  }' in call
+    elsewhere = visitor.post("/runs/new/convert", data=asked | {"to": "api", "num_processes": "2"}).text
+    assert "a fork over the API has its parent&#39;s num_processes" in elsewhere
     worse = visitor.post("/runs/new/changes", data=asked | {"config.batch_size": "4"}, headers={"HX-Request": "true"})
     assert "It starts at step 0 from the checkpoint" in words(worse.text)
     assert "batch_size" in worse.text

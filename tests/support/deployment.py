@@ -221,7 +221,7 @@ class Deployment:
         wait_until(is_held, timeout_s=START_S, what=f"attempt {attempt} to be held", every_s=0.1)
 
     def hurry(self, run_id: str) -> None:
-        """End the backoff of a run that waits to be tried again, as a person may."""
+        """End the backoff of a run in retry wait, as a person may."""
         if self.run(run_id).state == RunState.RETRY_WAIT:
             with self.database.write() as session:
                 requeue(session, run_id, actor="user")

@@ -42,7 +42,7 @@ class RunOut(Model):
     failures: int
     losses: int
     reason_code: str
-    """Why a run failed, waits to be tried again, or was paused; stable and machine-readable."""
+    """Why a run failed, is in retry wait, or was paused; stable and machine-readable."""
     message: str
     tags: list[str]
     notes: str

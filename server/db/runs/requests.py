@@ -46,7 +46,7 @@ def requeue(
     session: Session, run_id: str, *, actor: str, reason_code: str = "", detail: str = "requeue requested"
 ) -> RunState | None:
     """Have a run give its devices back and queue behind the others of its priority; end the backoff of one that
-    waits to be tried again. Spends no budget.
+    is in retry wait. Spends no budget.
 
     Returns the state afterwards: `queued`, `stopping` while a worker saves, or one that this does not change.
     """

@@ -78,7 +78,7 @@ class Run(SQLModel, table=True):
     """When it was put away: lists hide it from then on."""
 
     reason_code: str = Field(default="", max_length=64)
-    """Why it failed, waits to be tried again, or was paused by something else than a person."""
+    """Why it failed, is in retry wait, or was paused by something else than a person."""
     message: str = text_column()
     log_tail: str = text_column()
     """Last lines of the log of a failed run."""

@@ -1,7 +1,9 @@
 """The tabs of the launch form and its hookpoint picker, as a browser without JavaScript uses them."""
 
 import html
+import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,13 +64,30 @@ def test_a_configuration_goes_through_all_tabs_and_is_queued(visitor: TestClient
     page = convert(visitor, "form", **hidden(page))
     assert re.search(r'name="config.sae.k" value="8"', page)
     text = "model: a/b\ndataset: c/d\nsae: {k: 4}\n"
-    unseen = {"sweep.field": "sae.k", "sweep.values": "8 16"}
-    sent = hidden(page) | typed() | unseen | {"tab": "yaml", "text": text, "name": "mine"}
+    sent = hidden(page) | typed() | {"tab": "yaml", "text": text, "name": "mine"}
     queued = visitor.post("/runs/new", data=sent)
     assert queued.status_code == 303, queued.text
     with visitor.app.state.db.read() as session:  # type: ignore[attr-defined]
         run = session.exec(select(Run)).one()
     assert (run.name, run.config["model"], run.config["sae"]["k"]) == ("mine", "a/b", 4)
+
+
+def test_a_sweep_goes_through_the_tabs(visitor: TestClient) -> None:
+    sweep = {"sweep.field": "sae.k", "sweep.values": "8 16", "sweep.draws": "", "name": "fox"}
+    call = text_of(convert(visitor, "api", **typed(model="a/b") | sweep))
+    body = json.loads(shlex.split(call)[-1])
+    assert "/api/v1/sweeps" in call
+    assert body["axes"] == [{"field": "sae.k", "values": [8, 16]}]
+    assert body["base"]["config"]["model"] == "a/b"
+    made = visitor.post("/api/v1/sweeps", json=body)
+    assert [one["name"] for one in made.json()["runs"]] == ["fox k=8", "fox k=16"]
+    page = convert(visitor, "yaml", **typed(model="a/b") | sweep)
+    assert "it makes the sweep over sae.k, whose runs share what stands here" in page
+    text = text_of(page) + "lr: 0.5\n"
+    queued = visitor.post("/runs/new", data=typed() | sweep | {"tab": "yaml", "text": text})
+    assert queued.headers["location"].startswith("/sweeps/")
+    with visitor.app.state.db.read() as session:  # type: ignore[attr-defined]
+        assert len(session.exec(select(Run).where(Run.config["lr"].as_float() == 0.5)).all()) == 2
 
 
 @pytest.mark.parametrize("path", ["/runs/new/convert", "/runs/new"])
@@ -100,6 +119,7 @@ def test_the_picker_shows_modules_and_what_the_patterns_match(visitor: TestClien
     for hookpoints, layers, said in [
         ("layers.*.attn", "", "no module matches hookpoint"),
         ("", "", "<code>layers.0</code>, <code>layers.1</code>"),
+        ("layers.0 layers.*.mlp", "", "<code>layers.0</code> ×1 · <code>layers.*.mlp</code> ×2"),
         ("", "7", "layer 7 does not exist"),
         ("layers", "", "layers (ModuleList) gives no vector per token"),
     ]:

@@ -131,6 +131,9 @@ def test_a_copy_says_what_it_changes_before_and_after(app: FastAPI, visitor: Tes
         source = add_run(session, name="fox")
     asked = RUN | {"cloned_from": source.id, "config.hookpoints": "layers.5", "config.sae.k": "64"}
     assert "k 32 → 64" in words(visitor.post("/runs/new/changes", data=asked, headers=HTMX).text)
+    text = asked | {"tab": "yaml", "text": "model: owner/model\ndataset: owner/data\nlr: 0.5\n"}
+    assert "lr none → 0.5" in words(visitor.post("/runs/new/changes", data=text, headers=HTMX).text)
+    assert visitor.post("/runs/new/changes", data=text | {"text": "lr: x"}, headers=HTMX).status_code == 204
     run = visitor.post("/runs/new", data=asked).headers["location"]
     assert "cloned from fox ; differs in k 32 → 64" in words(visitor.get(run).text)
     del asked["config.sae.k"]

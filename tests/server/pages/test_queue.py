@@ -49,6 +49,7 @@ def test_every_run_that_is_not_over_stands_in_its_group(app: FastAPI, visitor: T
     assert "Needs 2 GPUs, 1 is free" in page
     assert re.search(r"Tries again <time[^>]*>in 1 min", page)
     assert "Waits for a worker" in page
+    assert re.findall(r'<h2 id="retrying-title">(.*?)</h2>', page) == ["Retry wait"]
     assert order(visitor) == ["two", "three"]
     assert re.findall(r'<li id="(\w+)-', page) == ["active", "queued", "queued", "retrying", "paused"]
 

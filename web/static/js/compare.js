@@ -5,6 +5,7 @@ import { Chart } from "./charts/chart.js";
 import { Controls } from "./charts/controls.js";
 import { ChartGroup } from "./charts/group.js";
 import { longest, merged, placed } from "./charts/marks.js";
+import { count } from "./charts/numbers.js";
 import { OverlaySource, idOf, runOf } from "./charts/overlay-source.js";
 import { coderOf, metricOf } from "./charts/series.js";
 import { readView, writeView } from "./charts/view.js";
@@ -68,11 +69,11 @@ function branches() {
 
 /** Where a fork comes from, in words. */
 function originOf({ branch }) {
-  return branch && `fork of ${runs.get(branch.parent).place + 1} at step ${branch.step.toLocaleString("en")}`;
+  return branch && `fork of ${runs.get(branch.parent).place + 1} at step ${count(branch.step)}`;
 }
 
 function linesOf(chart) {
-  const labels = JSON.parse(chart.figure.dataset.labels);
+  const [labels, kinds] = [chart.figure.dataset.labels, chart.figure.dataset.kinds].map((text) => JSON.parse(text));
   const isDrawn = (key) => [...runs.keys()].some((run) => source.series.get(idOf(run, key))?.length);
   const keys = catalog.keysOf(chart.metrics, group.view).filter(isDrawn);
   const areCoders = new Set(keys.map(coderOf)).size > 1;
@@ -82,12 +83,15 @@ function linesOf(chart) {
       const id = idOf(run.id, key);
       const series = source.series.get(id);
       if (!series?.length) return [];
-      const parts = [run.title, originOf(run), areMetrics && labels[metricOf(key)]].filter(Boolean);
+      const joined = (...parts) => [run.title, originOf(run), ...parts].filter(Boolean).join(", ");
+      const coder = areCoders && coderOf(key);
       return [
         {
           id,
-          label: [...parts, areCoders && coderOf(key)].filter(Boolean).join(", "),
-          short: parts.join(", "),
+          label: joined(areMetrics && labels[metricOf(key)], coder),
+          kind: kinds[metricOf(key)],
+          name: joined(coder),
+          short: joined(),
           color: run.place,
           isHeldOut: metricOf(key).startsWith("eval_"),
           panel: coderOf(key),

@@ -1,4 +1,5 @@
 // Search in a log: marks the lines that are shown, and lists those of the whole file, which the server looks through.
+import { count } from "./charts/numbers.js";
 
 const TYPING_MS = 250;
 
@@ -75,7 +76,7 @@ export class LogSearch {
     const button = document.createElement("button");
     const number = document.createElement("span");
     number.className = "num";
-    number.textContent = hit.line.toLocaleString("en");
+    number.textContent = count(hit.line);
     button.type = "button";
     button.append(number, hit.text);
     button.addEventListener("click", () => this.choose(index));

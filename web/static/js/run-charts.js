@@ -71,15 +71,18 @@ export class RunCharts {
     const { view } = this.group;
     const run = this.run;
     const { metrics } = chart;
-    const labels = JSON.parse(chart.figure.dataset.labels);
+    const [labels, kinds] = [chart.figure.dataset.labels, chart.figure.dataset.kinds].map((text) => JSON.parse(text));
     const keys = this.keys(chart).filter((key) => this.source.series.get(key)?.length);
     const coders = [...new Set(keys.map(coderOf))];
     const areMany = coders.length > 1 && view.layout === "overlay";
     chart.figure.querySelector(".csv").href = `${this.csv}?${new URLSearchParams(keys.map((key) => ["key", key]))}`;
+    const nameOf = (key) => (metrics.length === 1 || coders.length > 1 ? coderOf(key) : "");
     return keys.map((key) => ({
       id: key,
-      label: labelOf(labels[metricOf(key)], coderOf(key), metrics.length > 1, coders.length > 1),
-      short: labels[metricOf(key)],
+      label: [(metrics.length > 1 || !nameOf(key)) && labels[metricOf(key)], nameOf(key)].filter(Boolean).join(", "),
+      kind: kinds[metricOf(key)],
+      name: nameOf(key),
+      short: "",
       color: areMany ? coders.indexOf(coderOf(key)) : metrics.indexOf(metricOf(key)),
       isHeldOut: metricOf(key).startsWith("eval_"),
       panel: coderOf(key),
@@ -107,10 +110,4 @@ export class RunCharts {
   reload() {
     this.source.reload();
   }
-}
-
-/** What tells the line from the others of its chart. */
-function labelOf(metric, coder, areMetrics, areCoders) {
-  if (!areMetrics) return coder || metric;
-  return areCoders ? `${metric}, ${coder}` : metric;
 }

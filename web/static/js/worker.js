@@ -1,5 +1,7 @@
 // The page of one worker: what it measured of its machine, drawn over time and kept up by the event stream.
-import { colorOf, lineClass, swatch } from "./charts/colors.js";
+import { AXIS, colorOf, lineClass, onTheme } from "./charts/colors.js";
+import { format, tick } from "./charts/numbers.js";
+import { Legend } from "./charts/table.js";
 import { connect } from "./live.js";
 
 const RAW_HOURS = 2;
@@ -9,24 +11,17 @@ const page = document.getElementById("worker");
 const hours = Number(page.dataset.hours);
 const samples = [];
 
-const FORMS = {
-  percent: (value) => `${(100 * value).toFixed(0)} %`,
-  bytes: (value) => (value >= 1e12 ? `${(value / 1e12).toFixed(1)} TB` : `${(value / 1e9).toFixed(value && value < 1e10 ? 1 : 0)} GB`),
-  celsius: (value) => `${value.toFixed(0)} °C`,
-  watts: (value) => `${value.toFixed(0)} W`,
-};
-
 const CLOCK = new Intl.DateTimeFormat("en-GB", hours <= 24 ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" });
 const clock = (ts) => CLOCK.format(1000 * ts);
 
 class LoadChart {
   constructor(figure) {
     this.plot = figure.querySelector(".plot");
-    this.legend = figure.querySelector(".legend");
+    this.legend = new Legend(figure.querySelector(".legend"));
     this.field = figure.dataset.field;
     this.ofDevices = "devices" in figure.dataset;
     this.limit = Number(figure.dataset.limit ?? 0);
-    this.form = FORMS[figure.dataset.format];
+    this.form = figure.dataset.form;
     this.names = [];
     new ResizeObserver(() => this.uplot?.setSize(this.size())).observe(this.plot);
   }
@@ -57,28 +52,21 @@ class LoadChart {
   }
 
   options() {
-    const axis = { stroke: () => colorOf("muted"), grid: { stroke: () => colorOf("probe-grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     return {
       ...this.size(),
       legend: { show: false },
-      cursor: { sync: { key: "worker" }, points: { size: 7 }, drag: { x: true, y: false } },
+      cursor: { y: false, sync: { key: "worker" }, points: { size: 7 }, drag: { x: true, y: false } },
       scales: { y: { range: (u, min, max) => [0, this.limit || Math.max(max * 1.1, 1e-9)] } },
-      axes: [{ ...axis, size: 28, gap: 4, space: 64, values: (u, ticks) => ticks.map(clock) }, { ...axis, size: 58, gap: 6, values: (u, ticks) => ticks.map(this.form) }],
+      axes: [{ ...AXIS, size: 28, gap: 4, space: 64, values: (u, ticks) => ticks.map(clock) }, { ...AXIS, size: 58, gap: 6, values: (u, ticks) => ticks.map((value) => tick(this.form, value)) }],
       series: [{}, ...this.names.map((name, i) => ({ stroke: () => colorOf(lineClass(i)), width: 1.5 }))],
       hooks: { setCursor: [() => this.fillLegend(this.uplot?.data.slice(1) ?? [])] },
     };
   }
 
   fillLegend(lines) {
-    const at = this.uplot?.cursor.idx ?? samples.length - 1;
-    const items = lines.map((values, i) => {
-      const item = document.createElement("span");
-      const text = document.createElement("b");
-      text.textContent = typeof values[at] === "number" ? this.form(values[at]) : "–";
-      item.append(...(this.names[i] ? [swatch({ color: i }), this.names[i]] : []), text);
-      return item;
-    });
-    this.legend.replaceChildren(...items);
+    const at = this.uplot?.cursor.idx ?? null;
+    const texts = lines.map((values) => format(this.form, values[at ?? samples.length - 1]));
+    this.legend.show(this.names.map((name, color) => ({ id: name, kind: "", name, color })), texts, at === null ? "" : clock(samples[at].ts));
   }
 }
 
@@ -115,8 +103,6 @@ function loadWithRetry() {
   load().catch(() => setTimeout(loadWithRetry, 3000));
 }
 
-const recolor = () => charts.forEach((chart) => chart.uplot?.redraw(false, true));
-new MutationObserver(recolor).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolor);
+onTheme(() => charts.forEach((chart) => chart.uplot?.redraw(false, true)));
 
 loadWithRetry();

@@ -1,7 +1,9 @@
 // A chart draws lines and knows nothing of runs. Whoever owns the data makes them:
 //
 //   line = {
-//     id, label, short,     // as in the legend; short: beside other lines of its panel
+//     id, label,            // label: in the tables and as spoken
+//     kind, name, short,    // in the legend: what the chart's title leaves open, what tells it from others of its
+//                           // kind, and what does so beside other lines of its panel
 //     color,                // 0, 1, 2, …: place in the palette
 //     isHeldOut,            // drawn with dashes and points, never smoothed
 //     panel,                // lines of the same panel share a canvas in the layout "multiples"
@@ -132,7 +134,7 @@ export class Chart {
     if (!this.panels.every(({ plot }) => plot.uplot)) return; // still being built
     if (this.panels.length === 1) return this.legend.show(this.lines, this.texts(first), this.whereIs(first));
     for (const { value, plot } of this.panels) value.textContent = areOfOneRun(plot.lines) ? this.texts(plot)[0] : "";
-    const alike = new Map(this.lines.map((line) => [JSON.stringify([line.color, line.isHeldOut]), { ...line, label: line.short }]));
+    const alike = new Map(this.lines.map((line) => [JSON.stringify([line.color, line.isHeldOut]), { ...line, name: line.short }]));
     const kinds = alike.size > 1 ? [...alike.values()].sort((a, b) => a.isHeldOut - b.isHeldOut || a.color - b.color) : [];
     return this.legend.show(kinds, kinds.map(() => ""), this.whereIs(first));
   }

@@ -1,4 +1,4 @@
-// Colours for canvases: what the style sheets say, in the theme that the page has now.
+// Colours for canvases: what the style sheets say, in the theme that the page has now; and what has them everywhere.
 
 const SERIES = 9;
 const SVG = "http://www.w3.org/2000/svg";
@@ -14,6 +14,20 @@ export function colorOf(className) {
     probes.set(className, probe);
   }
   return getComputedStyle(probes.get(className)).color;
+}
+
+/** How every axis looks. */
+export const AXIS = {
+  stroke: () => colorOf("muted"),
+  grid: { stroke: () => colorOf("probe-grid"), width: 1 },
+  ticks: { show: false },
+  font: "11px system-ui, sans-serif",
+};
+
+/** Call `redraw` whenever the page gets another theme. */
+export function onTheme(redraw) {
+  new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 }
 
 export function lineClass(index) {

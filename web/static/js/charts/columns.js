@@ -11,7 +11,7 @@ export function shownSeries(line, view) {
 
 /**
  * `{x, columns}`: one x for all lines, and for each line `raw` (as measured), `main` (as smoothed), and `band`
- * (`{min, max}` of its buckets; null where the values are exact, smoothed, or too many lines would hide each other).
+ * (`{min, max}` of its buckets; null where the values are exact, or too many lines would hide each other).
  * `range` is the extent of x over all that there is.
  */
 export function prepare(lines, view, range) {
@@ -23,7 +23,7 @@ export function prepare(lines, view, range) {
     const isSmoothed = view.smoothing > 0 && !lines[i].isHeldOut;
     const raw = put(series.values);
     const main = isSmoothed ? put(smooth(xs[i], series.values, view.smoothing, range[1] - range[0])) : raw;
-    const hasBand = series.width > 1 && !view.smoothing && lines.length <= MAX_BANDS;
+    const hasBand = series.width > 1 && lines.length <= MAX_BANDS;
     return { raw, main, band: hasBand ? { min: put(series.min), max: put(series.max) } : null };
   });
   return { x, columns };
@@ -31,5 +31,5 @@ export function prepare(lines, view, range) {
 
 /** What the y axis must hold. */
 export function drawnColumns({ columns }) {
-  return columns.flatMap(({ raw, main, band }) => (band ? [raw, band.min, band.max] : [raw, main]));
+  return columns.flatMap(({ raw, main, band }) => (band ? [main, band.min, band.max] : [raw, main]));
 }

@@ -1,5 +1,6 @@
 // Charts that share a view: the axis, the zoom, the cursor, the marks. See chart.js for how they are put together.
 import { translate, xOf } from "./axis.js";
+import { onTheme } from "./colors.js";
 
 const MARK_REACH = 0.006;
 let groups = 0;
@@ -21,9 +22,7 @@ export class ChartGroup {
     this.syncKey = `charts-${groups++}`;
     this.frame = 0;
     this.sight = new IntersectionObserver((entries) => entries.forEach((entry) => this.onSight(entry)), { rootMargin: "50%" });
-    this.recolor = () => this.charts.forEach((chart) => chart.recolor());
-    new MutationObserver(this.recolor).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", this.recolor);
+    onTheme(() => this.charts.forEach((chart) => chart.recolor()));
   }
 
   add(chart) {

@@ -1,12 +1,11 @@
 // One canvas of a chart: its lines, their bands, the marks on the axis, and the cursor.
-import { colorOf, dashOf, lineClass } from "./colors.js";
+import { AXIS, colorOf, dashOf, lineClass } from "./colors.js";
 import { logLabel, logSplits, tick, timeSteps, xTick } from "./numbers.js";
 import { drawSigns } from "./signs.js";
 
 const FAINT = 0.16;
 const CLEAR = 0.34;
-const MANY = 4; // more bands than these lie over each other
-const FONT = "11px system-ui, sans-serif";
+const MANY = 4; // more bands than these lie over each other; under a smoothed line lies the raw one too
 
 export class Plot {
   /** `chart` knows the scales (`isLog`, `form`, `yRange`, `group`) and hears of the cursor (`pointAt`). */
@@ -58,7 +57,6 @@ export class Plot {
   options() {
     const { view, chart, group } = this;
     const write = (value) => tick(chart.form, value);
-    const axis = { stroke: () => colorOf("muted"), grid: { stroke: () => colorOf("probe-grid"), width: 1 }, ticks: { show: false }, font: FONT };
     const logAxis = (text) => ({ splits: (u, i, min, max) => logSplits(min, max), filter: (u, splits) => splits, values: (u, splits) => splits.map((v) => logLabel(text, v, splits)) });
     const plainAxis = (text) => ({ values: (u, splits) => splits.map(text) });
     const writeX = (value) => xTick(view.x, value);
@@ -75,8 +73,8 @@ export class Plot {
       },
       scales: { x: { time: false, distr: view.logX ? 3 : 1, range: () => group.xRange() }, y: { distr: chart.isLog ? 3 : 1, range: () => chart.yRange } },
       axes: [
-        { ...axis, size: 30, gap: 8, space: 64, ...(view.logX ? logAxis(writeX) : plainAxis(writeX)), ...(view.x === "time" && !view.logX ? { incrs: timeSteps() } : {}) },
-        { ...axis, size: 54, gap: 6, space: 34, ...(chart.isLog ? logAxis(write) : plainAxis(write)) },
+        { ...AXIS, size: 30, gap: 8, space: 64, ...(view.logX ? logAxis(writeX) : plainAxis(writeX)), ...(view.x === "time" && !view.logX ? { incrs: timeSteps() } : {}) },
+        { ...AXIS, size: 54, gap: 6, space: 34, ...(chart.isLog ? logAxis(write) : plainAxis(write)) },
       ],
       series: [{}, ...this.lines.flatMap((line) => this.strokes(line))],
       hooks: { setCursor: [() => this.onCursor()], setSelect: [(u) => this.onSelect(u)], drawAxes: [(u) => this.drawBands(u)], draw: [(u) => drawSigns(u, this.group.marks, this.lines, this.prepared)] },
@@ -104,7 +102,7 @@ export class Plot {
     const height = (value) => u.valToPos(this.chart.isLog ? Math.max(value, this.chart.yRange[0]) : value, "y", true);
     u.ctx.save();
     clip(u);
-    u.ctx.globalAlpha = columns.length > MANY ? FAINT : CLEAR;
+    u.ctx.globalAlpha = columns.length > MANY || this.view.smoothing ? FAINT : CLEAR;
     columns.forEach(({ band }, i) => {
       if (!band) return;
       const places = x.map((_, at) => at).filter((at) => typeof band.min[at] === "number");
