@@ -5,13 +5,14 @@ seen. The last two may be missing; the feed then begins at the log's present end
 """
 
 import hashlib
-import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import to_json
+from sqlalchemy import Select, bindparam, union
 from sqlalchemy import select as core_select
-from sqlalchemy import union
 from sqlmodel import Session, col
 
 from server.db.session import Database
@@ -87,7 +88,7 @@ class ListFeed:
     def poll(self) -> list[Change]:
         """Runs that are new or look different now."""
         with self.database.read() as session:
-            rows = {row[0]: tuple(row) for row in _listed(session, tuple(self._seen or ()))}
+            rows = _rows(session, tuple(self._seen or ()))
         cursor = _digest(rows)
         before, self._seen = self._seen, rows
         self.is_active = any(row[1] in ACTIVE for row in rows.values())
@@ -103,20 +104,29 @@ _COLUMNS = ("run_id", "state", "intent", "phase", "step", "total_steps", "name",
 
 def list_cursor(session: Session) -> str:
     """Where the feed of the list stands: hand it to the page with the list."""
-    return _digest({row[0]: tuple(row) for row in _listed(session, ())})
+    return _digest(_rows(session, ()))
 
 
-def _listed(session: Session, known: tuple[str, ...]) -> Any:
-    """The newest runs, all that are not over, and those that were listed before."""
+def _listed() -> Select[*tuple[Any, ...]]:
+    """The newest runs, all that are not over, and those that were listed before, as `known`."""
     run_id = col(Run.id)  # three indexes: every open tab asks this at every change, over ten thousand runs perhaps
     shown = core_select(run_id).where(col(Run.archived_at).is_(None))
     newest = shown.order_by(col(Run.created_at).desc(), run_id.desc()).limit(LISTED_RUNS).subquery()
     live = core_select(run_id).where(col(Run.state).in_((*ACTIVE, *WAITING)))
-    wanted = run_id.in_(union(core_select(newest), live, core_select(run_id).where(run_id.in_(known))))
+    known = core_select(run_id).where(run_id.in_(bindparam("known", expanding=True)))
+    wanted = run_id.in_(union(core_select(newest), live, known))
     progress = (Run.id, Run.state, Run.intent, Run.phase, Run.step, Run.total_steps, Run.name)
     columns = (*progress, Run.waits_for, Run.priority, Run.rank)
-    return session.execute(core_select(*(col(c) for c in columns)).where(wanted).order_by(run_id))
+    return core_select(*(col(c) for c in columns)).where(wanted).order_by(run_id)
+
+
+_LISTED = _listed()
+
+
+def _rows(session: Session, known: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """What the list shows of its runs, by their ids, in the order of these."""
+    return {row[0]: tuple(row) for row in session.execute(_LISTED, {"known": known})}
 
 
 def _digest(rows: dict[str, tuple[Any, ...]]) -> str:
-    return "list-" + hashlib.sha256(json.dumps(sorted(rows.items())).encode()).hexdigest()[:16]
+    return "list-" + hashlib.sha256(to_json(list(rows.values()))).hexdigest()[:16]
