@@ -139,8 +139,8 @@ def _lists(session: Session, run_id: str) -> dict[str, Any]:
         "checkpoints": [{"row": row, "fvu": evaluated_fvu(row.evaluation)} for row in rows],
         "history": runs.history(session, run_id),
         "axis": {
-            "origin": marks.origin(session, run_id),
-            "marks": [mark._asdict() for mark in marks.marks(session, run_id)],
+            "origin": marks.origins(session, [run_id])[run_id],
+            "marks": [mark._asdict() for mark in marks.marks(session, [run_id])[run_id]],
         },
     }
 
