@@ -57,7 +57,7 @@ class User:
     token_id: str = ""
 
 
-def _current(request: Request) -> User:
+async def _current(request: Request) -> User:
     user: User | None = getattr(request.state, "user", None)
     if user is None:
         raise UnauthorizedError("Log in first.")
@@ -85,7 +85,7 @@ class Guard:
 
     async def _admit(self, request: Request, receive: Receive) -> Receive:
         """Set `request.state.user` or raise. Returns the receive channel that the application reads the body from."""
-        is_anonymous = _is_anonymous(request.method, request.url.path)
+        is_anonymous = _is_anonymous(request.method, request.scope["path"])
         request.state.user = None if is_anonymous else await run_in_threadpool(_identify, request)
         user: User | None = request.state.user
         if user is None and not is_anonymous:

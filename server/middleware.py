@@ -3,10 +3,9 @@
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fastapi import Request
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import errors
@@ -21,13 +20,13 @@ CONTENT_SECURITY_POLICY = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
+    b"content-security-policy": CONTENT_SECURITY_POLICY.encode(),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
 }
-_NOT_CACHED = ("text/html", "application/json", "application/problem+json")
+_NOT_CACHED = (b"text/html", b"application/json", b"application/problem+json")
 
 
 class Envelope:
@@ -51,7 +50,7 @@ class Envelope:
             if message["type"] == "http.response.start":
                 started = True
                 self._observe(request.method, message["status"], time.monotonic() - arrived_at)
-                _add_headers(MutableHeaders(scope=message), request.state.request_id)
+                message["headers"] = _with_headers(message["headers"], request.state.request_id)
             await send(message)
 
         try:
@@ -74,12 +73,15 @@ class Envelope:
             raise _too_large()
 
 
-def _add_headers(headers: MutableHeaders, request_id: str) -> None:
-    for name, value in _HEADERS.items():
-        headers.setdefault(name, value)
-    headers["X-Request-Id"] = request_id
-    if headers.get("content-type", "").partition(";")[0] in _NOT_CACHED:
-        headers.setdefault("Cache-Control", "no-store")
+def _with_headers(given: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer with those of every answer; what the answer says itself stays."""
+    headers = list(given)
+    present = dict(headers)
+    headers += [header for header in _HEADERS.items() if header[0] not in present]
+    headers.append((b"x-request-id", request_id.encode()))
+    if b"cache-control" not in present and present.get(b"content-type", b"").partition(b";")[0] in _NOT_CACHED:
+        headers.append((b"cache-control", b"no-store"))
+    return headers
 
 
 def _limited(receive: Receive) -> Receive:

@@ -1,11 +1,16 @@
-"""What endpoints share: strict JSON bodies, query parameters without repetition, database sessions."""
+"""What endpoints share: strict JSON bodies, query parameters without repetition, database sessions.
+
+All are coroutines, though few of them wait for anything: FastAPI takes plain functions to another thread, which for a
+short answer costs more than all of its work.
+"""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 from sqlmodel import Session
 
@@ -43,7 +48,7 @@ def body_schema(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _single(request: Request) -> None:
+async def _single(request: Request) -> None:
     """A parameter given twice is refused: which one counts would be a guess."""
     names = [name for name, _ in request.query_params.multi_items() if name not in ("key", "run")]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -52,18 +57,22 @@ def _single(request: Request) -> None:
         raise InvalidError(f"{', '.join(twice)}: given more than once.", errors=problems)
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def _read(request: Request) -> Iterator[Session]:
+async def _read(request: Request) -> AsyncIterator[Session]:
+    """Opening one asks the database nothing yet; closing it gives the connection back, which it may wait for."""
     database: Database = request.app.state.db
-    with database.read() as session:
+    session = database.reader()
+    try:
         yield session
+    finally:
+        await run_in_threadpool(session.close)
 
 
-def _database(request: Request) -> Database:
+async def _database(request: Request) -> Database:
     database: Database = request.app.state.db
     return database
 

@@ -66,11 +66,24 @@ class Database:
         self._writer = self.engine.execution_options(sqlite_immediate=True)
         is_sqlite = self.engine.dialect.name == "sqlite"  # whose readers see one moment anyway
         self._reader = self.engine if is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
-        self._lock = threading.Lock() if is_sqlite else None
+        self._writing = threading.Lock() if is_sqlite else None
+        self._reading = threading.Lock() if is_sqlite else None
+
+    def reader(self) -> Session:
+        """A session as `read()` gives it, to be closed by whoever asks."""
+        return Session(self._reader, expire_on_commit=False)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        with Session(self._reader, expire_on_commit=False) as session:
+        with self.reader() as session:
+            yield session
+
+    @contextmanager
+    def read_briefly(self) -> Iterator[Session]:
+        """As `read()`, for what takes milliseconds and many ask at once. SQLite's driver lets go of the interpreter at
+        every row: threads that read together hand it to and fro, and all of them get fewer answers than one by one.
+        """
+        with self._reading or nullcontext(), self.read() as session:
             yield session
 
     @contextmanager
@@ -83,7 +96,7 @@ class Database:
 
     def _turn(self) -> AbstractContextManager[None]:
         """SQLite lets writers poll for its lock, and of many some get it too late. Those of a process queue here."""
-        return nullcontext() if self._lock is None else _held(self._lock)
+        return nullcontext() if self._writing is None else _held(self._writing)
 
 
 @contextmanager

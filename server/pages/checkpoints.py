@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from server.auth import CurrentUser
 from server.errors import ConflictError, InvalidError
-from server.pages.formatting import metric, metric_form
+from server.pages.formatting import count, metric, metric_form
 from server.pages.svg import density_histogram, linear_histogram
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView, Tile, config_groups
@@ -133,7 +133,7 @@ def _tile_groups(evaluation: dict[str, Any], inspection: "Inspection | None") ->
             group = downstream if known.downstream else reconstruction
             group.append(Tile(known.label, known.help, known.formula, metric(value, form), unit))
     if reconstruction and inspection is not None:
-        text = f"{inspection.num_tokens:,}"
+        text = count(inspection.num_tokens)
         help_text = "Tokens that the reconstruction was measured on."
         reconstruction.append(Tile("Held-out tokens", help_text, "tokens.v1", text, ""))
     groups = [("Reconstruction", reconstruction), ("Predictions with the reconstruction spliced in", downstream)]

@@ -1,4 +1,7 @@
-"""How numbers, times and sizes read on a page. Registered as template filters by `templating`."""
+"""How numbers, times and sizes read on a page. Registered as template filters by `templating`.
+
+Charts write metrics and sizes alike: web/static/js/charts/numbers.js.
+"""
 
 import math
 import time
@@ -56,16 +59,39 @@ def metric(value: Any, form: str = "plain") -> str:
     if math.isinf(number):
         return "\u221e" if number > 0 else "-\u221e"
     if form == "percent":
-        return f"{100 * number:.2f}%" if number < 0.1 else f"{100 * number:.1f}%"
+        return percent(number)
     if form == "rate":
-        return f"{number:,.0f}"
+        return count(number)
     if form == "bytes":
-        return size(round(number))
+        return size(number)
     if number == 0:
         return "0"
     if abs(number) < 1e-3 or abs(number) >= 1e6:
         return f"{number:.2e}"
-    return f"{number:.4f}" if form == "ratio" else f"{number:.4g}"
+    if form == "ratio":
+        return f"{number:.4f}"
+    return count(number) if abs(number) >= 1000 else f"{number:.4g}"
+
+
+def percent(fraction: float) -> str:
+    """`0.5` -> `50.0%`, `0.0312` -> `3.12%`, `0.00004` -> `0.004%`."""
+    shown = 100 * fraction
+    if shown == 0:
+        return "0%"
+    if abs(shown) < 0.01:
+        return f"{shown:.2g}%"
+    return f"{shown:.2f}%" if abs(shown) < 10 else f"{shown:.1f}%"
+
+
+def aligned(value: float) -> str:
+    """Three decimals where they fit, so that columns line up."""
+    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 else metric(value)
+
+
+def milliseconds(value: float) -> str:
+    """`1234.5` -> `1,234`, `12.34` -> `12.3`, `0.1234` -> `0.12`."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{decimals}f}"
 
 
 def count(value: int | float | None) -> str:
@@ -170,6 +196,7 @@ def until(ts: float) -> str:
 
 FILTERS = {
     "metric": metric,
+    "percent": percent,
     "count": count,
     "short_count": short_count,
     "duration": duration,

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import numpy as np
 import numpy.typing as npt
 
-from server.pages.formatting import metric
+from server.pages.formatting import aligned, metric, percent
 from sparsify_core.inspect.read import Inspection
 
 PAGE_ROWS = 20
@@ -97,19 +97,14 @@ def _random_alive(inspection: Inspection) -> int:
 
 def _density(inspection: Inspection, latent: int) -> str:
     fraction = float(inspection.firing_frac[latent])
-    return f"{100 * fraction:.3g}%" if fraction > 0 else "never"
-
-
-def _fixed(value: float) -> str:
-    """Three decimals where they fit, so that columns line up."""
-    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 else metric(value)
+    return percent(fraction) if fraction > 0 else "never"
 
 
 def _numbers(inspection: Inspection, latent: int) -> dict[str, str]:
     return {
         "density": _density(inspection, latent),
-        "max_activation": _fixed(max(float(inspection.max_activation[latent]), 0.0)),
-        "decoder_norm": _fixed(float(inspection.decoder_norm[latent])),
+        "max_activation": aligned(max(float(inspection.max_activation[latent]), 0.0)),
+        "decoder_norm": aligned(float(inspection.decoder_norm[latent])),
     }
 
 
@@ -126,7 +121,7 @@ def _latent(inspection: Inspection, order: npt.NDArray[np.int64], place: int, qu
         "previous": query.url(latent=int(order[place - 1]), page=None) if place > 0 else None,
         "next": query.url(latent=int(order[place + 1]), page=None) if place < len(order) - 1 else None,
         "snippets": [
-            {"value": _fixed(value), "tokens": [_token(*token, strongest) for token in tokens]}
+            {"value": aligned(value), "tokens": [_token(*token, strongest) for token in tokens]}
             for value, tokens in inspection.top_snippets(latent)
         ],
     }

@@ -53,7 +53,7 @@ class ListState:
         return replace(self, cursor=cursor)
 
 
-def read_list_state(
+async def read_list_state(
     q: Annotated[str, Query(max_length=MAX_QUERY)] = "",
     state: str = "",
     sort: Annotated[str, Query(max_length=100)] = "",

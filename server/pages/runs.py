@@ -33,7 +33,7 @@ def index(user: CurrentUser) -> Response:
 @router.get("/runs")
 def list_runs(request: Request, user: CurrentUser, here: StateOfList) -> HTMLResponse:
     """The table of runs, as the query string says. What that gets wrong is said beside the box."""
-    with request.app.state.db.read() as session:
+    with request.app.state.db.read_briefly() as session:
         try:
             page, shown, problem = _page(session, here), _columns(here), ""
         except InvalidError as error:

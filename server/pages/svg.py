@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from server.pages.formatting import count, metric, percent, plural
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -53,9 +55,9 @@ def density_histogram(firing_frac: Sequence[float], mark: float | None = None) -
     low = min(math.floor(min(fired)), -1) if fired else -4
     edges = _edges(low, 0, 40)
     ticks = [(float(e), f"1e{e}" if e else "1") for e in range(low, 1)]
-    summary = f"{len(firing_frac):,} latents: {never:,} never fired"
+    summary = f"{plural(len(firing_frac), 'latent')}: {count(never)} never fired"
     if fired:
-        summary += f", the others fire on {_percent(10 ** _median(fired))} of tokens in the median"
+        summary += f", the others fire on {percent(10 ** _median(fired))} of tokens in the median"
     position = math.log10(mark) if mark else None
     return _draw(fired, edges, ticks, summary, unit="of tokens", log=True, special=("never", never), mark=position)
 
@@ -69,9 +71,9 @@ def linear_histogram(values: Sequence[float], mark: float | None = None) -> Hist
         low, high = middle - 0.05 * max(abs(middle), 1.0), middle + 0.05 * max(abs(middle), 1.0)
     decimals = max(0, 2 - math.floor(math.log10(high - low)))
     ticks = [(low + (high - low) * i / 4, f"{low + (high - low) * i / 4:.{decimals}f}") for i in range(5)]
-    summary = f"{len(finite):,} values"
+    summary = plural(len(finite), "value")
     if finite:
-        summary += f" from {min(finite):.4g} to {max(finite):.4g}, median {_median(finite):.4g}"
+        summary += f" from {metric(min(finite))} to {metric(max(finite))}, median {metric(_median(finite))}"
     return _draw(finite, _edges(low, high, 40), ticks, summary, mark=mark)
 
 
@@ -100,11 +102,11 @@ def _draw(
     for index, number in enumerate(counts):
         x = at(edges[index])
         low, high = edges[index], edges[index + 1]
-        label = f"{_percent(10**low)} to {_percent(10**high)} {unit}" if log else f"{low:.4g} to {high:.4g}"
+        label = f"{percent(10**low)} to {percent(10**high)} {unit}" if log else f"{metric(low)} to {metric(high)}"
         bars.append(Bar(x + 0.5, base - number * scale, span / len(counts) - 1, number * scale, number, label))
     if special:
         bars.append(Bar(left + 6, base - special[1] * scale, 24, special[1] * scale, special[1], special[0], True))
-    lines = [(base - tallest * part * scale, f"{tallest * part:,.0f}") for part in (0.5, 1.0)]
+    lines = [(base - tallest * part * scale, count(tallest * part)) for part in (0.5, 1.0)]
     drawn_ticks = [(at(value), text) for value, text in ticks]
     inside = mark is not None and edges[0] <= mark <= edges[-1]
     return Histogram(
@@ -128,7 +130,3 @@ def _count(values: Sequence[float], edges: list[float]) -> list[int]:
 def _median(values: Sequence[float]) -> float:
     ordered = sorted(values)
     return ordered[len(ordered) // 2]
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g}%"

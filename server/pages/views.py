@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from server.db.tables import ACTIVE, TERMINAL, AttemptNode, Intent, Run, RunState
 from server.pages.actions import Action, legal_actions
-from server.pages.formatting import metric, metric_form, number_of, plain, sentence
+from server.pages.formatting import metric, metric_form, number_of, plain, plural, sentence
 from server.scheduling import remaining_s
 from server.services.run_values import configured
 from sparsify_core.config import RunConfig, iter_fields
@@ -83,7 +83,7 @@ class RunView:
         """`k 32 · ×8` or `k 32 · 4,608 latents`."""
         sae = self.config.get("sae", {})
         latents = sae.get("num_latents")
-        width = f"{latents:,} latents" if latents else f"\u00d7{sae.get('expansion_factor', 32)}"
+        width = plural(latents, "latent") if latents else f"\u00d7{sae.get('expansion_factor', 32)}"
         return f"k {sae.get('k', 32)} \u00b7 {width}" + (" \u00b7 transcoder" if sae.get("transcode") else "")
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.db.tables import StepTiming
+from server.pages.formatting import count, milliseconds, percent
 from sparsify_core.parts import PARTS, WARM_UP_STEPS
 
 FIRST_STEP = WARM_UP_STEPS + 1
@@ -11,7 +12,7 @@ FIRST_STEP = WARM_UP_STEPS + 1
 
 NUM_RECENT = 6
 _SMALLEST = 0.0005
-"""Shares below it would read 0.0%."""
+"""Shares below it are left out: nothing of them could be seen."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def waterfall(timings: Sequence[StepTiming]) -> Waterfall | None:
     median = sorted(odd, key=lambda timing: timing.total_ms)[len(odd) // 2]
     recent = list(timings)[: -NUM_RECENT - 1 : -1]
     scale = max([*(timing.total_ms for timing in recent), median.total_ms, _floor_of(median)]) or 1.0
-    bars = [_bar(timing, f"Step {timing.step:,}", scale) for timing in recent]
+    bars = [_bar(timing, f"Step {count(timing.step)}", scale) for timing in recent]
     if len(timings) > 1:
         bars.insert(0, _bar(median, "Median", scale, is_median=True))
     rows = [_row(median, part) for part in _parts(median)]
@@ -89,12 +90,6 @@ def waterfall(timings: Sequence[StepTiming]) -> Waterfall | None:
         floor=milliseconds(floor) if floor else "",
         floor_share=_share(floor, median.total_ms) if floor else "",
     )
-
-
-def milliseconds(value: float) -> str:
-    """`1234.5` -> `1,234`, `12.34` -> `12.3`, `0.1234` -> `0.12`."""
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
-    return f"{value:,.{decimals}f}"
 
 
 def _parts(timing: StepTiming) -> list[str]:
@@ -134,4 +129,4 @@ def _floor_of(timing: StepTiming) -> float:
 
 
 def _share(ms: float, total_ms: float) -> str:
-    return f"{100 * ms / total_ms:.1f}%" if total_ms else "0.0%"
+    return percent(ms / total_ms if total_ms else 0.0)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, func, tuple_
+from sqlalchemy import Select, and_, bindparam, func, tuple_
 from sqlmodel import Session, col, select
 
 from server.db.tables import Run, RunState, RunValue
@@ -19,6 +19,7 @@ from server.services.run_fields import NEWEST_FIRST, RunField, find_field
 from server.services.run_filter import conditions
 from server.services.run_query import QueryError
 
+_BY_IDS = select(Run).where(col(Run.id).in_(bindparam("run_ids", expanding=True)))
 MAX_QUERY = 1000
 """Characters of a search, and of a list of fields."""
 
@@ -142,7 +143,7 @@ def _sorted_by(wanted: Any, field: RunField, *, outer: bool = False) -> tuple[Se
 
 def _load(session: Session, run_ids: list[str]) -> list[Run]:
     """These runs, in this order. Sorting whole rows, with their JSON, would be many times slower."""
-    runs = {run.id: run for run in session.exec(select(Run).where(col(Run.id).in_(run_ids)))}
+    runs = {run.id: run for run in session.exec(_BY_IDS, params={"run_ids": run_ids})}
     return [runs[run_id] for run_id in run_ids if run_id in runs]
 
 

@@ -4,7 +4,7 @@ import hmac
 import secrets
 import time
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 from sqlmodel import Session, col, select
 
 from server.db.tables import ApiToken
@@ -15,6 +15,8 @@ from server.services.text import unwanted_character
 
 PREFIX = "sb_"
 _SHOWN = 8
+_BY_FINGERPRINT = select(ApiToken).where(col(ApiToken.token_sha256) == bindparam("fingerprint"))
+"""Built once: every request of a program asks it."""
 
 
 def create_token(session: Session, name: str) -> tuple[ApiToken, str]:
@@ -55,7 +57,7 @@ def touch(session: Session, token_id: str) -> None:
 def find(session: Session, secret: str) -> ApiToken | None:
     """The token with this secret, if it is not revoked."""
     wanted = fingerprint(secret)
-    token = session.exec(select(ApiToken).where(ApiToken.token_sha256 == wanted)).first()
+    token = session.exec(_BY_FINGERPRINT, params={"fingerprint": wanted}).first()
     if token is None or token.revoked_at is not None or not hmac.compare_digest(token.token_sha256, wanted):
         return None
     return token

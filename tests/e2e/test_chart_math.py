@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from server.pages.formatting import metric
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.e2e]
+
+FORMS = ("plain", "ratio", "percent", "rate", "bytes")
+NUMBERS = (0.0, 2e-6, 3.14e-5, 0.00123, 0.0312, 0.18341, 0.99, 1.0, 31.62, 999.4, 1234.6, 54_321.9, 2.5e6, 8.5e10, 2e12)
 
 WEB = Path(__file__).parents[2] / "web"
 Run = Callable[..., Any]
@@ -95,7 +100,7 @@ const [view, run] = [{x: "step", zoom: [4, 12]}, {}];
 source.want(["lr"]);
 await answer({steps: [3, 7, 11], values: [3, 7, 11], ts: [3, 7, 11], width: 4});
 while (!source.series.has("lr")) await new Promise((wait) => setTimeout(wait, 10));
-source.refine(["lr"], view, run);
+source.refine(["lr"], view, () => run);
 while (!answers.length) await new Promise((wait) => setTimeout(wait, 10));
 source.put("lr", 12, 12, 12);
 source.put("lr", 400, 400, 400);
@@ -107,7 +112,7 @@ return source.detailOf("lr", view, run).steps;
 
 
 def test_points_that_come_while_a_zoom_loads_are_in_it(run: Run) -> None:
-    assert run("source", REFINE) == [10, 11, 12]
+    assert run("run-source", REFINE) == [10, 11, 12]
 
 
 def test_what_is_no_number_is_a_hole(run: Run) -> None:
@@ -178,6 +183,13 @@ def test_series_of_different_steps_share_an_axis(run: Run) -> None:
     joined = "const {x, places} = m.join(a); const spread = (p, i) => m.spread(a[i], p, x.length).map(v => v ?? -1);"
     found = run("axis", joined + "return [x, ...places.map(spread)];", [[1, 2, 3], [2, 4]])
     assert found == [[1, 2, 3, 4], [1, 2, 3, -1], [-1, 2, -1, 4]]
+
+
+def test_numbers_read_like_those_of_the_server(run: Run) -> None:
+    write = "return a.map(([form, value]) => m.format(form, value));"
+    pairs = [(form, number) for form in FORMS for number in NUMBERS]
+    assert run("numbers", write, pairs) == [metric(number, form) for form, number in pairs]
+    assert run("numbers", write, [("plain", None)]) == [metric(None)]
 
 
 VIEW = """

@@ -40,7 +40,8 @@ def _begins(other: sqlite3.Connection, app: FastAPI) -> bool:
         other.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError:  # the application still tidies up after its start
         app.state.db.engine.dispose()
-        gc.collect()  # a connection that was in use then stays open with the pool that it came from
+        gc.unfreeze()  # a connection that was in use then stays open with the pool that it came from, which the
+        gc.collect()  # application may have frozen
         return False
     return True
 

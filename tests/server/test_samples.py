@@ -82,11 +82,11 @@ def test_samples_by_rest_and_on_the_pages(api: TestClient, app: FastAPI) -> None
     assert api.get("/api/v1/workers/nobody/samples").status_code == 404
     assert api.get(f"/api/v1/workers/{worker.id}/samples?hours=0").status_code == 422
     page = api.get(f"/workers/{worker.id}").text
-    for words in ("25 % busy", "12.0 GB of 64.0 GB", "61 °C", "312 W", "GPU temperature", "Free disk"):
+    for words in ("25.0% busy", "12.0 GB of 64.0 GB", "61 °C", "312 W", "GPU temperature", "Free disk"):
         assert words in page
     assert api.get("/workers/nobody").status_code == 404
     shown = api.get(f"/runs/{run.id}/system").text
-    assert "50 % busy" in shown
+    assert "50.0% busy" in shown
     assert "GPU 1" not in shown
 
 

@@ -111,7 +111,7 @@ def test_the_page_shows_devices_load_runs_and_the_button(browser: TestClient, sq
         session.flush()
         place_queued(session, actor="test", now=time.time())
     page = browser.get("/workers").text
-    for words in ("a100", "50 % busy", "20.0 GB of 80.0 GB", "2 processes", "big-bear", "GPU 0", "Not seen lately"):
+    for words in ("a100", "50.0% busy", "20.0 GB of 80.0 GB", "2 processes", "big-bear", "GPU 0", "Not seen lately"):
         assert words in page
     (token,) = set(re.findall(r'name="csrf_token" value="([^"]+)"', page))
     answer = browser.post(f"/workers/{worker.id}/drain", data={"csrf_token": token})

@@ -1,5 +1,6 @@
 """The page of the list of runs and what people write on a run."""
 
+import asyncio
 import re
 
 import pytest
@@ -48,7 +49,7 @@ def test_columns_are_chosen_and_sorted_by(visitor: TestClient, run_id: str) -> N
 
 
 def test_too_many_columns_are_cut_between_names(settings: object) -> None:
-    names = read_list_state(fields=["fvu"] * 400).fields
+    names = asyncio.run(read_list_state(fields=["fvu"] * 400)).fields
     assert set(names.split(",")) == {"fvu"}
     assert len(names) == 999
 

@@ -8,7 +8,8 @@ from fastapi.testclient import TestClient
 
 from rows import add_run, add_timing
 from server.db.tables import RunState, StepTiming
-from server.pages.waterfall import NUM_RECENT, milliseconds, waterfall
+from server.pages.formatting import milliseconds, percent
+from server.pages.waterfall import NUM_RECENT, waterfall
 from sparsify_core.config import RunConfig
 
 
@@ -55,7 +56,7 @@ def test_the_floor_is_marked_on_the_same_scale(floor_ms: float, floor_x: float) 
     drawn = waterfall([timing(6, {"lm": 8.0, "other": 2.0}, {"lm": floor_ms})])
     assert drawn is not None
     assert drawn.bars[0].floor_x == pytest.approx(floor_x)
-    assert drawn.floor_share == f"{10 * floor_ms:.1f}%"
+    assert drawn.floor_share == percent(floor_ms / 10)
     assert [row.floor for row in drawn.rows] == [milliseconds(floor_ms), ""]
 
 

@@ -1,5 +1,6 @@
 // The page of one worker: what it measured of its machine, drawn over time and kept up by the event stream.
 import { AXIS, colorOf, lineClass, onTheme } from "./charts/colors.js";
+import { format, tick } from "./charts/numbers.js";
 import { Legend } from "./charts/table.js";
 import { connect } from "./live.js";
 
@@ -9,13 +10,6 @@ const LONG_EVERY_S = 300;
 const page = document.getElementById("worker");
 const hours = Number(page.dataset.hours);
 const samples = [];
-
-const FORMS = {
-  percent: (value) => `${(100 * value).toFixed(0)} %`,
-  bytes: (value) => (value >= 1e12 ? `${(value / 1e12).toFixed(1)} TB` : `${(value / 1e9).toFixed(value && value < 1e10 ? 1 : 0)} GB`),
-  celsius: (value) => `${value.toFixed(0)} °C`,
-  watts: (value) => `${value.toFixed(0)} W`,
-};
 
 const CLOCK = new Intl.DateTimeFormat("en-GB", hours <= 24 ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" });
 const clock = (ts) => CLOCK.format(1000 * ts);
@@ -27,7 +21,7 @@ class LoadChart {
     this.field = figure.dataset.field;
     this.ofDevices = "devices" in figure.dataset;
     this.limit = Number(figure.dataset.limit ?? 0);
-    this.form = FORMS[figure.dataset.format];
+    this.form = figure.dataset.form;
     this.names = [];
     new ResizeObserver(() => this.uplot?.setSize(this.size())).observe(this.plot);
   }
@@ -63,7 +57,7 @@ class LoadChart {
       legend: { show: false },
       cursor: { y: false, sync: { key: "worker" }, points: { size: 7 }, drag: { x: true, y: false } },
       scales: { y: { range: (u, min, max) => [0, this.limit || Math.max(max * 1.1, 1e-9)] } },
-      axes: [{ ...AXIS, size: 28, gap: 4, space: 64, values: (u, ticks) => ticks.map(clock) }, { ...AXIS, size: 58, gap: 6, values: (u, ticks) => ticks.map(this.form) }],
+      axes: [{ ...AXIS, size: 28, gap: 4, space: 64, values: (u, ticks) => ticks.map(clock) }, { ...AXIS, size: 58, gap: 6, values: (u, ticks) => ticks.map((value) => tick(this.form, value)) }],
       series: [{}, ...this.names.map((name, i) => ({ stroke: () => colorOf(lineClass(i)), width: 1.5 }))],
       hooks: { setCursor: [() => this.fillLegend(this.uplot?.data.slice(1) ?? [])] },
     };
@@ -71,8 +65,7 @@ class LoadChart {
 
   fillLegend(lines) {
     const at = this.uplot?.cursor.idx ?? null;
-    const newest = lines.map((values) => values[at ?? samples.length - 1]);
-    const texts = newest.map((value) => (typeof value === "number" ? this.form(value) : "–"));
+    const texts = lines.map((values) => format(this.form, values[at ?? samples.length - 1]));
     this.legend.show(this.names.map((name, color) => ({ id: name, kind: "", name, color })), texts, at === null ? "" : clock(samples[at].ts));
   }
 }

@@ -1,22 +1,55 @@
-// Numbers and places on an axis as the charts write them. Pure; no DOM.
+// Numbers and places on an axis as the scripts write them. Pure; no DOM.
 
-/** A number as the page shows it; `form` is the figure's data-form: ratio, percent, rate, bytes or plain. */
+const UNITS = { celsius: "°C", watts: "W" };
+
+/**
+ * A number as the pages show it, see server/pages/formatting.py; `form` is the figure's data-form: ratio, percent, rate,
+ * bytes, plain, or a unit of a device.
+ */
 export function format(form, value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  if (form === "percent") return `${(100 * value).toFixed(value < 0.1 ? 2 : 1)}%`;
-  if (form === "rate") return Math.round(value).toLocaleString("en");
-  if (form === "bytes") return `${(value / 1e9).toFixed(2)} GB`;
+  if (form === "percent") return percent(value);
+  if (form === "rate") return count(value);
+  if (form === "bytes") return size(value, (number) => number.toFixed(1));
+  if (form in UNITS) return `${count(value)} ${UNITS[form]}`;
   if (value === 0) return "0";
-  if (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6) return value.toExponential(2);
-  return form === "ratio" ? value.toFixed(4) : String(Number(value.toPrecision(4)));
+  if (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6) return exponential(value, 2);
+  if (form === "ratio") return value.toFixed(4);
+  return Math.abs(value) >= 1000 ? count(value) : String(Number(value.toPrecision(4)));
 }
 
+/** `1234567` -> `1,234,567`. */
+export function count(value) {
+  return Math.round(value).toLocaleString("en");
+}
+
+function percent(fraction) {
+  const shown = 100 * fraction;
+  if (shown === 0) return "0%";
+  if (Math.abs(shown) < 0.01) return `${Number(shown.toPrecision(2))}%`;
+  return `${shown.toFixed(Math.abs(shown) < 10 ? 2 : 1)}%`;
+}
+
+/** `2500000` -> `2.5 MB`; `write` makes the text of the number in its unit. */
+function size(numBytes, write) {
+  if (numBytes < 1000) return `${Math.round(numBytes)} B`;
+  const [unit, name] = [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"]].find(([unit]) => numBytes >= unit);
+  return `${write(numBytes / unit)} ${name}`;
+}
+
+/** As Python writes it: `1.00e-05`. */
+function exponential(value, decimals) {
+  return value.toExponential(decimals).replace(/e([+-])(\d)$/, (_, sign, digit) => `e${sign}0${digit}`);
+}
+
+/** A tick of the y axis: no more decimals than it needs. */
 export function tick(form, value) {
   if (value === null) return "";
   if (form === "percent") return `${Number((100 * value).toPrecision(3))}%`;
-  if (form === "bytes") return `${Number((value / 1e9).toPrecision(3))} GB`;
+  if (form === "bytes") return size(value, (number) => Number(number.toPrecision(3)));
+  if (form in UNITS) return format(form, value);
   if (Math.abs(value) >= 10_000) return short(value);
-  if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(0);
+  if (value !== 0 && Math.abs(value) < 1e-3) return exponential(value, 0);
   return String(Number(value.toPrecision(4)));
 }
 
@@ -36,7 +69,7 @@ export function xTick(mode, value) {
 export function place(mode, value) {
   if (mode === "time") return `after ${clock(value)}`;
   if (mode === "tokens") return `${short(value)} tokens`;
-  return `step ${value.toLocaleString("en")}`;
+  return `step ${count(value)}`;
 }
 
 /** Seconds -> `45 s`, `2 min 30 s`, `1 h 2 min`, `2 d 3 h`. */

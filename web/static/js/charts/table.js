@@ -1,7 +1,7 @@
 // A chart's numbers as text: the legend under it, and the tables in its fold.
 import { shownSeries } from "./columns.js";
 import { swatch } from "./colors.js";
-import { format, place } from "./numbers.js";
+import { count, format, place } from "./numbers.js";
 
 const MAX_ROWS = 100;
 
@@ -49,7 +49,7 @@ export function fillSummary(body, lines, form) {
     const numbers = (values) => values.filter((value) => value !== null);
     const least = numbers(series.min).reduce((a, b) => Math.min(a, b), Infinity);
     const greatest = numbers(series.max).reduce((a, b) => Math.max(a, b), -Infinity);
-    return row(label, ...[series.values.at(-1), least, greatest].map((value) => format(form, value)), String(series.length));
+    return row(label, ...[series.values.at(-1), least, greatest].map((value) => format(form, value)), count(series.length));
   });
   body.replaceChildren(...rows);
 }
@@ -59,8 +59,8 @@ export function fillPoints(table, { x, columns }, lines, form, view, [from, to])
   const places = x.map((_, i) => i).filter((i) => x[i] >= from && x[i] <= to);
   const newest = places.slice(-MAX_ROWS).reverse();
   const isBucketed = lines.some((line) => shownSeries(line, view).width > 1);
-  const count = newest.length < places.length ? `The newest ${newest.length} of ${places.length.toLocaleString("en")} places in view` : `All ${places.length.toLocaleString("en")} places in view`;
-  table.caption.textContent = `${count}${isBucketed ? "; each value is the last of its bucket: zoom in for single steps, the CSV has all" : ""}.`;
+  const found = newest.length < places.length ? `The newest ${newest.length} of ${count(places.length)} places in view` : `All ${count(places.length)} places in view`;
+  table.caption.textContent = `${found}${isBucketed ? "; each value is the last of its bucket: zoom in for single steps, the CSV has all" : ""}.`;
   const head = row("Place", ...lines.map((line) => line.label));
   for (const cell of head.querySelectorAll("td")) cell.replaceWith(Object.assign(document.createElement("th"), { className: "num", scope: "col", textContent: cell.textContent }));
   head.firstElementChild.scope = "col";
