@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any
@@ -36,7 +36,7 @@ class Hints:
         self._is_connected = False
         self._heard_at = time.monotonic()
         self.is_closing = False
-        self._listeners: dict[asyncio.Event, str | None] = {}
+        self._listeners: dict[asyncio.Event, Collection[str] | None] = {}
         self._heard_of: OrderedDict[str, float] = OrderedDict()
 
     @property
@@ -63,10 +63,10 @@ class Hints:
         self._is_connected = False
 
     @contextmanager
-    def listen(self, run_id: str | None) -> Iterator[asyncio.Event]:
-        """An event that is set at every hint about `run_id`, or about any run when it is None."""
+    def listen(self, run_ids: Collection[str] | None) -> Iterator[asyncio.Event]:
+        """An event that is set at every hint about one of these runs, or about any run when they are None."""
         event = asyncio.Event()
-        self._listeners[event] = run_id
+        self._listeners[event] = run_ids
         try:
             yield event
         finally:
@@ -89,7 +89,7 @@ class Hints:
         if len(self._heard_of) > _REMEMBERED:
             self._heard_of.popitem(last=False)
         for event, wanted in self._listeners.items():
-            if wanted is None or wanted == run_id:
+            if wanted is None or run_id in wanted:
                 event.set()
 
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -22,6 +22,8 @@ from server.db.trouble import TROUBLE
 from server.errors import InvalidError, TooManyRequestsError
 from server.hints import Hints
 from server.services.feeds import ListFeed, RunFeed
+from server.services.metrics import MAX_RUNS
+from server.services.metrics_feed import OverlayFeed
 from server.services.runs import get_run
 from server.services.samples import get_worker
 from server.services.worker_feed import WorkerFeed
@@ -38,22 +40,27 @@ POLL_IDLE_S = 5.0
 POLL_HINTED_S = 15.0
 """How often to look without a hint: while something runs, while nothing does, and then if a broker would tell."""
 WELCOME_EVERY_S = 5.0
+_MAX_LENGTH = 2000
+"""Characters of the topics, and of a cursor: those of `MAX_RUNS` runs fit."""
+
+Feed = RunFeed | OverlayFeed | ListFeed | WorkerFeed
 
 
 @dataclass(frozen=True)
 class Subscription:
-    """What a stream follows. `run_id` is empty when it follows no run."""
+    """What a stream follows: the cursor of the first feed is the stream's."""
 
     user: User
-    feeds: list[RunFeed | ListFeed | WorkerFeed]
-    run_id: str
+    feeds: list[Feed]
+    run_ids: frozenset[str] = frozenset()
+    """The runs whose hints wake it; those of any run do if it follows the list."""
 
 
 async def _subscribe(
     request: Request,
     user: CurrentUser,
-    topics: Annotated[str, Query(max_length=200)],
-    after: Annotated[str, Query(max_length=200)] = "",
+    topics: Annotated[str, Query(max_length=_MAX_LENGTH)],
+    after: Annotated[str, Query(max_length=_MAX_LENGTH)] = "",
     last_event_id: Annotated[str, Header()] = "",
 ) -> AsyncIterator[Subscription]:
     """Take one of the login's streams; it is given back when the stream ends."""
@@ -70,23 +77,40 @@ async def _subscribe(
 
 
 def _parse(request: Request, user: User, topics: str, cursor: str) -> Subscription:
-    database: Database = request.app.state.db
-    names = topics.split(",")
-    if topics.startswith("worker:"):
-        return _worker_subscription(database, user, topics.removeprefix("worker:"), cursor)
-    run_ids = [name.removeprefix("run:") for name in names if name.startswith("run:")]
-    if len(names) != len(set(names)) or len(run_ids) > 1 or len(names) > len(run_ids) + ("runs" in names):
-        raise InvalidError.field(
-            ("query", "topics"), "Topics are `runs` and one `run:<id>`, or one `worker:<id>`.", "topics"
-        )
-    feeds: list[RunFeed | ListFeed | WorkerFeed] = []
-    for run_id in run_ids:
-        with database.read() as session:
+    state = request.app.state
+    wanted: dict[str, list[str]] = {}
+    for topic in topics.split(","):
+        kind, _, name = topic.partition(":")
+        wanted.setdefault(kind, []).append(name)
+    match list(wanted.items()):
+        case [("runs", [""])]:
+            return Subscription(user, [ListFeed(state.db, after=cursor)])
+        case [("run", [run_id])]:
+            return _run_subscription(request, user, run_id, cursor)
+        case [("run", [run_id]), ("runs", [""])] | [("runs", [""]), ("run", [run_id])]:
+            of_run = _run_subscription(request, user, run_id, cursor)
+            return replace(of_run, feeds=[*of_run.feeds, ListFeed(state.db)])
+        case [("metrics", run_ids)] if len(set(run_ids)) == len(run_ids) <= MAX_RUNS:
+            return _overlay_subscription(request, user, run_ids, cursor)
+        case [("worker", [worker_id])]:
+            return _worker_subscription(state.db, user, worker_id, cursor)
+    message = f"Topics are `runs` and one `run:<id>`, or up to {MAX_RUNS} `metrics:<id>`, or one `worker:<id>`."
+    raise InvalidError.field(("query", "topics"), message, "topics")
+
+
+def _run_subscription(request: Request, user: User, run_id: str, cursor: str) -> Subscription:
+    state = request.app.state
+    with state.db.read() as session:
+        get_run(session, run_id)
+    return Subscription(user, [RunFeed(state.settings, state.looks, run_id, after=cursor)], frozenset([run_id]))
+
+
+def _overlay_subscription(request: Request, user: User, run_ids: list[str], cursor: str) -> Subscription:
+    state = request.app.state
+    with state.db.read() as session:
+        for run_id in run_ids:
             get_run(session, run_id)
-        feeds.append(RunFeed(request.app.state.settings, request.app.state.looks, run_id, after=cursor))
-    if "runs" in names:
-        feeds.append(ListFeed(database, after="" if run_ids else cursor))
-    return Subscription(user, feeds, run_ids[0] if run_ids else "")
+    return Subscription(user, [OverlayFeed(state.looks, run_ids, after=cursor)], frozenset(run_ids))
 
 
 def _worker_subscription(database: Database, user: User, worker_id: str, cursor: str) -> Subscription:
@@ -96,7 +120,7 @@ def _worker_subscription(database: Database, user: User, worker_id: str, cursor:
         after = float(cursor or 0)
     except ValueError:
         after = 0.0
-    return Subscription(user, [WorkerFeed(database, worker_id, after)], "")
+    return Subscription(user, [WorkerFeed(database, worker_id, after)])
 
 
 @router.get("/events", response_class=EventSourceResponse, include_in_schema=False)
@@ -116,14 +140,13 @@ async def _follow(request: Request, subscription: Subscription) -> AsyncIterator
     welcome_until = time.monotonic() + WELCOME_EVERY_S
     with ExitStack() as stack:
         follows_list = any(isinstance(feed, ListFeed) for feed in subscription.feeds)
-        woken = stack.enter_context(hints.listen(None if follows_list else subscription.run_id))
+        woken = stack.enter_context(hints.listen(None if follows_list else subscription.run_ids))
         while not hints.is_closing:
             looked_at = time.monotonic()
             woken.clear()
             for feed in subscription.feeds:
-                resumable = isinstance(feed, RunFeed) or not subscription.run_id
                 for change in await run_in_threadpool(feed.poll):
-                    cursor = change.cursor if resumable else None
+                    cursor = change.cursor if feed is subscription.feeds[0] else None
                     yield ServerSentEvent(data=change.data, event=change.name, id=cursor)
             if time.monotonic() > welcome_until:
                 welcome_until = time.monotonic() + WELCOME_EVERY_S

@@ -8,14 +8,15 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 
 from server.auth import CurrentUser
-from server.db.tables import Run
+from server.db.tables import TERMINAL, Run
 from server.pages.compare_state import CompareState, read_compare_state
-from server.pages.curves import MARK_KINDS, curves_of
+from server.pages.curves import curves_of, mark_kinds
 from server.pages.formatting import metric, metric_form, plain
 from server.pages.scatter import Point, Scatter, scatter
-from server.pages.templating import render
-from server.pages.views import ChartSpec, RunView, chart_specs
+from server.pages.templating import is_partial, render
+from server.pages.views import RunView, chart_specs
 from server.services import compare
+from server.services.metrics_feed import overlay_cursor
 from sparsify_core.metrics import split_key
 
 router = APIRouter()
@@ -33,39 +34,40 @@ class Column:
 def page(
     request: Request, user: CurrentUser, here: Annotated[CompareState, Depends(read_compare_state)]
 ) -> HTMLResponse:
-    """Configuration, metrics and Pareto board of the runs; everything that is chosen stands in the address."""
+    """Charts, configuration, metrics and Pareto board of the runs; everything that is chosen stands in the address."""
     with request.app.state.db.read() as session:
         found = compare.find_runs(session, here.run)
+        followed = [run.id for run in found if run.state not in TERMINAL]
+        cursor = overlay_cursor(session, followed)
         curves = curves_of(session, found)
     rows = compare.measured(found)
     order = compare.ordered(found, rows, here.sort)
     differences = compare.config_differences(found)
     shown = [each for each in differences if here.fields == "all" or each.differs]
+    there = {split_key(key)[0] for run in found for key in run.latest}
     context = {
         "nav": "runs",
         "here": here,
+        "topics": ",".join(f"metrics:{run_id}" for run_id in followed),
+        "cursor": cursor,
+        "views": [RunView(run) for run in found],
         "columns": [Column(place + 1, RunView(found[place])) for place in order],
         "axes": compare.OBJECTIVES,
         "curves": [asdict(curve) for curve in curves],
-        "mark_kinds": [kind for kind in MARK_KINDS if any(kind in curve.kinds for curve in curves)],
-        "charts": _charts(found),
+        "mark_kinds": mark_kinds(curves, are_live=bool(followed)),
+        "charts": [chart for chart in chart_specs() if followed or there.intersection(chart.metrics)],
+        "has_values": lambda chart: bool(there.intersection(chart.metrics)),
         "board": _board(found, here.across, here.up),
         "config_rows": [(each.field, [plain(each.values[place]) for place in order], each.differs) for each in shown],
         "metric_rows": [(row.metric, [_cell(row, place) for place in order]) for row in rows],
     }
-    return render(request, "compare.html", context, user=user)
+    return render(request, "compare/_answer.html" if is_partial(request) else "compare/page.html", context, user=user)
 
 
 def _cell(row: compare.Measured, place: int) -> tuple[str, bool]:
     """A run's value of a metric, and whether it is the best."""
     form = metric_form(row.metric.name, row.metric.unit)
     return metric(row.values[place], form), place in row.best
-
-
-def _charts(runs: Sequence[Run]) -> list[ChartSpec]:
-    """Charts of metrics that at least one of the runs has."""
-    there = {split_key(key)[0] for run in runs for key in run.latest}
-    return [chart for chart in chart_specs() if there.intersection(chart.metrics)]
 
 
 def _board(runs: Sequence[Run], across: str, up: str) -> Scatter | None:

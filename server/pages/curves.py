@@ -11,7 +11,7 @@ from server.services import lineage, marks
 
 MARKED_RUNS = 5
 """Of so many runs the charts show checkpoints, attempts and warnings; the signs of more would hide one another."""
-MARK_KINDS = ("checkpoint", "warning", "attempt", "branch")
+OWN_KINDS = ("checkpoint", "warning", "attempt")
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,29 @@ class Curve:
         return {mark["kind"] for mark in self.marks} | ({"branch"} if self.branch else set())
 
 
+def mark_kinds(curves: Sequence[Curve], *, are_live: bool) -> list[str]:
+    """The kinds of marks that the charts have, or may come to have while runs train."""
+    may_come = OWN_KINDS if are_live and len(curves) <= MARKED_RUNS else ()
+    found = set(may_come).union(*(curve.kinds for curve in curves))
+    return [kind for kind in (*OWN_KINDS, "branch") if kind in found]
+
+
 def curves_of(session: Session, runs: Sequence[Run]) -> list[Curve]:
     """One curve per run."""
     branches, before = lineage.branches(runs), lineage.before(runs)
+    ids = [run.id for run in runs]
+    origins = marks.origins(session, ids)
+    marked = marks.marks(session, ids if len(runs) <= MARKED_RUNS else [])
     return [
         Curve(
             id=run.id,
             name=run.name,
             keys=sorted(run.latest),
             tokens_per_step=run.tokens_per_step,
-            origin=marks.origin(session, run.id),
+            origin=origins[run.id],
             before=before[run.id]._asdict(),
             branch=branches[run.id]._asdict() if run.id in branches else None,
-            marks=[mark._asdict() for mark in marks.marks(session, run.id)] if len(runs) <= MARKED_RUNS else [],
+            marks=[mark._asdict() for mark in marked.get(run.id, [])],
         )
         for run in runs
     ]

@@ -174,11 +174,11 @@ def values_of(config: Mapping[str, Any], **launch: Any) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """The fields whose form values differ, in the form's order."""
+    """The fields, but for the name, whose form values differ, in the form's order."""
     return [
         Change(spec.flag, _shown(before[name]), _shown(after[name]))
         for name, spec in specs().items()
-        if _shown(before[name]) != _shown(after[name])
+        if name != "name" and _shown(before[name]) != _shown(after[name])
     ]
 
 
@@ -206,7 +206,8 @@ def parse(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], dict[str, A
     typed: dict[str, Any] = {}
     for name, text in pairs:
         if name in known:
-            typed[name] = text == "true" if known[name].kind == "bool" else text
+            # Browsers send the ends of lines as \r\n.
+            typed[name] = text == "true" if known[name].kind == "bool" else text.replace("\r\n", "\n")
     flat: dict[str, Any] = {}
     for name, value in typed.items():
         spec = known[name]

@@ -35,13 +35,19 @@ LOG_LINES = 15
 
 
 @router.get("/runs/{run_id}")
-def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
-    """Everything about one run. The cursor is from before the rest was read: what comes later, the stream brings."""
+def page(request: Request, user: CurrentUser, run_id: str, attempt: str = "", node: str = "") -> HTMLResponse:
+    """Everything about one run. The cursor is from before the rest was read: what comes later, the stream brings.
+
+    Args:
+        attempt, node: whose log is shown; the newest attempt's on the first node where there is no such.
+    """
     with request.app.state.db.read() as session:
         cursor = metrics.cursor(session, run_id)
         context = _head(session, run_id) | _lists(session, run_id) | _timings(session, run_id)
         view: RunView = context["view"]
         context |= health_of(session, view.run) | system_of(session, view.run)
+    log_node = _number(node, range(1, view.run.num_nodes)) or 0
+    log_attempt = _number(attempt, range(1, view.run.attempt))
     context |= {
         "nav": "runs",
         "about": about(view.run),
@@ -49,7 +55,8 @@ def page(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
         "charts": chart_specs(),
         "chart_rows": lambda chart: _latest_rows(view, chart),
         "config_groups": config_groups(view.config),
-        "log": logs.tail(request.app.state.settings, view.run),
+        "log": logs.tail(request.app.state.settings, view.run, attempt=log_attempt, node=log_node),
+        "log_node": log_node,
     }
     return render(request, "run/page.html", context, user=user)
 
@@ -98,6 +105,11 @@ def act(
     return RedirectResponse("/queue" if back == "queue" else here, status_code=303)
 
 
+def _number(text: str, known: range) -> int | None:
+    """A number of an address, if it is one of those."""
+    return next((number for number in known if str(number) == text), None)
+
+
 def _head(session: Session, run_id: str) -> dict[str, Any]:
     run = runs.get_run(session, run_id)
     successor = runs.successor_of(session, run_id)
@@ -127,8 +139,8 @@ def _lists(session: Session, run_id: str) -> dict[str, Any]:
         "checkpoints": [{"row": row, "fvu": evaluated_fvu(row.evaluation)} for row in rows],
         "history": runs.history(session, run_id),
         "axis": {
-            "origin": marks.origin(session, run_id),
-            "marks": [mark._asdict() for mark in marks.marks(session, run_id)],
+            "origin": marks.origins(session, [run_id])[run_id],
+            "marks": [mark._asdict() for mark in marks.marks(session, [run_id])[run_id]],
         },
     }
 

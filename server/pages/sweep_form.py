@@ -38,6 +38,17 @@ class SweepForm:
         """Those that are chosen."""
         return [name for name, _ in self.rows if name]
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What is filled in, as a browser sends it."""
+        rows = [
+            pair for name, text in self.rows if name or text for pair in (("sweep.field", name), ("sweep.values", text))
+        ]
+        return [
+            *rows,
+            *((f"sweep.{name}", text) for name, text in (("draws", self.draws), ("seed", self.seed)) if text),
+        ]
+
     def request(self, base: dict[str, Any]) -> SweepRequest:
         """What is asked for, with the rest of the form as `base`. Raises ValidationError."""
         body: dict[str, Any] = {"base": base, "axes": [axis_of(*row) for row in self.rows if row != ("", "")]}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from server.db.tables import Run
 from server.errors import InvalidError
@@ -40,7 +40,9 @@ def find_runs(session: Session, run_ids: Sequence[str]) -> list[Run]:
         raise InvalidError.field(
             ("query", "run"), f"{len(wanted)} runs were chosen, {MAX_RUNS} can be compared.", "run"
         )
-    return [get_run(session, run_id) for run_id in wanted]
+    possible = [run_id for run_id in wanted if run_id.isalnum()]
+    known = {run.id: run for run in session.exec(select(Run).where(col(Run.id).in_(possible)))}
+    return [known.get(run_id) or get_run(session, run_id) for run_id in wanted]
 
 
 def config_differences(runs: Sequence[Run]) -> list[Difference]:

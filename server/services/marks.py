@@ -1,5 +1,6 @@
 """What stands on the x axis of a run's charts besides its points."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from sqlalchemy import func
@@ -17,22 +18,25 @@ class Mark(NamedTuple):
     ts: float | None = None
 
 
-def marks(session: Session, run_id: str) -> list[Mark]:
-    """All marks of a run."""
-    saved = select(Checkpoint.step).where(Checkpoint.run_id == run_id).order_by(col(Checkpoint.step))
-    resumed = select(Attempt.attempt, Attempt.resumed_step).where(Attempt.run_id == run_id, Attempt.resumed_step > 0)
-    warned = select(RunEvent.detail, RunEvent.ts).where(RunEvent.run_id == run_id, RunEvent.kind == "warning")
-    return [
-        *(Mark("checkpoint", f"checkpoint of step {step:,}", step=step) for step in session.exec(saved)),
-        *(
-            Mark("attempt", f"attempt {attempt} goes on from step {step:,}", step=step)
-            for attempt, step in session.exec(resumed.order_by(col(Attempt.attempt)))
-        ),
-        *(Mark("warning", f"warning: {text}", ts=ts) for text, ts in session.exec(warned.order_by(col(RunEvent.id)))),
-    ]
+def marks(session: Session, run_ids: Sequence[str]) -> dict[str, list[Mark]]:
+    """All marks of these runs, by run: checkpoints first, warnings last."""
+    saved = select(Checkpoint.run_id, Checkpoint.step).where(col(Checkpoint.run_id).in_(run_ids))
+    resumed = select(Attempt.run_id, Attempt.attempt, Attempt.resumed_step).where(Attempt.resumed_step > 0)
+    warned = select(RunEvent.run_id, RunEvent.detail, RunEvent.ts).where(RunEvent.kind == "warning")
+    resumed = resumed.where(col(Attempt.run_id).in_(run_ids)).order_by(col(Attempt.attempt))
+    warned = warned.where(col(RunEvent.run_id).in_(run_ids)).order_by(col(RunEvent.id))
+    found: dict[str, list[Mark]] = {run_id: [] for run_id in run_ids}
+    for run_id, step in session.exec(saved.order_by(col(Checkpoint.step))):
+        found[run_id].append(Mark("checkpoint", f"checkpoint of step {step:,}", step=step))
+    for run_id, attempt, step in session.exec(resumed):
+        found[run_id].append(Mark("attempt", f"attempt {attempt} goes on from step {step:,}", step=step))
+    for run_id, text, ts in session.exec(warned):
+        found[run_id].append(Mark("warning", f"warning: {text}", ts=ts))
+    return found
 
 
-def origin(session: Session, run_id: str) -> float:
-    """Unix time at which the run's first attempt started, where its wall time counts from; 0 before."""
-    first = select(func.min(Attempt.started_at)).where(Attempt.run_id == run_id)
-    return session.exec(first).one() or 0.0
+def origins(session: Session, run_ids: Sequence[str]) -> dict[str, float]:
+    """Unix time at which a run's first attempt started, where its wall time counts from; 0 before."""
+    first = select(Attempt.run_id, func.min(Attempt.started_at)).group_by(Attempt.run_id)
+    found = dict(session.exec(first.where(col(Attempt.run_id).in_(run_ids))).all())
+    return {run_id: found.get(run_id, 0.0) for run_id in run_ids}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from server.db.session import Database
 from server.services import samples
-from server.services.feeds import Change
+from server.services.metrics_feed import Change
 
 _HOUR_S = 3600.0
 

@@ -100,7 +100,7 @@ const [view, run] = [{x: "step", zoom: [4, 12]}, {}];
 source.want(["lr"]);
 await answer({steps: [3, 7, 11], values: [3, 7, 11], ts: [3, 7, 11], width: 4});
 while (!source.series.has("lr")) await new Promise((wait) => setTimeout(wait, 10));
-source.refine(["lr"], view, run);
+source.refine(["lr"], view, () => run);
 while (!answers.length) await new Promise((wait) => setTimeout(wait, 10));
 source.put("lr", 12, 12, 12);
 source.put("lr", 400, 400, 400);
@@ -112,7 +112,7 @@ return source.detailOf("lr", view, run).steps;
 
 
 def test_points_that_come_while_a_zoom_loads_are_in_it(run: Run) -> None:
-    assert run("source", REFINE) == [10, 11, 12]
+    assert run("run-source", REFINE) == [10, 11, 12]
 
 
 def test_what_is_no_number_is_a_hole(run: Run) -> None:

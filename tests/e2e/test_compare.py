@@ -4,8 +4,9 @@ import pytest
 
 from seed import points_at
 from server.db.tables import Attempt, Run, RunState
-from webpage import OpenPage, Site, soon
+from webpage import HIDE, SHOW, OpenPage, Site, push, soon
 
+WAIT_S = 60
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 
 
@@ -71,6 +72,54 @@ def test_a_fork_begins_on_its_parents_line_and_the_tables_are_ordered(site: Site
     assert not page.get_by_label("Marks").is_checked()
     heads = page.locator("#metrics thead b")
     assert heads.all_inner_texts() == ["2", "1"]
+
+
+def test_the_lines_of_runs_that_train_grow_without_being_fetched_again(site: Site, open_page: OpenPage) -> None:
+    trains = site.ids[RunState.RUNNING]
+    page = open_page(f"/compare?run={site.ids[RunState.COMPLETED]}&run={trains}")
+    asked: list[str] = []
+    row = page.locator("#chart-fvu .summary tr", has_text="2 SmolLM2").filter(has_text="training batch")
+    points = row.locator("td").last
+    soon(points.text_content, "120", WAIT_S)
+    page.wait_for_load_state("networkidle")
+    page.on("request", lambda request: asked.append(request.url))
+    board = page.locator("#compared-numbers details")
+    board.evaluate("details => { details.open = true; }")
+    push(site, trains, range(121, 131))
+    soon(points.text_content, "130", WAIT_S)
+    page.clock.install()
+    page.evaluate(HIDE)
+    page.clock.fast_forward(11_000)
+    push(site, trains, range(131, 141))
+    page.evaluate(SHOW)
+    soon(points.text_content, "140", WAIT_S)
+    page.evaluate("document.dispatchEvent(new CustomEvent('sb-test-drop'))")
+    with site.database.write() as session:
+        run = session.get_one(Run, trains)
+        run.latest = run.latest | {"eval_kl/layers.5": 0.4321}
+    push(site, trains, range(141, 151))
+    page.clock.run_for(60_000)
+    soon(points.text_content, "150", WAIT_S)
+    soon(page.locator("#metrics td", has_text="0.4321").count, 1, WAIT_S)  # they follow, and leave open what was opened
+    assert board.get_attribute("open") is not None
+    assert [url for url in asked if "key=fvu" in url] == []
+    live = page.locator("#chart-fvu .summary tbody").text_content()
+    page.reload()
+    soon(page.locator("#chart-fvu .summary tbody").text_content, live, WAIT_S)
+
+
+def test_a_run_that_begins_gets_its_charts(site: Site, open_page: OpenPage) -> None:
+    begins = site.ids[RunState.STARTING]
+    page = open_page(f"/compare?run={begins}")
+    curves, runs = page.locator("#curves"), page.locator("#compared-runs")
+    soon(lambda: (curves.is_visible(), runs.locator(".badge").inner_text()), (False, "Starting"), WAIT_S)
+    with site.database.write() as session:
+        session.get_one(Run, begins).state = RunState.RUNNING
+    push(site, begins, range(1, 4))
+    page.locator("#chart-fvu canvas").wait_for(timeout=1000 * WAIT_S)
+    soon(runs.locator(".badge").inner_text, "Running", WAIT_S)
+    assert page.locator("#chart-fvu").get_attribute("data-points") == "3"
+    assert not page.locator("#chart-eval_kl").is_visible()
 
 
 def add_fork(site: Site, parent_id: str, *, step: int, num_steps: int) -> str:

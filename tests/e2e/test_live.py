@@ -6,28 +6,15 @@ from typing import Any
 import pytest
 from sqlmodel import col, select
 
-from seed import points_at, timing_at
+from seed import timing_at
 from server.db.runs import release
-from server.db.tables import Attempt, MetricPoint, Run, RunState
+from server.db.tables import MetricPoint, Run, RunState
 from server.queue import publish_hint
-from webpage import OpenPage, Site, soon
+from webpage import OpenPage, Site, push, soon
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 
 CHARTS = {"chart-fvu": ("fvu", "eval_fvu"), "chart-dead_frac": ("dead_frac",), "chart-lr": ("lr",)}
-
-
-def push(site: Site, run_id: str, steps: range) -> None:
-    """Add points as the worker's ingest does, and hint."""
-    with site.database.write() as session:
-        run = session.get_one(Run, run_id)
-        attempt = session.get_one(Attempt, (run_id, 1))
-        for step in steps:
-            points = points_at(run_id, ["layers.5"], step, time.time(), step + 3)
-            session.add_all(points)
-            run.latest = run.latest | {p.key: p.value for p in points}
-            run.step, attempt.event_seq = step, step + 3
-    publish_hint(site.settings.redis_url, run_id)
 
 
 def stored(site: Site, run_id: str) -> dict[str, int]:

@@ -21,6 +21,7 @@ from server.db.series import seal_chunk
 from server.db.tables import Attempt, BrowserSession, Run, RunState
 from server.queue import publish_hint
 from server.services import feeds, looks, metrics, sessions
+from server.services.metrics_feed import overlay_cursor
 from server.settings import Settings
 
 
@@ -250,8 +251,38 @@ def test_one_stream_may_follow_a_run_and_the_list(client: httpx.Client, app: Fas
         assert until(events, "runs").id == ""
 
 
-def test_unknown_topics_are_refused(client: httpx.Client) -> None:
-    for topics in ("", "nothing", "run:", "run:x", "runs,runs", "run:a,run:b", "runs,", "x" * 300):
+def test_one_stream_follows_the_metrics_of_several_runs(client: httpx.Client, app: FastAPI, run: Run) -> None:
+    """Its cursor is theirs: what comes while it is broken comes once, whichever run it is of."""
+    with app.state.db.write() as session:
+        other = add_run(session, state=RunState.RUNNING)
+        add_attempt(session, other, event_seq=1)
+        add_point(session, other, 1, 1.0)
+    with app.state.db.read() as session:
+        cursor = overlay_cursor(session, [other.id, run.id])
+    assert cursor == "1.1,1.3"
+    topics = f"metrics:{other.id},metrics:{run.id}"
+    with follow(client, topics, after=cursor) as events:
+        assert {until(events, "run").data["run_id"] for _ in range(2)} == {run.id, other.id}
+        append(app, run, 4)
+        first = until(events, "metrics")
+        assert (first.data["run_id"], steps(first), first.id) == (run.id, [4], "1.1,1.4")
+    append(app, other, 2, 3)
+    append(app, run, 5)
+    with follow(client, topics, last=first.id) as events:
+        found = [until(events, "metrics") for _ in range(2)]
+        assert [(one.data["run_id"], steps(one)) for one in found] == [(other.id, [2, 3]), (run.id, [5])]
+        with app.state.db.write() as session:
+            add_attempt(session, session.get_one(Run, other.id), attempt=2, event_seq=1)
+        assert until(events, "resync").data["run_id"] == other.id
+    with follow(client, topics, after="1.1") as events:  # of one run: both are loaded anew
+        assert {until(events, "resync").data["run_id"] for _ in range(2)} == {run.id, other.id}
+
+
+def test_unknown_topics_are_refused(client: httpx.Client, run: Run) -> None:
+    many = ",".join(f"metrics:{number}" for number in range(51))
+    unknown = ("", "nothing", "run:", "run:x", "runs,runs", "run:a,run:b", "runs,", "x" * 300, "x" * 3000)
+    mixed = ("metrics:x", f"metrics:{run.id},metrics:{run.id}", f"runs,metrics:{run.id}", many)
+    for topics in (*unknown, *mixed):
         answer = client.get("/events", params={"topics": topics})
         assert answer.status_code in (404, 422), topics
         assert answer.headers["content-type"] == "application/problem+json"

@@ -1,4 +1,4 @@
-"""What the page tests share: the running server's facts and waiting for a value."""
+"""What the page tests share: the running server's facts, a run that trains, waiting for a value."""
 
 import time
 from collections.abc import Callable
@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seed import points_at
 from server.auth import issue_login_code
 from server.db.session import Database
+from server.db.tables import Attempt, Run
+from server.queue import publish_hint
 from server.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,6 +58,19 @@ document.dispatchEvent(new Event('visibilitychange'));
 """
 SHOW = "window.isAway = false; document.dispatchEvent(new Event('visibilitychange'));"
 """Scripts that do what a browser does when another tab covers the page, and when it is shown again."""
+
+
+def push(site: Site, run_id: str, steps: range) -> None:
+    """Add points as the worker's ingest does, and hint."""
+    with site.database.write() as session:
+        run = session.get_one(Run, run_id)
+        attempt = session.get_one(Attempt, (run_id, 1))
+        for step in steps:
+            points = points_at(run_id, ["layers.5"], step, time.time(), step + 3)
+            session.add_all(points)
+            run.latest = run.latest | {p.key: p.value for p in points}
+            run.step, attempt.event_seq = step, step + 3
+    publish_hint(site.settings.redis_url, run_id)
 
 
 def soon(read: Callable[[], object], wanted: object, timeout_s: float = 30) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 
-from rows import add_checkpoint, add_run
-from server.db.tables import Attempt, Run
+from rows import add_attempt, add_checkpoint, add_run
+from server.db.tables import Attempt, Run, RunState
 from server.settings import Settings
 from sparsify_core.config import RunConfig
 
@@ -25,7 +26,8 @@ def ids(app: FastAPI, visitor: TestClient) -> list[str]:
         for k, fvu in numbers:
             config = RunConfig(model="owner/model", dataset="owner/data", sae={"k": k}).model_dump(mode="json")
             latest = {"eval_fvu/a": fvu, "eval_l0/a": float(k)}
-            found.append(add_run(session, name=f"k {k}", config=config, latest=latest, step=5, tokens_per_step=k).id)
+            place = {"state": RunState.COMPLETED, "step": 5, "tokens_per_step": k}
+            found.append(add_run(session, name=f"k {k}", config=config, latest=latest, **place).id)
     return found
 
 
@@ -100,9 +102,10 @@ def test_charts_mark_what_few_runs_did_and_where_forks_begin(
         parent = session.get_one(Run, ids[0])
         add_checkpoint(session, settings, parent, step=4)
         parent.tokens_per_step = 100
-        fork = add_run(session, name="fork", forked_from=ids[0], forked_step=4, latest={"fvu/a": 0.5}).id
+        over = {"state": RunState.COMPLETED, "latest": {"fvu/a": 0.5}}
+        fork = add_run(session, name="fork", forked_from=ids[0], forked_step=4, **over).id
         session.add(Attempt(run_id=fork, attempt=1, started_at=7.0))
-        others = [add_run(session, latest={"fvu/a": 0.5}).id for _ in range(2)]
+        others = [add_run(session, **over).id for _ in range(2)]
     page = visitor.get("/compare", params={"run": [*ids[:2], fork]}).text
     first, second, third = curves_of(page)
     assert [mark["label"] for mark in first["marks"]] == ["checkpoint of step 4"]
@@ -115,3 +118,36 @@ def test_charts_mark_what_few_runs_did_and_where_forks_begin(
     assert [curve["marks"] for curve in curves_of(many)] == [[]] * 6
     assert 'name="marks"' in many
     assert 'name="marks"' not in visitor.get("/compare", params={"run": ids[1:]}).text
+
+
+def test_runs_that_are_not_over_are_followed(app: FastAPI, visitor: TestClient, ids: list[str]) -> None:
+    with app.state.db.write() as session:
+        waits = add_run(session, name="waits", state=RunState.PAUSED)
+        trains = add_run(session, name="trains", state=RunState.RUNNING)
+        add_attempt(session, waits, event_seq=4)
+        add_attempt(session, waits, attempt=2, event_seq=7)
+    page = visitor.get("/compare", params={"run": [ids[0], waits.id, trains.id]}).text
+    assert f'data-topics="metrics:{waits.id},metrics:{trains.id}" data-cursor="2.7,0.0"' in page
+    assert re.search(r'id="chart-eval_kl"[^>]* hidden>', page)  # it may come to have values
+    assert "warning" in page[page.index('class="hint') :][:300]
+    over = visitor.get("/compare", params={"run": ids}).text
+    assert 'data-topics="" data-cursor=""' in over
+    assert "chart-eval_kl" not in over
+    answer = visitor.get("/compare", params={"run": [ids[0], trains.id]}, headers={"HX-Request": "true"}).text
+    assert "<html" not in answer
+    assert [curve["name"] for curve in curves_of(answer)] == ["k 16", "trains"]
+    assert "Pareto board" in answer
+
+
+def test_many_runs_are_asked_for_at_once(app: FastAPI, visitor: TestClient, ids: list[str]) -> None:
+    """Marks, origins and cursors of all runs come with the same number of queries as those of one."""
+    statements: list[str] = []
+    event.listen(app.state.db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    with app.state.db.write() as session:
+        ids += [add_run(session, state=RunState.RUNNING).id for _ in range(2)]
+    counts = []
+    for chosen in (ids[-1:], ids):
+        statements.clear()
+        assert visitor.get("/compare", params={"run": chosen}).status_code == 200
+        counts.append(len([one for one in statements if one.startswith("SELECT")]))
+    assert counts[0] == counts[1]

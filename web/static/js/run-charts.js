@@ -4,8 +4,8 @@ import { Chart } from "./charts/chart.js";
 import { Controls } from "./charts/controls.js";
 import { ChartGroup } from "./charts/group.js";
 import { longest, placed } from "./charts/marks.js";
+import { RunSource } from "./charts/run-source.js";
 import { coderOf, metricOf } from "./charts/series.js";
-import { RunSource } from "./charts/source.js";
 import { readView } from "./charts/view.js";
 
 export class RunCharts {
@@ -32,7 +32,7 @@ export class RunCharts {
   }
 
   keys(chart) {
-    return this.catalog.keysOf(chart.figure.dataset.metrics.split(" "), this.group.view);
+    return this.catalog.keysOf(chart.metrics, this.group.view);
   }
 
   /** Fetch what the charts in sight need. */
@@ -47,7 +47,7 @@ export class RunCharts {
 
   refine() {
     const keys = this.inSight().flatMap((chart) => this.keys(chart));
-    this.source.refine(keys, this.group.view, this.run);
+    this.source.refine(keys, this.group.view, () => this.run);
   }
 
   onView(view, changes) {
@@ -62,9 +62,7 @@ export class RunCharts {
   }
 
   draw() {
-    for (const { figure } of this.charts) {
-      if (figure.hidden && this.catalog.has(figure.dataset.metrics.split(" "))) figure.hidden = false;
-    }
+    for (const chart of this.charts) chart.reveal(this.catalog);
     this.showControls();
     this.group.draw();
   }
@@ -72,7 +70,7 @@ export class RunCharts {
   lines(chart) {
     const { view } = this.group;
     const run = this.run;
-    const metrics = chart.figure.dataset.metrics.split(" ");
+    const { metrics } = chart;
     const [labels, kinds] = [chart.figure.dataset.labels, chart.figure.dataset.kinds].map((text) => JSON.parse(text));
     const keys = this.keys(chart).filter((key) => this.source.series.get(key)?.length);
     const coders = [...new Set(keys.map(coderOf))];

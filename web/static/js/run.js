@@ -5,7 +5,7 @@ import { RunCharts } from "./run-charts.js";
 
 const page = document.getElementById("run");
 const charts = new RunCharts(page);
-const log = new LogView(document.querySelector(".log-card"), page.dataset.run);
+const log = new LogView(document.querySelector(".log-card"), page.dataset.run, showSteps);
 const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
 const refreshLists = coalesce(() => fire("sb-lists"), 1000);
@@ -14,6 +14,14 @@ const refreshWatch = coalesce(() => {
   fire("sb-health");
   fire("sb-system");
 }, 10_000);
+
+/** Show the charts around a step, and leave the log where it is. */
+function showSteps(step, reach) {
+  charts.group.change({ x: "step", zoom: [Math.max(0, step - reach), step + reach] });
+  const figure = document.getElementById("chart-fvu");
+  figure.scrollIntoView();
+  figure.querySelector("[tabindex='0'], button")?.focus({ preventScroll: true });
+}
 
 document.body.addEventListener("sb-metrics", ({ detail }) => {
   charts.take(detail.points);

@@ -34,6 +34,7 @@ export class Chart {
     this.linesOf = linesOf;
     this.id = figure.id;
     this.form = figure.dataset.form;
+    this.metrics = figure.dataset.metrics.split(" ");
     this.lines = [];
     this.panels = [];
     this.yRange = [0, 1];
@@ -50,6 +51,11 @@ export class Chart {
   /** Figures say how they come; a reader may flip that. */
   get isLog() {
     return (this.figure.dataset.log === "true") !== this.group.view.flipped.has(this.id);
+  }
+
+  /** Show the figure once there are values of its metrics. */
+  reveal(catalog) {
+    if (this.figure.hidden && catalog.has(this.metrics)) this.figure.hidden = false;
   }
 
   load() {
