@@ -79,8 +79,8 @@ class _Hot(NamedTuple):
         return self.at(range(bisect_left(self.steps, first), bisect_right(self.steps, last)))
 
     def at(self, places: Sequence[int]) -> "_Hot":
-        steps, attempts, seqs, ts, values = ([column[place] for place in places] for column in self)
-        return _Hot(steps, attempts, seqs, ts, values)
+        columns: tuple[Sequence[Any], ...] = self
+        return _Hot(*([column[place] for place in places] for column in columns))
 
 
 _NOTHING = _Hot((), (), (), (), ())
