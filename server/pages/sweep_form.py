@@ -8,6 +8,7 @@ from typing import Any
 from server.pages.forms import sentence_of
 from server.services.sweep_spec import SweepRequest, sweepable
 from sparsify_core.config import FieldSpec
+from sparsify_core.config.base import whole
 
 NUM_ROWS = 3
 """Rows of the form; REST takes more."""
@@ -124,6 +125,6 @@ def _value(spec: FieldSpec | None, word: str) -> Any:
     if word.lower() in _WORDS:
         return _WORDS[word.lower()]
     try:
-        return float(word) if spec.kind == "float" else int(word)
+        return float(word) if spec.kind == "float" else int(whole(word))
     except ValueError:
         return word

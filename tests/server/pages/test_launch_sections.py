@@ -33,6 +33,7 @@ def words(page: str) -> str:
     [
         ("sae.k", "16, 32\n64", {"values": [16, 32, 64]}),
         ("sae.k", "16 many", {"values": [16, "many"]}),
+        ("max_tokens", "1e6 2000000", {"values": [10**6, 2 * 10**6]}),
         ("lr", "1e-3 automatic", {"values": [0.001, None]}),
         ("lr", "1e-4..1e-2 log", {"low": "1e-4", "high": "1e-2", "scale": "log"}),
         ("sae.k", "8 .. 64", {"low": "8", "high": "64", "scale": "linear"}),
