@@ -5,6 +5,7 @@ import { RunCharts } from "./run-charts.js";
 
 const page = document.getElementById("run");
 const charts = new RunCharts(page);
+let status = JSON.parse(page.dataset.status);
 const log = new LogView(document.querySelector(".log-card"), page.dataset.run, showSteps);
 const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
@@ -28,7 +29,11 @@ document.body.addEventListener("sb-metrics", ({ detail }) => {
   refreshHead();
   refreshWatch();
 });
-document.body.addEventListener("sb-run", () => {
+document.body.addEventListener("sb-run", ({ detail }) => {
+  // The stream begins with how the run looks, which is mostly how the page already shows it.
+  const isShown = Object.entries(status).every(([name, value]) => detail[name] === value);
+  status = detail;
+  if (isShown) return;
   refreshHead();
   refreshLists();
   refreshTimings();
