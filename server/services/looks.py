@@ -14,9 +14,10 @@ from sqlmodel import Session, func, select
 
 from server.db.series import Place, Replayed, replay
 from server.db.session import Database
-from server.db.tables import Checkpoint, Run, RunEvent, StepTiming
+from server.db.tables import Checkpoint, Run, StepTiming
 from server.hints import Hints
 from server.services import metrics
+from server.services.runs import last_event_id
 
 _FRESH_S = 1.0
 """Not every change comes with a hint; this is less than the patience of a stream."""
@@ -92,7 +93,6 @@ class Looks:
 def _status(session: Session, run: Run) -> dict[str, Any]:
     saved = select(func.count(), func.max(Checkpoint.created_at)).where(Checkpoint.run_id == run.id)
     num_checkpoints, last_saved = session.exec(saved).one()
-    last_event = session.exec(select(func.max(RunEvent.id)).where(RunEvent.run_id == run.id)).one()
     last_timed = session.exec(select(func.max(StepTiming.ts)).where(StepTiming.run_id == run.id)).one()
     return {
         "run_id": run.id,
@@ -105,6 +105,6 @@ def _status(session: Session, run: Run) -> dict[str, Any]:
         "message": run.message,
         "num_checkpoints": num_checkpoints,
         "last_saved_at": last_saved,
-        "last_event_id": last_event,
+        "last_event_id": last_event_id(session, run.id),
         "last_timed_at": last_timed,
     }

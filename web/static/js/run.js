@@ -9,6 +9,7 @@ const log = new LogView(document.querySelector(".log-card"), page.dataset.run);
 const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
 const refreshLists = coalesce(() => fire("sb-lists"), 1000);
+const refreshLineage = coalesce(() => fire("sb-lineage"), 1000);
 const refreshTimings = coalesce(() => fire("sb-timings"), 1000);
 const refreshWatch = coalesce(() => {
   fire("sb-health");
@@ -20,7 +21,8 @@ document.body.addEventListener("sb-metrics", ({ detail }) => {
   refreshHead();
   refreshWatch();
 });
-document.body.addEventListener("sb-run", () => {
+document.body.addEventListener("sb-run", ({ detail }) => {
+  if (detail.last_event_id !== Number(document.getElementById("lineage").dataset.lastEvent)) refreshLineage();
   refreshHead();
   refreshLists();
   refreshTimings();
@@ -35,6 +37,8 @@ document.body.addEventListener("sb-resync", () => {
   log.showEnd();
   charts.reload();
 });
+// Forks and clones are made on other pages: whoever comes back from there sees them.
+document.addEventListener("visibilitychange", () => document.hidden || refreshLineage());
 document.addEventListener("htmx:after:swap", () => charts.draw());
 document.addEventListener("sb-test-drop", drop);
 
