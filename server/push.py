@@ -14,8 +14,9 @@ from typing import Any
 from server.db.session import Database
 from server.db.tables import Checkpoint, HubPush, Run
 from server.services import checkpoints
-from server.services.card import model_card, without_paths
+from server.services.card import model_card
 from server.settings import Settings, get_settings
+from sparsify_core.paths import without_paths
 
 logger = logging.getLogger(__name__)
 

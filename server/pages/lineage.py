@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
@@ -57,15 +57,11 @@ def region(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
     """The tree alone."""
     with request.app.state.db.read() as session:
         run = runs.get_run(session, run_id)
-        return render(request, "run/_lineage.html", {"view": RunView(run)} | lineage_of(session, run), user=user)
+        context = {"view": RunView(run), "family": family_of(session, run)}
+    return render(request, "run/_lineage.html", context, user=user)
 
 
-def lineage_of(session: Session, run: Run) -> dict[str, Any]:
-    """The tree, and the newest event of the run's history: until there is a newer one, it is not asked for anew."""
-    return {"last_event": runs.last_event_id(session, run.id), "family": _family_of(session, run)}
-
-
-def _family_of(session: Session, run: Run) -> Tree | None:
+def family_of(session: Session, run: Run) -> Tree | None:
     """None of a run that belongs to nothing and that nothing came of."""
     found = lineage.family(session, run, limit=SHOWN)
     if len(found.runs) == 1 and found.sweep is None:

@@ -1,25 +1,16 @@
-"""The model card of a pushed checkpoint, and its JSON files without this machine's paths."""
+"""The model card of a pushed checkpoint."""
 
 import html
 import json
 import re
-from pathlib import PurePath
 from typing import Any
 
 import yaml
 
 from sparsify_core.metrics import METRICS
+from sparsify_core.paths import without_paths
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
-
-
-def without_paths(value: Any) -> Any:
-    """A JSON value in which absolute paths have only their last part left: a machine's folders are its own business."""
-    if isinstance(value, dict):
-        return {key: without_paths(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [without_paths(entry) for entry in value]
-    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
 
 
 def model_card(

@@ -18,6 +18,8 @@ SEARCH_S = 5.0
 _SCAN_BYTES = 4 << 20
 _LINE_BYTES = 64 << 10
 _SHOWN_BYTES = 400
+_RANK = re.compile(rb"\[(?:rank|default)(\d{1,5})\]")
+"""What torchrun writes before the lines of its processes, if there are several."""
 _LAUNCHER = re.compile(r"^E\d{4} .*torch/distributed/elastic/.*\] failed \(exitcode", re.MULTILINE)
 """Where torchrun begins to report that a training process has ended: a traceback of its own, and a table."""
 
@@ -34,11 +36,14 @@ class LogChunk:
 
 @dataclass(frozen=True)
 class Hit:
-    """A line that matches: its number from 1, the byte at which it begins, and its text, cut when it is long."""
+    """A line that matches: its number from 1, the byte at which it begins, and its text, cut when it is long; the rank
+    that wrote it, where it says so.
+    """
 
     line: int
     offset: int
     text: str
+    rank: int | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def tail(
         node: which host's; the leader's unless another is named.
         colours: keep the escapes for colours.
 
-    A last line without its end is given only when the run is over: more of it, or of a character, may follow.
+    A last line without its end is given only when the attempt is over: more of it, or of a character, may follow.
     """
     number = run.attempt if attempt is None else attempt
     start = offset or 0
@@ -84,8 +89,8 @@ def tail(
     if offset is None and start > 0:  # the first line is cut
         cut = block.find(b"\n") + 1
         start, block = start + cut, block[cut:]
-    is_over = run.state in TERMINAL and start + len(block) >= size
-    if not is_over:
+    is_over = run.state in TERMINAL or number < run.attempt
+    if not (is_over and start + len(block) >= size):
         block = block[: _whole(block, is_full=len(block) >= limit)]
     return LogChunk(number, start, start + len(block), coloured(block) if colours else printable(block))
 
@@ -156,6 +161,8 @@ def _hits(block: bytes, needle: bytes, *, line: int, offset: int, limit: int) ->
         line += block.count(b"\n", counted, start)
         counted = start
         first = max(start, at - _SHOWN_BYTES // 2)  # a long line is shown around the match
-        found.append(Hit(line, offset + start, printable(block[first : min(end, first + _SHOWN_BYTES)])))
+        text = printable(block[first : min(end, first + _SHOWN_BYTES)])
+        rank = _RANK.match(block, start)
+        found.append(Hit(line, offset + start, text, int(rank[1]) if rank else None))
         at = folded.find(needle, end)
     return found

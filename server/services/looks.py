@@ -14,10 +14,9 @@ from sqlmodel import Session, func, select
 
 from server.db.series import Place, Replayed, replay
 from server.db.session import Database
-from server.db.tables import Checkpoint, Run, StepTiming
+from server.db.tables import Checkpoint, Run, RunEvent, StepTiming
 from server.hints import Hints
 from server.services import metrics
-from server.services.runs import last_event_id
 
 _FRESH_S = 1.0
 """Not every change comes with a hint; this is less than the patience of a stream."""
@@ -34,7 +33,7 @@ class Look:
     newest: Place
     """The newest event whose points are in the database."""
     status: dict[str, Any]
-    """What the run's page shows besides its series and its log; the step comes with the metrics."""
+    """As `status_of` has it; the step comes with the metrics."""
     replays: dict[Place, Replayed | None] = field(default_factory=dict)
 
 
@@ -87,12 +86,14 @@ class Looks:
         began = time.monotonic()
         with self._database.read() as session:
             run = session.get(Run, run_id)
-            return None if run is None else Look(began, run, metrics.position(session, run_id), _status(session, run))
+            return None if run is None else Look(began, run, metrics.position(session, run_id), status_of(session, run))
 
 
-def _status(session: Session, run: Run) -> dict[str, Any]:
+def status_of(session: Session, run: Run) -> dict[str, Any]:
+    """What the run's page shows besides its series and its log: equal ones look the same."""
     saved = select(func.count(), func.max(Checkpoint.created_at)).where(Checkpoint.run_id == run.id)
     num_checkpoints, last_saved = session.exec(saved).one()
+    last_event = session.exec(select(func.max(RunEvent.id)).where(RunEvent.run_id == run.id)).one()
     last_timed = session.exec(select(func.max(StepTiming.ts)).where(StepTiming.run_id == run.id)).one()
     return {
         "run_id": run.id,
@@ -105,6 +106,6 @@ def _status(session: Session, run: Run) -> dict[str, Any]:
         "message": run.message,
         "num_checkpoints": num_checkpoints,
         "last_saved_at": last_saved,
-        "last_event_id": last_event_id(session, run.id),
+        "last_event_id": last_event,
         "last_timed_at": last_timed,
     }

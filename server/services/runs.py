@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
 from server import queue
 from server.db.runs import record
@@ -83,8 +83,3 @@ def successor_of(session: Session, run_id: str) -> Run | None:
 def history(session: Session, run_id: str) -> list[RunEvent]:
     """Who did what to a run, oldest first."""
     return list(session.exec(select(RunEvent).where(RunEvent.run_id == run_id).order_by(col(RunEvent.id))))
-
-
-def last_event_id(session: Session, run_id: str) -> int:
-    """The newest event of a run's history; 0 before the first."""
-    return session.exec(select(func.max(RunEvent.id)).where(RunEvent.run_id == run_id)).one() or 0

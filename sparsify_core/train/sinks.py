@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sparsify_core.config import RunConfig
 from sparsify_core.errors import ConfigError
+from sparsify_core.paths import without_paths
 from sparsify_core.rundir import RunDir
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class _WandB:
             project=os.environ.get("WANDB_PROJECT", "sparsify"),
             entity=os.environ.get("WANDB_ENTITY"),
             name=config.run_name,
-            config=config.model_dump(mode="json"),
+            config=without_paths(config.model_dump(mode="json")),
             dir=str(run_dir.root),
             settings={"console": "off"},  # the attempt's log file has it, and so has the event file
         )

@@ -112,7 +112,10 @@ def test_wandb_gets_the_value_of_every_third_step(
     first, *logs, last = calls()
     arguments = first["arguments"]
     assert (arguments["project"], arguments["entity"], arguments["name"]) == ("mine", "us", "first")
-    assert arguments["config"] == json.loads(done.run_dir.config.read_text())
+    config = json.loads(done.run_dir.config.read_text())
+    local = {"model": tiny_model.name, "dataset": tiny_text.name, "save_dir": Path(config["save_dir"]).name}
+    assert arguments["config"] == config | local
+    assert str(tiny_model.parent) not in json.dumps(arguments["config"])
     sent = {(key, call["step"]): value for call in logs for key, value in call["data"].items()}
     due = {place for place in logged(done) if place[1] % 3 == 0 or place[0].startswith("eval_")}
     assert {step for _, step in due} == {3, 5, 6, 9, 10}

@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from sqlmodel import col, select
@@ -49,6 +50,26 @@ def test_points_arrive_once_through_reconnects_and_reload(site: Site, open_page:
     page.reload()
     soon(lambda: drawn(page), stored(site, run_id))
     assert page.locator("#chart-fvu .summary tbody").inner_text() == live
+
+
+def test_a_page_that_opens_fetches_nothing_twice(site: Site, open_page: OpenPage) -> None:
+    page = open_page("/runs")
+    page.add_init_script("window.heard = 0; document.addEventListener('sb-run', () => window.heard++, true);")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+    run = f"/runs/{site.ids[RunState.COMPLETED]}"
+    page.goto(f"{site.url}{run}")
+    soon(lambda: page.evaluate("window.heard"), 1)
+    page.locator("#chart-fvu canvas").first.wait_for()
+    first = parse_qs(urlsplit(page.locator("#first-series").get_attribute("href") or "").query)["key"]
+    assert {key.partition("/")[0] for key in first} == {"fvu", "eval_fvu"}
+    series = [
+        urlsplit(str(url)) for url in page.evaluate("performance.getEntriesByType('resource').map((e) => e.name)")
+    ]
+    keys = [key for url in series if url.path == f"/api/v1{run}/metrics" for key in parse_qs(url.query)["key"]]
+    assert len(keys) == len(set(keys))
+    assert set(first) <= set(keys)
+    assert not [path for path in asked if path.startswith(f"{run}/")]
 
 
 def test_points_are_drawn_one_by_one(site: Site, open_page: OpenPage, run_id: str) -> None:

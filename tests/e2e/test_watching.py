@@ -97,3 +97,58 @@ def test_a_log_is_coloured_searched_and_followed(site: Site, open_page: OpenPage
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").first.click()
     assert download.value.suggested_filename == f"{run_id}-1.log"
+
+
+def test_a_log_is_read_in_every_attempt_on_every_node_and_up_to_its_beginning(site: Site, open_page: OpenPage) -> None:
+    run_id = site.ids[RunState.STARTING]
+    with site.database.write() as session:
+        run = session.get_one(Run, run_id)
+        run.attempt, run.num_nodes = 2, 2
+    of_run = site.settings.run_dir(run_id)
+    of_run.log(1).write_text("".join(f"[rank{n % 2}]: line {n} of the first\n" for n in range(4_000)) + "its end")
+    of_run.log(2).write_text("[rank0]: step 40/200  of the second\n")
+    of_run.log(2, 1).write_text("of the second node\n")
+    page = open_page(f"/runs/{run_id}?smooth=0.5&x=tokens")
+    log = page.locator("#log")
+    log.get_by_text("of the second").wait_for()
+
+    page.get_by_label("Node", exact=True).select_option("1")
+    log.get_by_text("of the second node").wait_for(timeout=60_000)
+    with of_run.log(2, 1).open("a") as file:
+        file.write("which grows\n")
+    log.get_by_text("which grows").wait_for(timeout=60_000)  # the stream has the first node alone
+
+    page.get_by_label("Node", exact=True).select_option("0")
+    page.get_by_label("Attempt", exact=True).select_option("1")
+    log.get_by_text("its end").wait_for(timeout=60_000)
+    assert "attempt=1" in (page.locator("#log-download").get_attribute("href") or "")
+    while page.locator("#log-earlier").is_visible():
+        first = log.locator(".line").first.inner_text()
+        page.locator("#log-earlier").click()
+        log.get_by_text(first, exact=True).wait_for(timeout=60_000)
+        soon(lambda was=first: log.locator(".line").first.inner_text() != was, True, timeout_s=60)
+    assert log.locator(".line").first.inner_text().startswith("[rank0]: line 0 of")
+    page.locator("#log-later").click()
+
+    page.get_by_label("Process").select_option("1")
+    page.get_by_label("Search the log").fill("line 39")
+    page.locator("#log-count", has_text="56").wait_for(timeout=60_000)  # of 39, 390 to 399, 3900 to 3999: the odd ones
+    page.wait_for_url(lambda url: "find=line+39" in url)
+    page.reload()  # the address brings the charts and the log back as they were
+    page.locator("#log-count", has_text="56").wait_for(timeout=60_000)
+    assert page.get_by_label("Attempt", exact=True).input_value() == "1"
+    assert page.get_by_label("Process").input_value() == "1"
+    log.get_by_text("line 3999").wait_for()
+
+    page.get_by_label("Attempt", exact=True).select_option("2")
+    page.get_by_label("Process").select_option("")
+    page.get_by_label("Search the log").fill("second")
+    page.locator("#log-count", has_text="1").wait_for(timeout=60_000)
+    with of_run.log(2).open("a") as file:
+        file.write("[rank1]: one more of the second\n")
+    publish_hint(site.settings.redis_url, run_id)
+    page.locator("#log-count", has_text="2").wait_for(timeout=60_000)  # the list of matches grows with the log
+    log.get_by_text("step 40").click()
+    kept = "['zoom', 'smooth', 'x'].map((name) => new URLSearchParams(location.search).get(name))"
+    soon(lambda: page.evaluate(kept), ["20~60", "0.5", None], timeout_s=60)
+    assert log.get_by_text("one more").count() == 1  # nothing was loaded anew

@@ -77,7 +77,7 @@ def test_search_and_download_by_rest(sqlite_api: TestClient, run: Run, log: Path
     log.write_bytes(f"{RED}Error\x1b[0m at 5\nfine\n".encode())
     log.with_name("0001.node-1.log").write_text("of the other node\n")
     (hit,) = sqlite_api.get(f"{of_run}/search", params={"q": "error"}).json()["hits"]
-    assert hit == {"line": 1, "offset": 0, "text": "Error at 5"}
+    assert hit == {"line": 1, "offset": 0, "text": "Error at 5", "rank": None}
     assert sqlite_api.get(f"{of_run}/search", params={"q": ""}).status_code == 422
     assert sqlite_api.get(of_run).json()["text"] == "Error at 5\nfine\n"
     assert sqlite_api.get(of_run, params={"colours": True}).json()["text"] == f"{RED}Error\x1b[0m at 5\nfine\n"
@@ -87,5 +87,22 @@ def test_search_and_download_by_rest(sqlite_api: TestClient, run: Run, log: Path
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert sqlite_api.get(f"{of_run}/download", params={"node": 1}).text == "of the other node\n"
     assert sqlite_api.get(of_run, params={"node": 1}).json()["text"] == "of the other node\n"
-    page = sqlite_api.get(f"/runs/{run.id}").text
-    assert page.count("/log/download") == 2
+    assert f'href="/runs/{run.id}?attempt=1&amp;node=1#log-title"' in sqlite_api.get(f"/runs/{run.id}").text
+    page = sqlite_api.get(f"/runs/{run.id}", params={"attempt": "1", "node": "1"}).text
+    assert "of the other node" in page
+    assert "/log/download?node=1&amp;attempt=1" in page
+    assert "Error at 5" in sqlite_api.get(f"/runs/{run.id}", params={"attempt": "x", "node": "7"}).text
+
+
+def test_an_attempt_that_is_over_shows_its_last_line_without_an_end(
+    sqlite_settings: Settings, run: Run, log: Path
+) -> None:
+    log.write_text("saving\nSegmentation fa")
+    assert logs.tail(sqlite_settings, run).text == "saving\n"
+    run.attempt = 2
+    assert logs.tail(sqlite_settings, run, attempt=1).text == "saving\nSegmentation fa"
+
+
+def test_matches_say_which_rank_wrote_them(sqlite_settings: Settings, run: Run, log: Path) -> None:
+    log.write_text("[rank11]: " + "x" * 9000 + "needle\n[default3]:needle\nneedle [rank2]\n")
+    assert [hit.rank for hit in logs.search(sqlite_settings, run, "needle").hits] == [11, 3, None]

@@ -92,6 +92,8 @@ class HitOut(Model):
     line: int
     offset: int
     text: str
+    rank: int | None
+    """The process that wrote it, where the line says so."""
 
 
 class SearchOut(Model):

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -52,6 +52,11 @@ def newest_per_step(points: Iterable[Point]) -> list[Point]:
 def of_points(points: Sequence[Point]) -> Buckets:
     """Every point as a bucket of its own; they must be ordered by step."""
     steps, _, _, ts, values = zip(*points, strict=True) if points else ((), (), (), (), ())
+    return of_columns(steps, ts, values)
+
+
+def of_columns(steps: Sequence[int], ts: Sequence[float], values: Sequence[float]) -> Buckets:
+    """As `of_points`, from columns."""
     if all(map(math.isfinite, values)):
         return Buckets(steps, ts, values, values, values)
     lows = [value if math.isfinite(value) else math.inf for value in values]
@@ -60,9 +65,14 @@ def of_points(points: Sequence[Point]) -> Buckets:
 
 
 def join(parts: Iterable[Buckets]) -> Buckets:
-    """The buckets of all parts, ordered by step."""
-    rows = sorted((row for part in parts for row in zip(*part.columns, strict=True)), key=itemgetter(0))
-    return Buckets(*zip(*rows, strict=True)) if rows else Buckets((), (), (), (), ())
+    """The buckets of all parts, each of which is ordered by step, in that order."""
+    found = sorted((part for part in parts if part.steps), key=lambda part: part.steps[0])
+    if not found:
+        return Buckets((), (), (), (), ())
+    if all(one.steps[-1] <= other.steps[0] for one, other in pairwise(found)):
+        return Buckets(*(list(chain(*column)) for column in zip(*(part.columns for part in found), strict=True)))
+    rows = sorted((row for part in found for row in zip(*part.columns, strict=True)), key=itemgetter(0))
+    return Buckets(*zip(*rows, strict=True))
 
 
 def merged(fine: Buckets, width: int) -> Buckets:

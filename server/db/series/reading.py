@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlmodel import Session, col, select
 
-from server.db.series.buckets import Buckets, Point, join, merged, newest_per_step, of_points, width_for
+from server.db.series.buckets import Buckets, Point, join, merged, newest_per_step, of_columns, of_points, width_for
 from server.db.series.packing import END, unpack_buckets, unpack_points
 from server.db.series.rows import number
 from server.db.tables import MetricChunk, MetricPoint
@@ -43,7 +43,8 @@ def read_series(
     `share_width` all have the widest one. A series without points there is left out.
     """
     hot, chunks = _hot(session, run_ids, keys), _chunks(session, run_ids, keys)
-    stored = {name: _Stored(session, *name, hot[name], chunks[name]) for name in hot.keys() | chunks.keys()}
+    names = hot.keys() | chunks.keys()
+    stored = {name: _Stored(session, *name, hot.get(name, _NOTHING), chunks.get(name, [])) for name in names}
     first, last = start or 0, END if end is None else end
     widths = {name: series.width(first, last, max_points) for name, series in stored.items()}
     if share_width:
@@ -65,6 +66,26 @@ def spans(session: Session, run_id: str, key: str) -> list[tuple[int, int]]:
     return list(zip([0, *(end + 1 for end in ends)], [*ends, END], strict=True))
 
 
+class _Hot(NamedTuple):
+    """The rows of one series, ordered by step, of each step the one that counts: columns of equal length."""
+
+    steps: Sequence[int]
+    attempts: Sequence[int]
+    seqs: Sequence[int]
+    ts: Sequence[float]
+    values: Sequence[float]
+
+    def within(self, first: int, last: int) -> "_Hot":
+        return self.at(range(bisect_left(self.steps, first), bisect_right(self.steps, last)))
+
+    def at(self, places: Sequence[int]) -> "_Hot":
+        columns: tuple[Sequence[Any], ...] = self
+        return _Hot(*([column[place] for place in places] for column in columns))
+
+
+_NOTHING = _Hot((), (), (), (), ())
+
+
 class _Chunk(NamedTuple):
     attempt: int
     first_seq: int
@@ -80,18 +101,18 @@ class _Stored:
     session: Session
     run_id: str
     key: str
-    hot: list[Point]
+    hot: _Hot
     chunks: list[_Chunk]
     """Ordered by their first step."""
 
     def width(self, first: int, last: int, max_points: int) -> int:
         """The smallest width in which steps `first` to `last` have at most `max_points` buckets."""
         whole, parts = self._split(first, last)
-        loose = self._points(parts, first, last)
+        loose = self._loose(parts, first, last).steps
         if len(loose) + sum(chunk.num_points for chunk in whole) <= max_points:
             return 1
-        begins = [point.step for point in loose[:1]] + [chunk.first_step for chunk in whole]
-        ends = [point.step for point in loose[-1:]] + [chunk.last_step for chunk in whole]
+        begins = [*loose[:1], *(chunk.first_step for chunk in whole)]
+        ends = [*loose[-1:], *(chunk.last_step for chunk in whole)]
         return width_for(min(begins), max(ends), max_points)
 
     def read(self, first: int, last: int, width: int) -> Buckets:
@@ -99,9 +120,8 @@ class _Stored:
         first, last = first // width * width, last // width * width + width - 1
         whole, parts = self._split(first, last)
         if width == 1:
-            return of_points(self._points(whole + parts, first, last))
-        loose = of_points(self._points(parts, first, last))
-        return merged(join([loose, *self._levels(whole, width)]), width)
+            return self._loose(whole + parts, first, last)
+        return merged(join([self._loose(parts, first, last), *self._levels(whole, width)]), width)
 
     def _split(self, first: int, last: int) -> tuple[list[_Chunk], list[_Chunk]]:
         """Chunks that lie within the steps and share theirs with no other point, and those of which parts may count."""
@@ -112,7 +132,7 @@ class _Stored:
     @cached_property
     def _crowded(self) -> set[_Chunk]:
         """Chunks among whose steps lie others, as happens where an attempt repeats a step of the one before."""
-        steps = [point.step for point in self.hot]
+        steps = self.hot.steps
         found = {c for c in self.chunks if bisect_left(steps, c.first_step) < bisect_right(steps, c.last_step)}
         widest: _Chunk | None = None
         for chunk in self.chunks:
@@ -122,16 +142,17 @@ class _Stored:
                 widest = chunk
         return found
 
-    def _points(self, chunks: Sequence[_Chunk], first: int, last: int) -> list[Point]:
+    def _loose(self, chunks: Sequence[_Chunk], first: int, last: int) -> Buckets:
         """The points that count among the hot ones and those of the chunks."""
-        found = self.hot[bisect_left(self.hot, (first,)) : bisect_left(self.hot, (last + 1,))]
+        hot = self.hot.within(first, last)
         if not chunks:
-            return found
+            return of_columns(hot.steps, hot.ts, hot.values)
+        found = list(map(Point, *hot))
         for chunk in chunks:
             place = (MetricChunk.attempt == chunk.attempt, MetricChunk.first_seq == chunk.first_seq)
             data = select(MetricChunk.data).where(*self._mine, MetricChunk.level == 0, *place)
             found += unpack_points(self.session.exec(data).one(), chunk.attempt, first, last)
-        return newest_per_step(found)
+        return of_points(newest_per_step(found))
 
     def _levels(self, chunks: list[_Chunk], width: int) -> list[Buckets]:
         """What chunks have for buckets of `width` steps, each at its coarsest level that is fine enough."""
@@ -154,19 +175,22 @@ class _Stored:
         return MetricChunk.run_id == self.run_id, MetricChunk.key == self.key
 
 
-def _hot(session: Session, run_ids: Sequence[str], keys: Sequence[str] | None) -> dict[SeriesId, list[Point]]:
-    """The rows of series, of one step only those that count, ordered by step."""
+def _hot(session: Session, run_ids: Sequence[str], keys: Sequence[str] | None) -> dict[SeriesId, _Hot]:
     columns = (MetricPoint.step, MetricPoint.attempt, MetricPoint.seq, MetricPoint.ts, MetricPoint.value)
     statement = _of(MetricPoint, run_ids, keys, *columns, MetricPoint.kind)
     in_order = statement.order_by(*map(col, (MetricPoint.run_id, MetricPoint.key, *columns[:3])))
-    # The driver's own tuples: these are the most rows that a page reads, and wrapping them takes longer than reading.
-    rows = session.connection().execute(in_order).cursor.fetchall()
-    found: dict[SeriesId, list[Point]] = defaultdict(list)
-    for name, group in groupby(rows, key=itemgetter(0, 1)):
+    found: dict[SeriesId, _Hot] = {}
+    for name, group in groupby(_fetch(session, in_order), key=itemgetter(0, 1)):
         _, _, steps, attempts, seqs, ts, values, kinds = zip(*group, strict=True)
-        numbers = map(number, values, kinds)
-        found[name] = newest_per_step(map(Point, steps, attempts, seqs, ts, numbers))
+        numbers = tuple(map(number, values, kinds)) if None in values else values
+        found[name] = _newest(_Hot(steps, attempts, seqs, ts, numbers))
     return found
+
+
+def _newest(rows: _Hot) -> _Hot:
+    """Of rows that are ordered, those that are the last of their step."""
+    last = {step: place for place, step in enumerate(rows.steps)}
+    return rows if len(last) == len(rows.steps) else rows.at(list(last.values()))
 
 
 def _chunks(session: Session, run_ids: Sequence[str], keys: Sequence[str] | None) -> dict[SeriesId, list[_Chunk]]:
@@ -174,9 +198,14 @@ def _chunks(session: Session, run_ids: Sequence[str], keys: Sequence[str] | None
     columns = (MetricChunk.attempt, MetricChunk.first_seq, MetricChunk.first_step, MetricChunk.last_step)
     statement = _of(MetricChunk, run_ids, keys, *columns, MetricChunk.num_points).where(MetricChunk.level == 0)
     found: dict[SeriesId, list[_Chunk]] = defaultdict(list)
-    for run_id, key, *place in session.exec(statement.order_by(col(MetricChunk.first_step))):
+    for run_id, key, *place in _fetch(session, statement.order_by(col(MetricChunk.first_step))):
         found[run_id, key].append(_Chunk(*place))
     return found
+
+
+def _fetch(session: Session, statement: Any) -> Sequence[Any]:
+    """The driver's own tuples: no page reads more rows than charts do, and wrapping them takes longer than reading."""
+    return session.connection().execute(statement).cursor.fetchall()
 
 
 def _of(

@@ -76,9 +76,10 @@ function styled(text, classes) {
   return span;
 }
 
-/** The charts take the range of steps that they show from the address. */
+/** The page shows the steps around it; opened elsewhere, its charts take them from the address. */
 function linked({ text, classes }, { index, text: name, step, reach }) {
   const link = document.createElement("a");
+  Object.assign(link.dataset, { step, reach });
   link.href = `?zoom=${Math.max(0, step - reach)}~${step + reach}#chart-fvu`;
   link.title = `Show the charts around step ${step}`;
   link.textContent = name;

@@ -1,7 +1,9 @@
 // Search in a log: marks the lines that are shown, and lists those of the whole file, which the server looks through.
 import { count } from "./charts/numbers.js";
+import { coalesce } from "./live.js";
 
 const TYPING_MS = 250;
+const GROWING_MS = 3000;
 
 export class LogSearch {
   constructor(section, view) {
@@ -13,11 +15,15 @@ export class LogSearch {
     this.at = -1;
     this.timer = 0;
     this.scans = new AbortController();
+    this.again = coalesce(() => this.run(this.at), GROWING_MS);
     this.input.addEventListener("input", () => {
       clearTimeout(this.timer);
       this.scans.abort();
       this.scans = new AbortController();
-      this.timer = setTimeout(() => this.run(), TYPING_MS);
+      this.timer = setTimeout(() => {
+        view.place.keepInAddress();
+        this.run();
+      }, TYPING_MS);
     });
     this.input.form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -40,23 +46,27 @@ export class LogSearch {
     for (const line of lines) line.classList.toggle("match", this.query !== "" && line.textContent.toLowerCase().includes(this.query));
   }
 
-  async run() {
+  /** Lines have come: those that match belong to the list too. */
+  noteNew(lines) {
+    if (this.isComplete && lines.some((line) => line.classList.contains("match"))) this.again();
+  }
+
+  /** Look through the whole log; of its matches the one numbered `at` is the current one. */
+  async run(at = -1) {
     const query = this.input.value;
     const { signal } = this.scans;
     this.mark();
-    this.hits = [];
-    this.at = -1;
-    if (query) {
-      const found = await this.find(query, signal).catch(() => null);
-      if (signal.aborted || !found) return;
-      this.hits = found.hits;
-      this.isComplete = found.is_complete;
-    }
+    const found = query ? await this.find(query, signal).catch(() => null) : { hits: [], is_complete: true };
+    if (signal.aborted) return;
+    const rank = this.view.place.ranks.value;
+    this.hits = (found?.hits ?? []).filter((hit) => rank === "" || String(hit.rank) === rank);
+    this.isComplete = found?.is_complete ?? false;
+    this.at = at;
     this.show();
   }
 
   async find(query, signal) {
-    const asked = new URLSearchParams({ q: query, attempt: this.view.element.dataset.attempt });
+    const asked = new URLSearchParams({ q: query, ...this.view.shown() });
     const response = await fetch(`${this.view.url}/search?${asked}`, { headers: { Accept: "application/json" }, signal });
     return response.ok ? response.json() : null;
   }
@@ -96,8 +106,8 @@ export class LogSearch {
     const hit = this.hits[index]; // the list may be another one by then
     if (!(await this.view.showAround(hit.offset))) return;
     const wanted = hit.text.trimEnd();
-    const lines = [...this.view.element.children];
-    const line = lines.find((one) => one.classList.contains("match") && one.textContent.includes(wanted)) ?? lines.find((one) => one.classList.contains("match"));
+    const lines = [...this.view.element.children].filter((one) => one.classList.contains("match") && !one.hidden);
+    const line = lines.find((one) => one.textContent.includes(wanted)) ?? lines[0];
     for (const one of lines) one.toggleAttribute("data-current", one === line);
     if (line) this.view.element.scrollTop = line.offsetTop - this.view.element.offsetTop - this.view.element.clientHeight / 3;
   }

@@ -5,7 +5,8 @@ import { RunCharts } from "./run-charts.js";
 
 const page = document.getElementById("run");
 const charts = new RunCharts(page);
-const log = new LogView(document.querySelector(".log-card"), page.dataset.run);
+let status = JSON.parse(page.dataset.status);
+const log = new LogView(document.querySelector(".log-card"), page.dataset.run, showSteps);
 const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
 const refreshLists = coalesce(() => fire("sb-lists"), 1000);
@@ -16,13 +17,26 @@ const refreshWatch = coalesce(() => {
   fire("sb-system");
 }, 10_000);
 
+/** Show the charts around a step, and leave the log where it is. */
+function showSteps(step, reach) {
+  charts.group.change({ x: "step", zoom: [Math.max(0, step - reach), step + reach] });
+  const figure = document.getElementById("chart-fvu");
+  figure.scrollIntoView();
+  figure.querySelector("[tabindex='0'], button")?.focus({ preventScroll: true });
+}
+
 document.body.addEventListener("sb-metrics", ({ detail }) => {
   charts.take(detail.points);
   refreshHead();
   refreshWatch();
 });
 document.body.addEventListener("sb-run", ({ detail }) => {
-  if (detail.last_event_id !== Number(document.getElementById("lineage").dataset.lastEvent)) refreshLineage();
+  // The stream begins with how the run looks, which is mostly how the page already shows it.
+  const isShown = Object.entries(status).every(([name, value]) => detail[name] === value);
+  const hasMoved = detail.last_event_id !== status.last_event_id;
+  status = detail;
+  if (isShown) return;
+  if (hasMoved) refreshLineage(); // not at every checkpoint
   refreshHead();
   refreshLists();
   refreshTimings();
