@@ -111,7 +111,7 @@ def _operation_id(route: APIRoute) -> str:
 
 def _templates() -> Jinja2Templates:
     """Everything is escaped, whatever the file's name ends with."""
-    environment = Environment(loader=FileSystemLoader(_WEB / "templates"), autoescape=True)
+    environment = Environment(loader=FileSystemLoader(_WEB / "templates"), autoescape=True, auto_reload=False)
     install(environment)
     return Jinja2Templates(env=environment)
 

@@ -2,7 +2,7 @@
 
 import struct
 from bisect import bisect_left, bisect_right
-from itertools import repeat
+from itertools import chain, repeat
 
 from server.db.series.buckets import Buckets, Point
 
@@ -28,10 +28,11 @@ def unpack_points(data: bytes, attempt: int, first: int = 0, last: int = END) ->
 
 def pack_buckets(buckets: Buckets) -> bytes:
     n = len(buckets.steps)
-    return struct.pack(f"<{n}q{4 * n}d", *(number for column in buckets.columns for number in column))
+    return struct.pack(f"<{n}q{4 * n}d", *chain(*buckets))
 
 
 def unpack_buckets(data: bytes) -> Buckets:
     n = len(data) // 40
     numbers = struct.unpack(f"<{n}q{4 * n}d", data)
-    return Buckets(*(numbers[n * i : n * (i + 1)] for i in range(5)))
+    two, three, four = 2 * n, 3 * n, 4 * n
+    return Buckets(numbers[:n], numbers[n:two], numbers[two:three], numbers[three:four], numbers[four:])
