@@ -14,7 +14,7 @@ from server.pages.advice import advice
 from server.pages.annotations import about
 from server.pages.formatting import metric, metric_form
 from server.pages.health import health_of
-from server.pages.lineage import differences, family_of
+from server.pages.lineage import family_of, in_words
 from server.pages.prediction import predicted_rows
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
@@ -49,6 +49,7 @@ def page(request: Request, user: CurrentUser, run_id: str, attempt: str = "", no
         context = _head(session, run_id) | _lists(session, run_id) | _timings(session, run_id)
         view: RunView = context["view"]
         context |= health_of(session, view.run) | system_of(session, view.run)
+        context["family"] = family_of(session, view.run)
     log_node = _number(node, range(1, view.run.num_nodes)) or 0
     log_attempt = _number(attempt, range(1, view.run.attempt))
     context |= {
@@ -124,7 +125,7 @@ def _head(session: Session, run_id: str) -> dict[str, Any]:
         "successor": successor,
         "origin": (origin := lineage.parent(session, run)),
         "how": lineage.how_made(run),
-        "differs": differences(origin, run) if origin else [],
+        "differs": in_words(lineage.changes(origin, run)) if origin else [],
         "sweep": session.get(Sweep, run.sweep_id) if run.sweep_id else None,
         "advice": advice(run),
         "log_end": logs.training_lines(run.log_tail)[-LOG_LINES:],
@@ -140,7 +141,6 @@ def _lists(session: Session, run_id: str) -> dict[str, Any]:
         "prediction": prediction,
         "predicted": predicted_rows(prediction),
         "view": RunView(run),
-        "family": family_of(session, run),
         "checkpoints": [{"row": row, "fvu": evaluated_fvu(row.evaluation)} for row in rows],
         "history": runs.history(session, run_id),
         "axis": {
