@@ -64,6 +64,15 @@ def test_pages_fit_and_raise_no_error(site: Site, open_page: OpenPage) -> None:
                 page.screenshot(path=SCREENSHOTS / f"{name}-{theme}-{width}.png", full_page=True)
 
 
+def test_a_4k_screen_is_used(site: Site, open_page: OpenPage) -> None:
+    page = open_page("/runs", width=3840)
+    assert page.locator("main").evaluate("main => main.clientWidth") > 2500
+    page.goto(f"/runs/{site.ids['many']}")
+    tops = page.locator("figure.chart").evaluate_all("charts => charts.map((chart) => chart.offsetTop)")
+    assert len(set(tops[:4])) == 1  # beside each other
+    assert page.evaluate("document.documentElement.scrollWidth") == 3840
+
+
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
 def test_no_page_shuts_anybody_out(site: Site, open_page: OpenPage, width: int, theme: str) -> None:
     """WCAG 2.1 AA, as far as axe can see it."""
