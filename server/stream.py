@@ -94,7 +94,10 @@ def _parse(request: Request, user: User, topics: str, cursor: str) -> Subscripti
             return _overlay_subscription(request, user, run_ids, cursor)
         case [("worker", [worker_id])]:
             return _worker_subscription(state.db, user, worker_id, cursor)
-    message = f"Topics are `runs` and one `run:<id>`, or up to {MAX_RUNS} `metrics:<id>`, or one `worker:<id>`."
+        case [("worker", [worker_id]), ("runs", [""])]:
+            of_worker = _worker_subscription(state.db, user, worker_id, cursor)
+            return replace(of_worker, feeds=[*of_worker.feeds, ListFeed(state.db)])
+    message = f"Topics are `runs` and one `run:<id>` or `worker:<id>`, or up to {MAX_RUNS} `metrics:<id>`."
     raise InvalidError.field(("query", "topics"), message, "topics")
 
 

@@ -50,6 +50,20 @@ def test_the_browser_tells_when_a_run_ends(site: Site, open_page: OpenPage) -> N
     page.get_by_role("button", name="Notify me").wait_for()
 
 
+def test_the_page_of_a_worker_tells_of_runs_too(site: Site, open_page: OpenPage) -> None:
+    with site.database.write() as session:
+        run_id = add_run(session, name="told-beside").id
+    page = open_page("/notices")
+    page.add_init_script(RECORD + "Notification.permission = 'granted'; localStorage.setItem('notify', 'on');")
+    page.goto(f"/workers/{site.ids['worker']}")
+    page.locator("figure canvas").first.wait_for()
+    page.locator(".conn[data-state=open]").wait_for(state="attached")
+    set_state(site, run_id, RunState.RUNNING)
+    soon(lambda: page.evaluate("window.heard.includes('running')"), True, timeout_s=60)
+    set_state(site, run_id, RunState.COMPLETED)
+    soon(lambda: page.evaluate("window.told"), ["told-beside is complete"], timeout_s=60)
+
+
 SWITCHED_ON = """
   window.Notification = class { static permission = "granted"; };
   localStorage.setItem("notify", "on");
