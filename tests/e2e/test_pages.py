@@ -256,6 +256,17 @@ def test_latents_are_sorted_paged_and_linked(site: Site, open_page: OpenPage) ->
     soon(lambda: page.locator(".chosen h2").inner_text() != shown, True)
 
 
+def test_a_chosen_latent_comes_into_sight_where_it_stands_above_the_table(site: Site, open_page: OpenPage) -> None:
+    page = open_page(f"/checkpoints/{site.ids['checkpoint']}", width=390)
+    head = page.locator(".chosen h2")
+    for choose in (page.locator(".latents tbody a").last.click, page.get_by_role("link", name="Random").click):
+        before = head.inner_text()
+        page.locator(".latents tbody a").last.scroll_into_view_if_needed()
+        choose()
+        soon(lambda before=before: head.inner_text() != before, True)
+        soon(lambda: 0 < page.evaluate("document.querySelector('.chosen').getBoundingClientRect().top") < 200, True)
+
+
 def test_a_refused_push_keeps_the_repository_and_never_shows_the_token(site: Site, open_page: OpenPage) -> None:
     page = open_page(f"/checkpoints/{site.ids['checkpoint']}", script=False)
     response = page.request.post(
