@@ -238,6 +238,11 @@ def test_first_steps_come_once_and_when_asked_for(open_page: OpenPage) -> None:
     assert tour.is_hidden()
 
 
+def test_what_needs_scripts_is_hidden_without_them(open_page: OpenPage) -> None:
+    assert open_page("/runs").locator("#theme").is_visible()
+    assert open_page("/runs", script=False).locator("#theme").is_hidden()
+
+
 def test_the_theme_is_kept(open_page: OpenPage) -> None:
     page = open_page("/runs")
     background = "getComputedStyle(document.body.parentElement).backgroundColor"
@@ -247,6 +252,9 @@ def test_the_theme_is_kept(open_page: OpenPage) -> None:
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.evaluate(background) != light
+    page.locator("#theme").click()
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") is None
 
 
 def test_latents_are_sorted_paged_and_linked(site: Site, open_page: OpenPage) -> None:
