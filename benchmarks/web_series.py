@@ -29,8 +29,8 @@ from worker.ingest import ingest
 
 KEY = "fvu/layers.5"
 BUCKETS = 1500
-HOT = 4000
-"""Points that are rows still: a chunk's worth at most."""
+HOT = 1000
+"""Points that are rows still: the worker seals 1,024."""
 OPEN_MS, OVERLAY_MS = 40, 600
 
 

@@ -111,7 +111,7 @@ def _operation_id(route: APIRoute) -> str:
 
 def _templates() -> Jinja2Templates:
     """Everything is escaped, whatever the file's name ends with."""
-    environment = Environment(loader=FileSystemLoader(_WEB / "templates"), autoescape=True)
+    environment = Environment(loader=FileSystemLoader(_WEB / "templates"), autoescape=True, auto_reload=False)
     install(environment)
     return Jinja2Templates(env=environment)
 
@@ -120,7 +120,7 @@ def _add_plain_routes(app: FastAPI) -> None:
     # Compressed are the files alone: pages hold secrets, whose compressed lengths would tell something of them.
     files = StaticFolder(_WEB / "static")
     app.mount("/static", GZipMiddleware(files), name="static")
-    app.state.templates.env.globals["static"] = f"/static/{files.prefix}"
+    app.state.templates.env.globals |= {"static": f"/static/{files.prefix}", "module": files.module}
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def favicon() -> FileResponse:

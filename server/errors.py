@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from jinja2 import TemplateNotFound
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -182,10 +182,18 @@ def install(app: FastAPI) -> None:
     """Answer the expected exceptions of `app` through `problem` and `render`; the middleware does it for defects."""
 
     def handle(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and _is_address_of_form(request, error):
+            return RedirectResponse(request.url.path.rpartition("/")[0], status_code=303)
         return render(request, problem(error))
 
     for kind in (AppError, RequestValidationError, ValidationError, SparsifyError, HTTPException, *TROUBLE):
         app.add_exception_handler(kind, handle)
+
+
+def _is_address_of_form(request: Request, error: HTTPException) -> bool:
+    """Whether somebody opens the address under which a form came back with its errors: it stands on the page above."""
+    is_post_alone = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "GET"
+    return is_post_alone and not is_for_programs(request.url.path)
 
 
 def _http(error: HTTPException) -> AppError:

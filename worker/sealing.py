@@ -3,7 +3,7 @@
 import time
 from collections import deque
 
-from server.db.series import CHUNK_POINTS, ended_unsealed, seal_chunk, unsealed
+from server.db.series import HOT_POINTS, ended_unsealed, seal_chunk, unsealed
 from server.db.session import Database
 from server.db.tables import Run
 
@@ -27,7 +27,7 @@ class Sealer:
         self._num_events += num_events
         if not self._full and self._num_events >= SEAL_EVENTS:
             with self._database.read() as session:
-                self._full += unsealed(session, self._run_id, at_least=CHUNK_POINTS)
+                self._full += unsealed(session, self._run_id, at_least=HOT_POINTS)
             self._num_events = 0
         _seal(self._database, self._run_id, self._full)
 

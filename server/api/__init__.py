@@ -7,6 +7,7 @@ from server.api import (
     config,
     control,
     language_models,
+    lineage,
     metrics,
     notices,
     plans,
@@ -25,7 +26,7 @@ _PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
 
 router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
 for part in (
-    *(runs, plans, metrics, control, checkpoints, pushes, queue),
+    *(runs, lineage, plans, metrics, control, checkpoints, pushes, queue),
     *(sweeps, presets, workers, views, tokens, notices, config, language_models),
 ):
     router.include_router(part.router)

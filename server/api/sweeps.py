@@ -16,12 +16,14 @@ from server.api.dependencies import (
     json_body,
 )
 from server.api.models import StateList, StateOut
+from server.api.plan_models import RangeOut
 from server.api.runs import IdempotencyKey, made_once
 from server.auth import CurrentUser
 from server.db.ids import ID_PATTERN
 from server.db.tables import Run, RunState, Sweep
 from server.services import sweeps
 from server.services.pareto import frontier
+from server.services.sweep_plans import plan_runs
 from server.services.sweep_spec import SweepRequest
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"], dependencies=[SingleQuery])
@@ -44,6 +46,8 @@ class PlannedOut(_Model):
 class SweepPlan(_Model):
     num_runs: int
     runs: list[PlannedOut]
+    duration_s: RangeOut | None
+    """Of one run after another; null where a model's shape is not known yet, or no length is given."""
 
 
 class SweepOut(_Model):
@@ -84,11 +88,14 @@ class SweepDetail(SweepOut):
 
 
 @router.post("/plan", openapi_extra=body_schema(SweepRequest))
-def plan_sweep(body: SweepBody, settings: SettingsDep) -> SweepPlan:
-    """The runs that a sweep would make; nothing is queued."""
+def plan_sweep(body: SweepBody, session: ReadSession, settings: SettingsDep) -> SweepPlan:
+    """The runs that a sweep would make, and how long they would take together; nothing is queued."""
     planned = sweeps.plan_sweep(body.value, settings)
+    total = plan_runs(session, planned, settings).duration_s
     return SweepPlan(
-        num_runs=len(planned), runs=[PlannedOut(name=one.request.name, values=one.values) for one in planned]
+        num_runs=len(planned),
+        runs=[PlannedOut(name=one.request.name, values=one.values) for one in planned],
+        duration_s=None if total is None else RangeOut.model_validate(total),
     )
 
 

@@ -11,6 +11,7 @@ from server.pages import (
     convert,
     health,
     launch,
+    lineage,
     login,
     notices,
     plan,
@@ -27,8 +28,23 @@ from server.pages import (
 
 router = APIRouter(include_in_schema=False)
 for part in (
-    *(login, launch, convert, plan, presets, bulk, compare, saved_views, runs, annotations, run, health, queue, sweeps),
-    *(checkpoints, workers, worker, settings, notices, banners),
+    *(
+        login,
+        launch,
+        convert,
+        plan,
+        presets,
+        bulk,
+        compare,
+        saved_views,
+        runs,
+        annotations,
+        run,
+        lineage,
+        health,
+        queue,
+    ),
+    *(sweeps, checkpoints, workers, worker, settings, notices, banners),
 ):
     router.include_router(part.router)
 

@@ -35,6 +35,17 @@ LAUNCH_CONTROLS = {
 }
 """What a run has besides its configuration."""
 
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+", re.ASCII)
+_PLAINER = (
+    (r"^(String should have at least 1 character|String should match pattern '\\S')", "Must not be empty"),
+    (r"^String should have at most (\d+) characters", r"Must have at most \1 characters"),
+    (r"^String should match pattern .*", "Must be of letters, digits, dots, dashes and underscores, 50 at most"),
+    (r"^List should have at (least|most) (\d+) items? after validation.*", r"Must hold at \1 \2"),
+    (r"^Value error, |, unable to parse .*$", ""),
+    (r"Input should be", "must be"),
+)
+"""What pydantic says -> what people read."""
+
 PREFIX = "config."
 """Form names of configuration fields are `config.<dotted name>`."""
 
@@ -174,11 +185,11 @@ def values_of(config: Mapping[str, Any], **launch: Any) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """The fields whose form values differ, in the form's order."""
+    """The fields, but for the name, whose form values differ, in the form's order."""
     return [
         Change(spec.flag, _shown(before[name]), _shown(after[name]))
         for name, spec in specs().items()
-        if _shown(before[name]) != _shown(after[name])
+        if name != "name" and _shown(before[name]) != _shown(after[name])
     ]
 
 
@@ -206,7 +217,8 @@ def parse(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], dict[str, A
     typed: dict[str, Any] = {}
     for name, text in pairs:
         if name in known:
-            typed[name] = text == "true" if known[name].kind == "bool" else text
+            # Browsers send the ends of lines as \r\n.
+            typed[name] = text == "true" if known[name].kind == "bool" else text.replace("\r\n", "\n")
     flat: dict[str, Any] = {}
     for name, value in typed.items():
         spec = known[name]
@@ -214,6 +226,8 @@ def parse(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], dict[str, A
             flat[name] = re.split(r"[\s,]+", value.strip()) if value.strip() else []
         elif spec.kind == "bool":
             flat[name] = value
+        elif spec.kind == "int" and _THOUSANDS.fullmatch(value.strip()):
+            flat[name] = value.replace(",", "").strip()
         elif value.strip() == "":
             flat[name] = None if spec.nullable else ""
         else:
@@ -264,7 +278,9 @@ def _named_in(message: str, known: Mapping[str, FieldSpec]) -> str | None:
 
 def sentence_of(message: str) -> str:
     """An error's message as people read it: `Value error, k = 9 is ...` -> `k = 9 is ... .`"""
-    text = re.sub(r"^Value error, |, unable to parse .*$", "", message).replace("Input should be", "must be")
+    text = message
+    for pattern, plainer in _PLAINER:
+        text = re.sub(pattern, plainer, text)
     first = text.split(" ", 1)[0]
     start = text if any(first in (s.flag, s.name) for s in specs().values()) else text[:1].upper() + text[1:]
     return start + ("" if text.endswith((".", "!", "?")) else ".")

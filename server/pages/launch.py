@@ -1,52 +1,34 @@
 """The launch form: `/runs/new`."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import ValidationError
-from sqlmodel import Session
 from starlette.datastructures import FormData
 
 from server.auth import CurrentUser
 from server.db.session import Database
-from server.db.tables import Checkpoint, Run
+from server.db.tables import Run
 from server.errors import AppError, InvalidError, NotFoundError
 from server.pages import forms, picker, sweep_form, tabs
+from server.pages.origins import Origin, differences, find_origin, origin_left, origin_of
 from server.pages.sweep_form import Errors
 from server.pages.templating import is_partial, render
 from server.services import forks, presets, runs, sweeps
 from server.services.local_sources import known_sources
 from server.services.notation import NotationError
 from server.services.presets import PresetView
-from server.services.requests import RunRequest, launch_values
+from server.services.requests import RunRequest
 from server.services.sweep_spec import label
 from server.settings import Settings
 
 router = APIRouter()
 BLANK = "blank"
 _GONE = "What this form was filled in from was deleted meanwhile: queued now, the run starts anew."
-
-
-class Origin(NamedTuple):
-    """The run that a form is filled in from; with the checkpoint, it is forked there."""
-
-    run: Run
-    checkpoint: Checkpoint | None = None
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """The form values of an unchanged copy."""
-        name = f"{self.run.name} copy" if self.checkpoint is None else forks.fork_name(self.run, self.checkpoint)
-        own = {} if self.checkpoint is None else forks.NOT_FORKED
-        return forms.values_of(self.run.config | own, **launch_values(self.run) | {"name": name})
-
-    def is_at_end(self, num_epochs: str) -> bool:
-        """Whether a fork with so many epochs, as typed, has nothing left to train behind its checkpoint."""
-        epochs = int(num_epochs) if num_epochs.isdecimal() and len(num_epochs) < 5 else 1
-        return self.checkpoint is not None and forks.is_at_end(self.run, self.checkpoint.step, epochs)
 
 
 @router.get("/runs/new")
@@ -62,47 +44,18 @@ def new(
     are names of fields change them."""
     with request.app.state.db.read() as session:
         offered = presets.list_presets(session, request.app.state.settings)
-        origin = _find_origin(session, source, fork)
-    chosen = _chosen(offered, preset) if origin is None else None
-    if origin is not None:
-        before = origin.values
-    elif chosen is not None:
-        before = forms.values_of(chosen.config, **chosen.launch)
-    else:
-        before = forms.values_of({})
-    values = before | forms.parse(request.query_params.multi_items())[0]
+        origin = find_origin(session, source, fork)
+    chosen = None if origin else _chosen(offered, preset)
+    before = origin.values if origin else _values_of(chosen)
+    asked = request.query_params.multi_items()
+    values = before | forms.parse(asked)[0]
     context = (
-        _context(offered)
+        _context(offered, "" if origin else (chosen.id if chosen else BLANK))
         | _aids(request, values)
-        | _differences(origin, before, values)
-        | {
-            "form": forms.build(values),
-            "preset": "" if origin else (chosen.id if chosen else BLANK),
-            "description": chosen.description if chosen else "",
-            "full": view == "full",
-        }
+        | differences(origin, before, values)
+        | {"form": forms.build(values), "sweep": sweep_form.read(asked), "full": view == "full"}
     )
     return render(request, "runs/new.html", context, user=user)
-
-
-def _find_origin(session: Session, run_id: str, checkpoint_id: str) -> Origin | None:
-    """What the form is filled in from, if from a run. Raises NotFoundError."""
-    if checkpoint_id:
-        checkpoint, parent = forks.fork_origin(session, checkpoint_id)
-        return Origin(parent, checkpoint)
-    return Origin(runs.get_run(session, run_id)) if run_id else None
-
-
-def _differences(origin: Origin | None, before: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """What the values of the form change, and what that means for a fork."""
-    names = [name.removeprefix(forms.PREFIX) for name in before if before[name] != values[name]]
-    changes = forms.changes(before, values)
-    return {
-        "origin": origin,
-        "changes": changes,
-        "costs_state": forks.costs_state(names),
-        "is_at_end": origin is not None and origin.is_at_end(str(values["config.num_epochs"])),
-    }
 
 
 def _chosen(offered: list[PresetView], wanted: str) -> PresetView | None:
@@ -111,16 +64,49 @@ def _chosen(offered: list[PresetView], wanted: str) -> PresetView | None:
     return None if wanted == BLANK else by_id.get(wanted) or by_id.get(presets.DEMO)
 
 
-def _context(offered: list[PresetView]) -> dict[str, Any]:
-    """What the form needs besides the values of its fields."""
+def _values_of(chosen: PresetView | None) -> dict[str, Any]:
+    """The form values of a preset, or of none."""
+    return forms.values_of(chosen.config, **chosen.launch) if chosen else forms.values_of({})
+
+
+def _context(offered: list[PresetView], preset: str) -> dict[str, Any]:
+    """What the form needs besides the values of its fields.
+
+    Args:
+        preset: id of the preset that it was filled in from, or blank.
+    """
     return {
         "nav": "new",
         "presets": offered,
-        "preset": "",
-        "sweep": sweep_form.read(),
+        "preset": preset,
+        "description": next((one.description for one in offered if one.id == preset), ""),
         "sweep_choices": sweep_form.choices(),
         "save_preset": {},
     }
+
+
+@router.get("/presets")
+@router.get("/runs/plan")
+@router.get("/runs/new/{part}")
+def anew() -> Response:
+    """Forms are sent to these addresses, which stay in the address bar; who opens them again gets the form."""
+    return RedirectResponse("/runs/new")
+
+
+def address_of(request: Request, pairs: list[tuple[str, str]]) -> str:
+    """Where the form stands as it was typed: what it was filled in from, the fields that differ, and the sweep."""
+    typed, origin = dict(pairs), origin_left(request, pairs)
+    with request.app.state.db.read() as session:
+        offered = presets.list_presets(session, request.app.state.settings)
+    preset = typed.get("preset", BLANK)
+    before = origin.values if origin else _values_of(_chosen(offered, preset))
+    own = {"fork": typed.get("fork"), "from": typed.get("cloned_from")} if origin else {"preset": preset}
+    values = forms.parse(pairs)[0]
+    fields = [(name, forms.sent(value)) for name, value in values.items() if value != before[name]]
+    sweep = (
+        [(name, text) for name, text in pairs if name.startswith("sweep.")] if sweep_form.read(pairs).is_used else []
+    )
+    return "/runs/new?" + urlencode([*((name, text) for name, text in own.items() if text), *fields, *sweep])
 
 
 @router.post("/runs/new")
@@ -149,13 +135,16 @@ async def pairs_of(request: Request) -> list[tuple[str, str]]:
 
 def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
     settings = request.app.state.settings
+    typed = dict(pairs)
+    if typed.get("by") == "enter" and typed.get("preset.name", "").strip():
+        return RedirectResponse("/presets", status_code=307)
     try:
         pairs, _ = tabs.read(pairs)
     except NotationError as error:
         return text_again(request, user, pairs, error)
     sweep, (_, body) = sweep_form.read(pairs), forms.parse(pairs)
     try:
-        origin = _origin_of(request, pairs)
+        origin = origin_of(request, pairs)
         if sweep.is_used:
             many = sweep.request(body)
             with request.app.state.db.write() as session:
@@ -195,7 +184,7 @@ def _count(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respons
 
 
 def _changed(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
-    origin = _origin_of(request, pairs)
+    origin = origin_of(request, pairs)
     if origin is None:
         raise NotFoundError("The form was not filled in from a run.")
     try:
@@ -203,23 +192,13 @@ def _changed(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Respo
     except NotationError:  # what stands there stays until the text says something again
         return Response(status_code=204)
     before = origin.values
-    differences = _differences(origin, before, before | forms.parse(pairs)[0])
-    return render(request, "runs/new/_changes.html", differences, user=user)
-
-
-def _origin_of(request: Request, pairs: list[tuple[str, str]]) -> Origin | None:
-    """The run or checkpoint that a form which comes back was filled in from."""
-    typed = dict(pairs)
-    with request.app.state.db.read() as session:
-        return _find_origin(session, typed.get("cloned_from", ""), typed.get("fork", ""))
+    context = differences(origin, before, before | forms.parse(pairs)[0])
+    return render(request, "runs/new/_changes.html", context, user=user)
 
 
 def write_tab(request: Request, name: str, pairs: list[tuple[str, str]]) -> tabs.Tab:
     """The tab `name` of what the form says. Raises pydantic's ValidationError for a form that is no run."""
-    try:
-        origin = _origin_of(request, pairs)
-    except NotFoundError:  # `form_again` says so
-        origin = None
+    origin = origin_left(request, pairs)
     fork = (origin.checkpoint, origin.run) if origin and origin.checkpoint else None
     return tabs.write(name, pairs, url=str(request.base_url).rstrip("/"), fork=fork)
 
@@ -257,15 +236,15 @@ def form_again(
         offered = presets.list_presets(session, request.app.state.settings)
     typed = forms.parse(pairs)[0]
     try:
-        origin = _origin_of(request, pairs)
+        origin = origin_of(request, pairs)
     except NotFoundError:
         origin, gone = None, [_GONE]
-    differences = _differences(origin, origin.values, origin.values | typed) if origin else {}
+    changed = differences(origin, origin.values, origin.values | typed) if origin else {}
     context = (
-        _context(offered)
+        _context(offered, dict(pairs).get("preset", ""))
         | _aids(request, typed)
         | {"full": dict(pairs).get("view") == "full"}
-        | differences
+        | changed
         | {
             "form": forms.build(typed, beside, [*problems, *gone]),
             "sweep": sweep.refused(errors),

@@ -1,20 +1,27 @@
 """The tree of a run's parents and children on its page."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
 from sqlmodel import Session
 
+from server.auth import CurrentUser
 from server.db.tables import Run, Sweep
-from server.pages import forms
-from server.pages.formatting import count, metric
+from server.pages.formatting import count, metric, plain
 from server.pages.forms import Change
+from server.pages.templating import render
 from server.pages.views import RunView
-from server.services import forks, lineage
+from server.services import lineage, runs
 from server.services.headline import headline
 from server.services.lineage import Kin
-from server.services.requests import launch_values
+
+router = APIRouter()
+SHOWN = 20
+"""So many of those that came of a run are shown."""
 
 
 class Node(NamedTuple):
@@ -23,6 +30,8 @@ class Node(NamedTuple):
     view: RunView
     how: str
     """How it came of the run above it, in words."""
+    checkpoint_id: str | None
+    """What it starts from."""
     fvu: str
     changes: list[Change]
     """What it was asked for with otherwise than the run above it."""
@@ -43,33 +52,41 @@ class Tree:
     """Address of all of these runs side by side; empty when there is one alone."""
 
 
+@router.get("/runs/{run_id}/lineage")
+def region(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
+    """The tree alone."""
+    with request.app.state.db.read() as session:
+        run = runs.get_run(session, run_id)
+        context = {"view": RunView(run), "family": family_of(session, run)}
+    return render(request, "run/_lineage.html", context, user=user)
+
+
 def family_of(session: Session, run: Run) -> Tree | None:
     """None of a run that belongs to nothing and that nothing came of."""
-    found = lineage.family(session, run)
+    found = lineage.family(session, run, limit=SHOWN)
     if len(found.runs) == 1 and found.sweep is None:
         return None
     ids = [one.id for one in found.runs]
     compare = "/compare?" + urlencode({"run": ids}, doseq=True) if len(ids) > 1 else ""
-    return Tree(_node(found.root, None, run.id), found.sweep, found.num_swept, found.has_more, compare)
+    return Tree(_node(found.root, run.id), found.sweep, found.num_swept, found.has_more, compare)
 
 
-def differences(origin: Run, run: Run) -> list[Change]:
-    """What `run` was asked for with otherwise than `origin`, but for its name."""
-    before, after = (
-        forms.values_of(one.config | forks.NOT_FORKED, **launch_values(one) | {"name": ""}) for one in (origin, run)
-    )
-    return forms.changes(before, after)
+def in_words(changes: Iterable[lineage.Change]) -> list[Change]:
+    """As the launch form calls the fields and writes their values."""
+    return [
+        Change(name.rpartition(".")[2], plain(before, "none"), plain(after, "none")) for name, before, after in changes
+    ]
 
 
-def _node(kin: Kin, above: Run | None, here: str) -> Node:
-    run = kin.run
+def _node(kin: Kin, here: str) -> Node:
     return Node(
-        view=RunView(run),
+        view=RunView(kin.run),
         how=_how(kin),
-        fvu=metric(headline(run.latest)["fvu"], "ratio"),
-        changes=differences(above, run) if above else [],
-        is_here=run.id == here,
-        children=[_node(child, run, here) for child in kin.children],
+        checkpoint_id=kin.checkpoint_id,
+        fvu=metric(headline(kin.run.latest)["fvu"], "ratio"),
+        changes=in_words(kin.changes),
+        is_here=kin.run.id == here,
+        children=[_node(child, here) for child in kin.children],
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -18,6 +19,7 @@ from server.notices.replay import BEST, replay
 from server.notices.rules import in_words, rules
 from server.pages.templating import is_partial, render
 from server.services import channels, watch_rules
+from server.services.amounts import amount
 from server.services.channels import ChannelRequest
 from server.services.watch_rules import WatchRuleRequest
 from sparsify_core.metrics import METRICS
@@ -30,9 +32,13 @@ NEW_RULE = {"metric": "fvu", "above": "true", "action": "notify", "runs": "*", "
 
 @router.get("")
 def page(request: Request, user: CurrentUser) -> HTMLResponse:
-    """All channels and rules; for htmx the channels alone, whose deliveries come along."""
+    """All channels and rules, and what a rule that was tried would have done; for htmx the channels alone, whose
+    deliveries come along.
+    """
     if is_partial(request):
         return render(request, "notices/_channels.html", _channels(request), user=user)
+    if "try" in request.query_params:
+        return _try_rule(request, user, request.query_params)
     return _page(request, user)
 
 
@@ -72,25 +78,42 @@ def delete_channel(request: Request, user: CurrentUser, channel_id: str) -> Resp
 
 @router.post("/rules")
 async def create_rule(request: Request, user: CurrentUser) -> Response:
-    """Make a rule, or with the button "Try it" say what it would have done."""
+    """Make a rule, or with the button "Try it" go to where the page says what it would have done."""
     form = await request.form()
     typed = {name: value for name, value in form.items() if isinstance(value, str)}
+    if "try" in typed:
+        tried = {name: typed.get(name, "") for name in (*NEW_RULE, "try")}
+        return RedirectResponse(f"/notices?{urlencode(tried)}#new-rule", status_code=303)
     return await run_in_threadpool(_create_rule, request, user, typed)
 
 
 def _create_rule(request: Request, user: Any, typed: Mapping[str, str]) -> Response:
     try:
-        wanted = WatchRuleRequest.model_validate({name: typed.get(name, "") for name in NEW_RULE})
-        if "try" in typed:
-            rule = watch_rules.make_rule(wanted)
-            with request.app.state.db.read() as session:
-                tried = replay(session, rule)
-            return _page(request, user, rule=typed, tried=tried, tried_words=in_words(rule), num_compared=BEST)
+        wanted = _rule(typed)
         with request.app.state.db.write() as session:
             watch_rules.create_rule(session, wanted)
     except (ValidationError, InvalidError, ConflictError) as error:
         return _page(request, user, status=422, rule=typed, rule_error=_sentence(error))
     return RedirectResponse("/notices#rules", status_code=303)
+
+
+def _try_rule(request: Request, user: Any, typed: Mapping[str, str]) -> HTMLResponse:
+    try:
+        rule = watch_rules.make_rule(_rule(typed))
+    except (ValidationError, InvalidError) as error:
+        return _page(request, user, status=422, rule=typed, rule_error=_sentence(error))
+    with request.app.state.db.read() as session:
+        tried = replay(session, rule)
+    return _page(request, user, rule=typed, tried=tried, tried_words=in_words(rule), num_compared=BEST)
+
+
+def _rule(typed: Mapping[str, str]) -> WatchRuleRequest:
+    """A rule as it was typed, `20M` and `40%` too. Raises ValidationError."""
+    fields: dict[str, Any] = {name: typed.get(name, "").strip() for name in NEW_RULE}
+    for name in ("value", "from_tokens"):
+        number = amount(fields[name])
+        fields[name] = fields[name] if number is None else number
+    return WatchRuleRequest.model_validate(fields)
 
 
 @router.post("/rules/{rule_id}/delete")

@@ -1,7 +1,7 @@
 """The plan beside the launch form: `/runs/plan`."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,16 @@ from pydantic import ValidationError
 
 from server.auth import CurrentUser
 from server.errors import InvalidError
-from server.pages import forms, tabs
-from server.pages.launch import form_again, pairs_of, write_tab
+from server.pages import forms, sweep_form, tabs
+from server.pages.launch import errors_of, form_again, pairs_of, write_tab
+from server.pages.sweep_form import Errors, SweepForm
 from server.pages.templating import is_partial, render
 from server.planning import Fix, Need, Warned
-from server.services import plans
+from server.services import plans, sweeps
 from server.services.notation import NotationError
 from server.services.requests import RunRequest
+from server.services.sweep_plans import SweepPlan, plan_runs
+from server.services.sweep_spec import label
 from server.settings import Settings
 from sparsify_core.config import FieldSpec
 
@@ -51,6 +54,8 @@ class PlanView:
     """Of each field: the id of its control, its name, what is wrong; the first two empty where it is about none."""
     reads: str = ""
     """The model, with its revision, whose shape is to be read."""
+    sweep: SweepPlan | None = None
+    """Of a sweep; `plan` is then that of its largest run."""
 
     @property
     def warnings(self) -> list[WarningView]:
@@ -59,6 +64,11 @@ class PlanView:
             WarningView(warned, [(fix.label, _typing(known, fix)) for fix in warned.fixes])
             for warned in (self.plan.warnings if self.plan else ())
         ]
+
+    @property
+    def of_largest(self) -> str:
+        """What tells the run of a sweep that the plan is of from the others."""
+        return label(self.sweep.largest.values) if self.sweep else ""
 
     @property
     def on_gpu(self) -> bool:
@@ -105,7 +115,7 @@ def _plan(request: Request, user: Any, pairs: list[tuple[str, str]]) -> HTMLResp
     except NotationError as error:
         view = PlanView(None, [("text", f"Line {p.line}" if p.line else "", p.message) for p in error.problems])
     else:
-        view = _view(request, forms.parse(pairs)[1], waits=not is_partial(request))
+        view = _view(request, pairs, waits=not is_partial(request))
         tab = _written(request, tab.name, pairs) if fix else tab
     if is_partial(request):
         return render(request, "runs/_plan_body.html", {"view": view}, user=user)
@@ -120,25 +130,30 @@ def _written(request: Request, name: str, pairs: list[tuple[str, str]]) -> tabs.
         return tabs.Tab()
 
 
-def _view(request: Request, body: Mapping[str, Any], *, waits: bool) -> PlanView:
-    settings = request.app.state.settings
+def _view(request: Request, pairs: Sequence[tuple[str, str]], *, waits: bool) -> PlanView:
+    settings: Settings = request.app.state.settings
+    body, sweep = forms.parse(pairs)[1], sweep_form.read(pairs)
     try:
-        wanted = RunRequest.model_validate(body)
+        planned = sweeps.plan_sweep(sweep.request(body), settings) if sweep.is_used else []
+        wanted = planned[0].request if planned else RunRequest.model_validate(body)
         shape, problem = plans.shape_for(settings, wanted.config, waits=waits)
         with request.app.state.db.read() as session:
-            found = plans.make_plan(session, wanted, settings=settings, shape=shape, shape_problem=problem)
-    except ValidationError as error:
-        return PlanView(None, _told((e["loc"], e["msg"]) for e in error.errors()))
-    except InvalidError as error:
-        return PlanView(None, _told([(p.loc, p.msg) for p in error.errors] or [((), error.detail)]))
+            total = plan_runs(session, planned, settings) if planned else None
+            shown = total.largest.request if total else wanted
+            if shown.config.model != wanted.config.model:
+                shape, problem = plans.shape_for(settings, shown.config, waits=False)
+            found = plans.make_plan(session, shown, settings=settings, shape=shape, shape_problem=problem)
+    except (ValidationError, InvalidError) as error:
+        return PlanView(None, _told(sweep, errors_of(error)))
     is_known = shape is not None or problem
-    return PlanView(found, reads="" if is_known else f"{wanted.config.model}@{wanted.config.revision or ''}")
+    return PlanView(found, reads="" if is_known else f"{shown.config.model}@{shown.config.revision or ''}", sweep=total)
 
 
-def _told(errors: Iterable[tuple[tuple[Any, ...], str]]) -> list[tuple[str, str, str]]:
-    beside, problems = forms.place_errors(errors)
+def _told(sweep: SweepForm, errors: Errors) -> list[tuple[str, str, str]]:
+    beside, problems = forms.place_errors(sweep.others(errors))
     controls = {name: forms.Control(spec, name, "") for name, spec in forms.specs().items()}
     told = [(controls[name].id, controls[name].label, text) for name, text in beside.items()]
+    told += [("sweep-field-1", "sweep", text) for text in sweep.refused(errors).problems]
     return told + [("", "", text) for text in problems]
 
 

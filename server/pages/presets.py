@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from server.auth import CurrentUser
 from server.errors import InvalidError
 from server.pages import forms
-from server.pages.launch import errors_of, form_again, pairs_of
+from server.pages.launch import address_of, errors_of, form_again, pairs_of
 from server.services import presets
 from server.services.presets import PresetRequest
 
@@ -32,17 +32,18 @@ def delete(request: Request, user: CurrentUser, preset_id: str) -> Response:
 
 
 def _save(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
-    _, body = forms.parse(pairs)
+    typed, body = dict(pairs), forms.parse(pairs)[1]
     body.pop("name", None)
-    named = {name: dict(pairs).get(f"preset.{name}", "") for name in ("name", "description")}
+    named = {name: typed.get(f"preset.{name}", "") for name in ("name", "description")}
     try:
         wanted = PresetRequest.model_validate(named | {"run": body})
         with request.app.state.db.write() as session:
-            saved = presets.save_preset(session, wanted)
+            saved = presets.save_preset(session, wanted, replaces="preset.replaces" in typed)
     except (ValidationError, InvalidError) as error:
         found = errors_of(error)
         own = [message for loc, message in found if loc[:1] and loc[0] in named]
         others = [(loc[1:], message) for loc, message in found if loc[:1] == ("run",)]
-        preset = named | {"problem": forms.sentence_of(own[0]) if own else ""}
+        is_taken = isinstance(error, InvalidError) and any(one.code == "taken" for one in error.errors)
+        preset = named | {"problem": forms.sentence_of(own[0]) if own else "", "is_taken": is_taken}
         return form_again(request, user, pairs, others, status=422, save_preset=preset)
-    return RedirectResponse(f"/runs/new?preset={saved.id}", status_code=303)
+    return RedirectResponse(address_of(request, [*pairs, ("preset", saved.id)]), status_code=303)

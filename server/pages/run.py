@@ -1,6 +1,7 @@
 """The page of one run, and its regions that are refetched live."""
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -13,13 +14,14 @@ from server.pages.advice import advice
 from server.pages.annotations import about
 from server.pages.formatting import metric, metric_form
 from server.pages.health import health_of
-from server.pages.lineage import differences, family_of
+from server.pages.lineage import family_of, in_words
 from server.pages.prediction import predicted_rows
 from server.pages.templating import is_partial, render
 from server.pages.views import ChartSpec, RunView, chart_specs, config_groups
 from server.pages.waterfall import FIRST_STEP, waterfall
 from server.pages.worker import system_of
 from server.services import checkpoints, control, forecasts, lineage, logs, marks, metrics, runs, timings, workers
+from server.services.looks import status_of
 from sparsify_core.config import RunConfig
 from sparsify_core.metrics import METRICS, split_key
 
@@ -30,29 +32,33 @@ REQUESTS = {
     "resume": control.resume_run,
     "requeue": control.requeue_run,
 }
+FIRST_KEYS = 8
 LOG_LINES = 15
 """Last lines of a failed run's log beside its reason; all of it stands further below."""
 
 
 @router.get("/runs/{run_id}")
 def page(request: Request, user: CurrentUser, run_id: str, attempt: str = "", node: str = "") -> HTMLResponse:
-    """Everything about one run. The cursor is from before the rest was read: what comes later, the stream brings.
+    """Everything about one run. Cursor and status are from before the rest: what comes later, the stream brings.
 
     Args:
         attempt, node: whose log is shown; the newest attempt's on the first node where there is no such.
     """
     with request.app.state.db.read() as session:
-        cursor = metrics.cursor(session, run_id)
+        cursor, status = metrics.cursor(session, run_id), status_of(session, runs.get_run(session, run_id))
         context = _head(session, run_id) | _lists(session, run_id) | _timings(session, run_id)
         view: RunView = context["view"]
         context |= health_of(session, view.run) | system_of(session, view.run)
+        context["family"] = family_of(session, view.run)
     log_node = _number(node, range(1, view.run.num_nodes)) or 0
     log_attempt = _number(attempt, range(1, view.run.attempt))
     context |= {
         "nav": "runs",
         "about": about(view.run),
         "cursor": cursor,
-        "charts": chart_specs(),
+        "status": status,
+        "charts": (charts := chart_specs()),
+        "first_series": _first_series(view, charts[0]),
         "chart_rows": lambda chart: _latest_rows(view, chart),
         "config_groups": config_groups(view.config),
         "log": logs.tail(request.app.state.settings, view.run, attempt=log_attempt, node=log_node),
@@ -120,7 +126,7 @@ def _head(session: Session, run_id: str) -> dict[str, Any]:
         "successor": successor,
         "origin": (origin := lineage.parent(session, run)),
         "how": lineage.how_made(run),
-        "differs": differences(origin, run) if origin else [],
+        "differs": in_words(lineage.changes(origin, run)) if origin else [],
         "sweep": session.get(Sweep, run.sweep_id) if run.sweep_id else None,
         "advice": advice(run),
         "log_end": logs.training_lines(run.log_tail)[-LOG_LINES:],
@@ -136,7 +142,6 @@ def _lists(session: Session, run_id: str) -> dict[str, Any]:
         "prediction": prediction,
         "predicted": predicted_rows(prediction),
         "view": RunView(run),
-        "family": family_of(session, run),
         "checkpoints": [{"row": row, "fvu": evaluated_fvu(row.evaluation)} for row in rows],
         "history": runs.history(session, run_id),
         "axis": {
@@ -160,6 +165,12 @@ def evaluated_fvu(evaluation: dict[str, Any]) -> str:
     """Mean held-out FVU over the coders of a checkpoint."""
     values = [v["eval_fvu"] for v in evaluation.values() if isinstance(v.get("eval_fvu"), int | float)]
     return metric(sum(values) / len(values), "ratio") if values else metric(None)
+
+
+def _first_series(view: RunView, chart: ChartSpec) -> str:
+    """The query for the series of the first chart, which a browser asks for before it has read the scripts."""
+    keys = [key for key, _, _ in _latest_rows(view, chart)]
+    return urlencode([*(("key", key) for key in keys[:FIRST_KEYS]), ("max_points", metrics.MAX_POINTS)]) if keys else ""
 
 
 def _latest_rows(view: RunView, chart: ChartSpec) -> list[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 from server.pages.forms import sentence_of
 from server.services.sweep_spec import SweepRequest, sweepable
 from sparsify_core.config import FieldSpec
+from sparsify_core.config.base import whole
 
 NUM_ROWS = 3
 """Rows of the form; REST takes more."""
@@ -37,6 +38,17 @@ class SweepForm:
     def fields(self) -> list[str]:
         """Those that are chosen."""
         return [name for name, _ in self.rows if name]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What is filled in, as a browser sends it."""
+        rows = [
+            pair for name, text in self.rows if name or text for pair in (("sweep.field", name), ("sweep.values", text))
+        ]
+        return [
+            *rows,
+            *((f"sweep.{name}", text) for name, text in (("draws", self.draws), ("seed", self.seed)) if text),
+        ]
 
     def request(self, base: dict[str, Any]) -> SweepRequest:
         """What is asked for, with the rest of the form as `base`. Raises ValidationError."""
@@ -113,6 +125,6 @@ def _value(spec: FieldSpec | None, word: str) -> Any:
     if word.lower() in _WORDS:
         return _WORDS[word.lower()]
     try:
-        return float(word) if spec.kind == "float" else int(word)
+        return float(word) if spec.kind == "float" else int(whole(word))
     except ValueError:
         return word

@@ -1,16 +1,30 @@
 """Where runs come from, and which runs came of them."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import func, or_
+from sqlalchemy import func, or_, tuple_
 from sqlmodel import Session, col, select
 
-from server.db.tables import Run, Sweep
+from server.db.tables import Checkpoint, Run, Sweep
+from server.services.forks import NOT_FORKED
+from server.services.requests import LAUNCH_FIELDS, OWNED, launch_values
+from server.services.run_values import configured
+from sparsify_core.config import RunConfig, iter_fields
 
+MAX_DESCENDANTS = 200
 _MAX_ANCESTORS = 20
-_MAX_CHILDREN = 20
 How = Literal["retry", "fork", "clone"]
+
+
+class Change(NamedTuple):
+    """A field that a run was asked for with otherwise than its parent, by its dotted name."""
+
+    field: str
+    before: Any
+    after: Any
 
 
 class Kin(NamedTuple):
@@ -18,7 +32,15 @@ class Kin(NamedTuple):
 
     run: Run
     how: How | None
+    checkpoint_id: str | None
+    """The checkpoint that a fork starts from, while its parent still has it."""
+    changes: list[Change]
     children: list["Kin"]
+
+    @property
+    def members(self) -> list["Kin"]:
+        """This one and all below, each before those that came of it."""
+        return [self, *(member for child in self.children for member in child.members)]
 
 
 class Family(NamedTuple):
@@ -30,27 +52,24 @@ class Family(NamedTuple):
     num_swept: int
     """Runs of the sweep."""
     has_more: bool
-    """Whether there are more children than these."""
+    """Whether more runs came of it than these."""
 
     @property
     def runs(self) -> list[Run]:
         """All of them, the root first."""
-        return _flat(self.root)
+        return [kin.run for kin in self.root.members]
 
 
-def family(session: Session, run: Run) -> Family:
-    """A run's parents up to the first, its children, and the sweep that it began in."""
-    found = children(session, run.id, limit=_MAX_CHILDREN + 1)
-    node = Kin(run, how_made(run), [Kin(child, how_made(child), []) for child in found[:_MAX_CHILDREN]])
-    for _ in range(_MAX_ANCESTORS):
-        above = parent(session, node.run)
-        if above is None:
-            break
-        node = Kin(above, how_made(above), [node])
-    sweep = session.get(Sweep, node.run.sweep_id) if node.run.sweep_id else None
-    swept = select(func.count()).where(Run.sweep_id == node.run.sweep_id) if sweep else None
-    num_swept = session.exec(swept).one() if swept is not None else 0
-    return Family(node, sweep, num_swept, has_more=len(found) > _MAX_CHILDREN)
+def family(session: Session, run: Run, *, limit: int) -> Family:
+    """A run's parents up to the first, at most `limit` of those that came of it, and the sweep that it began in."""
+    line = [run]
+    while len(line) <= _MAX_ANCESTORS and (above := parent(session, line[0])) is not None:
+        line.insert(0, above)
+    below = _descendants(session, run.id, limit + 1)
+    sweep = session.get(Sweep, line[0].sweep_id) if line[0].sweep_id else None
+    swept = select(func.count()).where(Run.sweep_id == line[0].sweep_id)
+    num_swept = session.exec(swept).one() if sweep else 0
+    return Family(_tree(session, [*line, *below[:limit]]), sweep, num_swept, has_more=len(below) > limit)
 
 
 def how_made(run: Run) -> How | None:
@@ -58,20 +77,69 @@ def how_made(run: Run) -> How | None:
     return "retry" if run.retry_of else "fork" if run.forked_from else "clone" if run.cloned_from else None
 
 
-def parent(session: Session, run: Run) -> Run | None:
+def parent_id(run: Run) -> str | None:
     """The run that this one retries, was forked from or was cloned from."""
-    source = run.retry_of or run.forked_from or run.cloned_from
+    return run.retry_of or run.forked_from or run.cloned_from
+
+
+def parent(session: Session, run: Run) -> Run | None:
+    source = parent_id(run)
     return session.get(Run, source) if source else None
 
 
-def children(session: Session, run_id: str, *, limit: int) -> list[Run]:
-    """The runs whose parent is this one, oldest first."""
-    came_of_it = or_(*(col(column) == run_id for column in (Run.retry_of, Run.forked_from, Run.cloned_from)))
-    return list(session.exec(select(Run).where(came_of_it).order_by(col(Run.id)).limit(limit)))
+def changes(origin: Run, run: Run) -> list[Change]:
+    """What `run` was asked for with otherwise than `origin`, but for its name and what forks and Sparseboard set."""
+    before, after = _values(origin), _values(run)
+    return [Change(name, before[name], after[name]) for name in before if before[name] != after[name]]
 
 
-def _flat(kin: Kin) -> list[Run]:
-    return [kin.run, *(run for child in kin.children for run in _flat(child))]
+def _tree(session: Session, members: Sequence[Run]) -> Kin:
+    """From the runs of a family, each behind its parent."""
+    checkpoints = _checkpoints(session, members)
+    children: dict[str | None, list[Run]] = defaultdict(list)
+    for one in members[1:]:
+        children[parent_id(one)].append(one)
+
+    def kin(run: Run, differs: list[Change]) -> Kin:
+        below = [kin(child, changes(run, child)) for child in children[run.id]]
+        checkpoint = checkpoints.get((run.forked_from, run.forked_step)) if how_made(run) == "fork" else None
+        return Kin(run, how_made(run), checkpoint, differs, below)
+
+    return kin(members[0], [])
+
+
+def _checkpoints(session: Session, runs: Sequence[Run]) -> dict[tuple[str | None, int | None], str]:
+    """The checkpoints that forks among the runs start from, by run and step."""
+    places = [(run.forked_from, run.forked_step) for run in runs if run.forked_from]
+    wanted = tuple_(col(Checkpoint.run_id), col(Checkpoint.step)).in_(places)
+    found = session.exec(select(Checkpoint.run_id, Checkpoint.step, Checkpoint.id).where(wanted)) if places else ()
+    return {(run_id, step): checkpoint_id for run_id, step, checkpoint_id in found}
+
+
+def _descendants(session: Session, run_id: str, limit: int) -> list[Run]:
+    """The oldest runs that came of this one, generation by generation."""
+    found: list[Run] = []
+    level = [run_id]
+    while level and len(found) < limit:
+        came_of_them = or_(*(col(column).in_(level) for column in (Run.retry_of, Run.forked_from, Run.cloned_from)))
+        children = session.exec(select(Run).where(came_of_them).order_by(col(Run.id)).limit(limit - len(found))).all()
+        level = [child.id for child in children]
+        found += children
+    return found
+
+
+def _values(run: Run) -> dict[str, Any]:
+    launch = launch_values(run)
+    return {name: launch[name] for name in LAUNCH_FIELDS if name != "name"} | {
+        name: configured(run.config, name, default) for name, default in _defaults().items()
+    }
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """The fields of a configuration that people set, by dotted name."""
+    fields = {spec.name: spec.default for spec in iter_fields(RunConfig)}
+    return {name: default for name, default in fields.items() if name not in OWNED and name not in NOT_FORKED}
 
 
 class Branch(NamedTuple):

@@ -33,7 +33,7 @@ class Look:
     newest: Place
     """The newest event whose points are in the database."""
     status: dict[str, Any]
-    """What the run's page shows besides its series and its log; the step comes with the metrics."""
+    """As `status_of` has it; the step comes with the metrics."""
     replays: dict[Place, Replayed | None] = field(default_factory=dict)
 
 
@@ -86,10 +86,11 @@ class Looks:
         began = time.monotonic()
         with self._database.read() as session:
             run = session.get(Run, run_id)
-            return None if run is None else Look(began, run, metrics.position(session, run_id), _status(session, run))
+            return None if run is None else Look(began, run, metrics.position(session, run_id), status_of(session, run))
 
 
-def _status(session: Session, run: Run) -> dict[str, Any]:
+def status_of(session: Session, run: Run) -> dict[str, Any]:
+    """What the run's page shows besides its series and its log: equal ones look the same."""
     saved = select(func.count(), func.max(Checkpoint.created_at)).where(Checkpoint.run_id == run.id)
     num_checkpoints, last_saved = session.exec(saved).one()
     last_event = session.exec(select(func.max(RunEvent.id)).where(RunEvent.run_id == run.id)).one()

@@ -144,7 +144,7 @@ def _storable(keys: Sequence[str]) -> list[str]:
 
 
 def _shown(one: Thinned) -> Series:
-    steps, ts, values, lows, highs = one.buckets.columns
+    steps, ts, values, lows, highs = one.buckets
     is_raw = one.width == 1
     return {
         "steps": list(steps),

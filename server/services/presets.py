@@ -71,14 +71,22 @@ def get_preset(session: Session, settings: Settings, preset_id: str) -> PresetVi
     raise NotFoundError("There is no such preset.")
 
 
-def save_preset(session: Session, request: PresetRequest) -> PresetView:
-    """Raises InvalidError when the name is taken."""
+def save_preset(session: Session, request: PresetRequest, *, replaces: bool = False) -> PresetView:
+    """Save a preset, or save it anew.
+
+    Args:
+        replaces: whether one that was saved under this name may be overwritten; its id stays.
+
+    Raises InvalidError when the name is taken.
+    """
     taken = f"there is a preset {request.name} already: take another name"
     if request.name in {one.name for one in SHIPPED}:
-        raise InvalidError.field(("name",), taken, "taken")
-    launch = request.run.model_dump(mode="json", include=set(LAUNCH_FIELDS) - {"name"})
-    config = request.run.config.model_dump(mode="json")
-    row = Preset(name=request.name, description=request.description, config=config, launch=launch)
+        raise InvalidError.field(("name",), taken, "shipped")
+    before = session.exec(select(Preset).where(Preset.name == request.name)).first() if replaces else None
+    row = before or Preset(name=request.name)
+    row.description = request.description
+    row.config = request.run.config.model_dump(mode="json")
+    row.launch = request.run.model_dump(mode="json", include=set(LAUNCH_FIELDS) - {"name"})
     session.add(row)
     try:
         session.flush()

@@ -12,6 +12,7 @@ from sqlmodel import col, select
 
 from server.db.tables import Run, RunValue
 from server.db.tables.values import TAGS_KEY, folded
+from server.services.amounts import amount
 from server.services.run_fields import RunField, find_field
 from server.services.run_query import Comparison, QueryError, Term, Word, parse
 
@@ -23,8 +24,6 @@ _COMPARE: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "<": lt,
     "<=": le,
 }
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)([kMBT%]?)")
-_SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "%": 0.01}
 _DAY_S = 86_400
 _YES_NO = {"yes": True, "true": True, "no": False, "false": False}
 _SEARCHED_KEYS = ("model", "dataset", TAGS_KEY)
@@ -116,10 +115,10 @@ def _one_of(choices: Sequence[str]) -> str:
 
 
 def _number(field: RunField, value: str) -> float:
-    match = _NUMBER.fullmatch(value)
-    if match is None:
+    number = amount(value)
+    if number is None:
         raise QueryError(f"{field.name} is a number, as in {field.name}>32 or {field.name}<20M, not {value}.")
-    return float(match[1]) * _SCALE[match[2]]
+    return number
 
 
 def _at_time(field: RunField, operator: str, value: str) -> ColumnElement[bool]:

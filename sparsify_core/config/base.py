@@ -1,9 +1,11 @@
 """What all configuration models share: frozen, strict about unknown keys, documented at the field."""
 
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 Group = Literal[
@@ -21,10 +23,33 @@ Group = Literal[
 """Headings under which fields stand in the form, in `--help` and in the docs; this order is theirs too."""
 
 
+_POWER = re.compile(r"\d{1,20}(\.\d{1,20})?[eE]\+?\d{1,2}", re.ASCII)
+
+
+def whole(text: str) -> Any:
+    """`1e9`, as people write many tokens, as an integer; any other text as it is."""
+    if not _POWER.fullmatch(text):
+        return text
+    number = Decimal(text)
+    return int(number) if number == int(number) else text
+
+
 class Config(BaseModel):
     """A frozen configuration model; an attribute's docstring is its help text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _powers_of_ten(cls, values: Any) -> Any:
+        """Forms, flags and YAML have `1e9` as a text, which pydantic takes for no integer."""
+        if not isinstance(values, dict):
+            return values
+        integers = {name for name, info in cls.model_fields.items() if info.annotation in (int, int | None)}
+        return {
+            name: whole(value) if name in integers and isinstance(value, str) else value
+            for name, value in values.items()
+        }
 
 
 def option(

@@ -2,13 +2,14 @@
 
 import time
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from sqlmodel import col, select
 
 from seed import timing_at
-from server.db.runs import release
-from server.db.tables import MetricPoint, Run, RunState
+from server.db.runs import record, release
+from server.db.tables import Checkpoint, MetricPoint, Run, RunState
 from server.queue import publish_hint
 from webpage import OpenPage, Site, push, soon
 
@@ -51,6 +52,26 @@ def test_points_arrive_once_through_reconnects_and_reload(site: Site, open_page:
     assert page.locator("#chart-fvu .summary tbody").inner_text() == live
 
 
+def test_a_page_that_opens_fetches_nothing_twice(site: Site, open_page: OpenPage) -> None:
+    page = open_page("/runs")
+    page.add_init_script("window.heard = 0; document.addEventListener('sb-run', () => window.heard++, true);")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+    run = f"/runs/{site.ids[RunState.COMPLETED]}"
+    page.goto(f"{site.url}{run}")
+    soon(lambda: page.evaluate("window.heard"), 1)
+    page.locator("#chart-fvu canvas").first.wait_for()
+    first = parse_qs(urlsplit(page.locator("#first-series").get_attribute("href") or "").query)["key"]
+    assert {key.partition("/")[0] for key in first} == {"fvu", "eval_fvu"}
+    series = [
+        urlsplit(str(url)) for url in page.evaluate("performance.getEntriesByType('resource').map((e) => e.name)")
+    ]
+    keys = [key for url in series if url.path == f"/api/v1{run}/metrics" for key in parse_qs(url.query)["key"]]
+    assert len(keys) == len(set(keys))
+    assert set(first) <= set(keys)
+    assert not [path for path in asked if path.startswith(f"{run}/")]
+
+
 def test_points_are_drawn_one_by_one(site: Site, open_page: OpenPage, run_id: str) -> None:
     """How soon is measured by `benchmarks/web_live.py`."""
     page = open_page(f"/runs/{run_id}")
@@ -74,6 +95,27 @@ def test_a_measured_step_is_drawn(site: Site, open_page: OpenPage, run_id: str) 
     assert bars.count() == before + 1
     assert bars.nth(1).inner_text().startswith("Step 1,234")
     assert page.locator("#waterfall-title").count() == 1
+
+
+def test_a_checkpoint_leaves_the_lineage_alone_and_a_move_does_not(
+    site: Site, open_page: OpenPage, run_id: str
+) -> None:
+    with site.database.write() as session:
+        session.add(Run(name="a clone of it", config=session.get_one(Run, run_id).config, cloned_from=run_id))
+    page = open_page(f"/runs/{run_id}")
+    page.locator("#lineage", has_text="a clone of it").wait_for()
+    page.wait_for_load_state("networkidle")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    with site.database.write() as session:
+        session.add(Checkpoint(run_id=run_id, attempt=1, step=77, path="p", manifest_sha256="0" * 64, size_bytes=1))
+    publish_hint(site.settings.redis_url, run_id)
+    page.locator("#lists", has_text="Step 77").wait_for(timeout=60_000)
+    assert "lineage" not in asked
+    with page.expect_request("**/lineage", timeout=60_000):
+        with site.database.write() as session:
+            record(session, run_id, actor="test", kind="moved", detail="first")
+        publish_hint(site.settings.redis_url, run_id)
 
 
 def test_the_log_follows_and_state_changes_show(site: Site, open_page: OpenPage, run_id: str) -> None:

@@ -64,6 +64,15 @@ def test_pages_fit_and_raise_no_error(site: Site, open_page: OpenPage) -> None:
                 page.screenshot(path=SCREENSHOTS / f"{name}-{theme}-{width}.png", full_page=True)
 
 
+def test_a_4k_screen_is_used(site: Site, open_page: OpenPage) -> None:
+    page = open_page("/runs", width=3840)
+    assert page.locator("main").evaluate("main => main.clientWidth") > 2500
+    page.goto(f"/runs/{site.ids['many']}")
+    tops = page.locator("figure.chart").evaluate_all("charts => charts.map((chart) => chart.offsetTop)")
+    assert len(set(tops[:4])) == 1  # beside each other
+    assert page.evaluate("document.documentElement.scrollWidth") == 3840
+
+
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
 def test_no_page_shuts_anybody_out(site: Site, open_page: OpenPage, width: int, theme: str) -> None:
     """WCAG 2.1 AA, as far as axe can see it."""
@@ -229,6 +238,11 @@ def test_first_steps_come_once_and_when_asked_for(open_page: OpenPage) -> None:
     assert tour.is_hidden()
 
 
+def test_what_needs_scripts_is_hidden_without_them(open_page: OpenPage) -> None:
+    assert open_page("/runs").locator("#theme").is_visible()
+    assert open_page("/runs", script=False).locator("#theme").is_hidden()
+
+
 def test_the_theme_is_kept(open_page: OpenPage) -> None:
     page = open_page("/runs")
     background = "getComputedStyle(document.body.parentElement).backgroundColor"
@@ -238,6 +252,9 @@ def test_the_theme_is_kept(open_page: OpenPage) -> None:
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.evaluate(background) != light
+    page.locator("#theme").click()
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") is None
 
 
 def test_latents_are_sorted_paged_and_linked(site: Site, open_page: OpenPage) -> None:

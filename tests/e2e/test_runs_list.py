@@ -122,6 +122,38 @@ def test_a_new_run_never_moves_the_rows_of_a_search(site: Site, open_page: OpenP
     soon(lambda: names(page), ["listed later", *before], LIMIT_S)
 
 
+def test_the_list_is_walked_by_keyboard_alone(site: Site, open_page: OpenPage, sweep: dict[str, str]) -> None:
+    with site.database.write() as session:
+        for n in range(40):
+            add_run(session, name=f"walked {n}")
+    focused = "document.activeElement.textContent"
+    page = open_page("/runs")
+    page.keyboard.press("/")
+    page.keyboard.type("walked")
+    page.locator("#num-found", has_text="40 found").wait_for(timeout=1000 * LIMIT_S)
+    page.keyboard.press("Escape")  # out of the field, which keeps what was typed
+    assert page.evaluate(focused) == "walked 39"
+    assert page.locator("#search").input_value() == "walked"
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.locator("#bulk-tag").focus()
+    page.keyboard.type("by-enter")
+    page.keyboard.press("Enter")
+    page.locator("#outcome", has_text="1 run tagged by-enter").wait_for(timeout=1000 * LIMIT_S)
+    page.locator("#runs .tag", has_text="by-enter").wait_for(timeout=1000 * LIMIT_S)
+    page.get_by_role("link", name="Run", exact=True).focus()
+    page.keyboard.press("Enter")
+    page.locator("#runs th[aria-sort=ascending]").wait_for(timeout=1000 * LIMIT_S)
+    soon(lambda: page.evaluate(focused), "Run ↑", LIMIT_S)
+    page.locator(".load-more a").focus()
+    page.keyboard.press("Enter")
+    soon(lambda: page.locator("#runs .name").count(), 40, LIMIT_S)
+    soon(lambda: page.evaluate(focused), names(page)[30], LIMIT_S)  # the first of those that came
+    page.locator("#pick-all").check()
+    page.locator("#everything").check()
+    page.locator("#bulk-count", has_text="All 40 runs chosen").wait_for(timeout=1000 * LIMIT_S)
+
+
 def test_compared_runs_fit_a_narrow_screen(open_page: OpenPage, sweep: dict[str, str]) -> None:
     page = open_page("/compare?fields=all&" + "&".join(f"run={run_id}" for run_id in sweep.values()), width=360)
     assert page.locator(".compared").count() == 2

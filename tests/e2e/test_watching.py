@@ -69,6 +69,34 @@ def test_what_torchrun_reports_is_folded_behind_the_words_of_training(site: Site
     log.locator(".line[data-current]:visible", has_text="ChildFailedError").wait_for(timeout=60_000)
 
 
+def test_where_a_worker_was_away_no_line_is_drawn_and_a_zoom_stays(site: Site, open_page: OpenPage) -> None:
+    with site.database.write() as session:
+        session.add(sample_at(site.ids["worker"], time.time() - 3500))
+    page = open_page(f"/workers/{site.ids['worker']}")
+    figure = page.locator("figure[data-field=cpu_frac]")
+    over = figure.locator(".u-over")
+    over.wait_for()
+    label = figure.locator(".plot").get_attribute("aria-label") or ""
+    assert re.fullmatch(r"CPU busy over time\. now [\d.]+%, least [\d.]+%, most [\d.]+%", label), label
+    width = over.evaluate("element => element.clientWidth")
+    over.hover(position={"x": width * 0.25, "y": 40})  # the last half hour was measured, and one moment an hour ago
+    assert "\u2013" in figure.locator(".legend").inner_text()
+    ticks = figure.locator("canvas").evaluate("canvas => canvas.toDataURL()")
+    page.mouse.down()
+    over.hover(position={"x": width * 0.9, "y": 40})
+    page.mouse.up()
+    assert figure.locator("canvas").evaluate("canvas => canvas.toDataURL()") != ticks
+    before = int(page.locator("#worker").get_attribute("data-samples") or 0)
+    over.hover(position={"x": width - 2, "y": 40})
+    edge = figure.locator(".legend").inner_text()
+    with site.database.write() as session:
+        session.add(sample_at(site.ids["worker"], time.time() + 2))
+    soon(lambda: int(page.locator("#worker").get_attribute("data-samples") or 0), before + 1, timeout_s=60)
+    over.hover(position={"x": width / 2, "y": 40})
+    over.hover(position={"x": width - 2, "y": 40})
+    assert figure.locator(".legend").inner_text() == edge  # the same moment stands at the edge
+
+
 LINES = (
     "[rank0]: step 40/200  fvu 0.5000\n",
     "[rank1]: \x1b[31;1mRuntimeError\x1b[0m: <img src=x onerror=alert(1)> out of memory\n",

@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rows import add_attempt, add_point, add_run
+from server.db.tables import MetricPoint
 from server.diagnosis import CHECKS, Evidence, Finding, Line, State, diagnose
 from sparsify_core.config import RunConfig, iter_fields
 
@@ -257,3 +259,22 @@ def test_the_health_of_a_run_by_rest_and_on_its_page(api: TestClient, app: FastA
     page = api.get(f"/runs/{run.id}/health").text
     assert "stuck at" in page
     assert f"/runs/new?from={run.id}&amp;config.lr=0.0003&amp;config.exclude_first=1" in page
+
+
+def test_a_slow_run_leads_to_its_machine_and_several_fixes_go_into_one_clone(api: TestClient, app: FastAPI) -> None:
+    with app.state.db.write() as session:
+        run = add_run(session)
+        add_attempt(session, run, event_seq=300)
+        for step in range(1, 201):
+            ts = float(step if step < 180 else 180 + 10 * (step - 180))
+            point = {"run_id": run.id, "attempt": 1, "seq": step, "step": step, "ts": ts}
+            session.add(MetricPoint(**point, key="tokens_per_s", value=5.0))
+            session.add(MetricPoint(**point, key="dead_frac/layers.5", value=0.7))
+        run.step, run.latest = 200, {"tokens_per_s": 5.0, "dead_frac/layers.5": 0.7, "eval_dense_frac/layers.5": 0.8}
+        run.finished_at = time.time() - 3 * 86_400
+        session.add(run)
+    page = api.get(f"/runs/{run.id}").text
+    assert "Steps take 10.0 times as long" in page
+    assert 'href="/workers/w?hours=168"' in page
+    both = f"/runs/new?from={run.id}&amp;config.exclude_first=1&amp;config.auxk_alpha=0.03125"
+    assert page.count(both) == 1

@@ -167,3 +167,14 @@ def test_the_form_forks_and_both_runs_say_so(
     assert "fork of step 20 child" in words(visitor.get(f"/runs/{parent}").text)
     with app.state.db.read() as session:
         assert session.get_one(Run, where.rpartition("/")[2]).forked_from == parent
+
+
+def test_lines_as_browsers_send_them_are_no_change(
+    app: FastAPI, visitor: TestClient, saved: tuple[str, CheckpointDir]
+) -> None:
+    checkpoint_id, folder = saved
+    with app.state.db.write() as session:
+        run = session.get_one(Run, folder.root.parents[1].name)
+        run.config = run.config | {"hookpoints": ["layers.5", "layers.6"]}
+    asked = {"fork": checkpoint_id, "config.hookpoints": "layers.5\r\nlayers.6"}
+    assert "It goes on at step 20" in words(visitor.post("/runs/new/changes", data=asked).text)

@@ -93,13 +93,21 @@ def test_a_command_has_a_flag_to_a_line_and_torchrun_for_many() -> None:
         "HF_HOME=hf torchrun --nproc_per_node gpu -m sparsify gpt2 a/b -k 64 --run_name mine --save_dir out",
         "$ python -m sparsify_core gpt2 \\\r\n  a/b --k=64 --run-name mine --save_dir out",
         "gpt2 a/b --k 64 --run_name mine --save_dir out",
+        "nohup python -m sparsify gpt2 a/b --k 64 --run_name mine --save_dir out &",
     ],
 )
 def test_command_lines_are_taken_as_they_are_pasted(text: str) -> None:
     reading = from_command(text)
     assert reading.config == RunConfig(model="gpt2", dataset="a/b", sae={"k": 64})
     assert reading.launch == {"name": "mine"}
-    assert reading.notes == ("save_dir is left out: Sparseboard decides it for every run.",)
+    assert reading.notes[-1] == "save_dir is left out: Sparseboard decides it for every run."
+    unread = ("num_processes stays as it was: torchrun's 'gpu' is no number.",) if "gpu" in text.split() else ()
+    assert reading.notes[:-1] == unread
+
+
+@pytest.mark.parametrize("text", ["max_tokens: 1e9\n", '{"max_tokens": 1e9}', "max_tokens: 1_000_000_000"])
+def test_large_numbers_are_taken_as_people_write_them(text: str) -> None:
+    assert from_yaml(text).config.max_tokens == from_command("gpt2 --max_tokens 1.0e9").config.max_tokens == 10**9
 
 
 @pytest.mark.parametrize("text", ["model: gpt2\nlayers: [1, 2]\n", '{"model": "gpt2", "layers": [1, 2]}'])
@@ -125,6 +133,8 @@ def test_configuration_files_of_sparsify_are_taken() -> None:
         ("model: gpt2\nsae:\n  k: 9\n  num_latents: 4\n", 3, "k = 9 is more than num_latents = 4"),
         ("model: gpt2\nlr: [\n", 3, "this is not YAML"),
         ('{"model": "gpt2",\n "lr": }', 2, "this is not"),
+        ("lr: 1\nsae: {k: 4}\nlr: 2\n", 3, "lr stands on line 1 already"),
+        ('{"sae": {"k": 8,\n "k": 9}}', 2, "sae.k stands on line 1 already"),
         ("gpt2", 1, "write names and values"),
         ("model: gpt2\nhf_token: secret\n", 2, "set HF_TOKEN"),
         ("a: &a [1]\nb: *a\n", 2, "aliases"),

@@ -72,11 +72,13 @@ def test_the_page_keeps_what_was_typed(visitor: TestClient, app: FastAPI) -> Non
     assert "whsec_" in made.text
     assert "whsec_" not in visitor.get("/notices").text
     typed = {name: str(value).lower() for name, value in RULE.items()} | {"runs": "blue*"}
-    tried = visitor.post("/notices/rules", data=typed | {"try": "1"})
+    asked = visitor.post("/notices/rules", data=typed | {"try": "1"})
+    tried = visitor.get(asked.headers["location"])  # an address that can be kept and shared
     assert "No run with such a name is over yet" in tried.text
     assert 'value="blue*"' in tried.text
+    assert visitor.get("/notices", params=typed | {"try": "1", "value": "much"}).status_code == 422
     assert visitor.post("/notices/rules", data=typed | {"value": "much"}).status_code == 422
-    assert visitor.post("/notices/rules", data=typed).status_code == 303
+    assert visitor.post("/notices/rules", data=typed | {"value": "40%", "from_tokens": "20M"}).status_code == 303
     with app.state.db.read() as session:
         (rule,) = session.exec(select(WatchRule))
         (stored,) = session.exec(select(Channel))
@@ -86,3 +88,9 @@ def test_the_page_keeps_what_was_typed(visitor: TestClient, app: FastAPI) -> Non
     for path in (f"rules/{rule.id}", f"channels/{stored.id}"):
         assert visitor.post(f"/notices/{path}/delete").status_code == 303
     assert "No rules yet" in visitor.get("/notices").text
+
+
+@pytest.mark.parametrize("path", ["/notices/rules", "/notices/channels", "/settings/tokens"])
+def test_where_a_form_came_back_the_page_is_found_again(visitor: TestClient, path: str) -> None:
+    answer = visitor.get(path)
+    assert (answer.status_code, answer.headers["location"]) == (303, path.rpartition("/")[0])

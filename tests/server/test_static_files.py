@@ -1,11 +1,12 @@
 """Scripts and styles under addresses that change with them."""
 
+import posixpath
 import re
 
 import pytest
 from fastapi.testclient import TestClient
 
-from clients import serve
+from clients import browse, serve
 from server.app import create_app
 from server.settings import Settings
 
@@ -37,6 +38,22 @@ def test_a_page_from_before_an_upgrade_finds_its_files(client: TestClient, addre
     assert old != address
     answer = client.get(old)
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache")
+
+
+def test_a_module_is_loaded_with_all_that_it_imports(client: TestClient, sqlite_settings: Settings) -> None:
+    """In the end a browser has asked for nothing that the page had not named."""
+    with browse(create_app(sqlite_settings)) as browser:
+        text = browser.get("/runs").text
+    named = set(re.findall(r'<link rel="modulepreload" href="([^"]+)">', text))
+    entries = re.findall(r'<script type="module" src="([^"]+)">', text)
+    assert entries
+    asked = list(entries)
+    for address in asked:
+        source = client.get(address).text
+        for name in re.findall(r'(?:from|import) "(\.[^"]+)"', source):
+            found = posixpath.normpath(posixpath.join(posixpath.dirname(address), name))
+            asked += [found] if found not in asked else []
+    assert set(asked) - set(entries) == named
 
 
 @pytest.mark.parametrize("path", ["../app.py", "%2e%2e/%2e%2e/server/app.py", "css"])

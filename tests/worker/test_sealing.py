@@ -27,7 +27,7 @@ from worker.sealing import Sealer, seal_ended, seal_rest
 
 KEYS = ("fvu/a", "lr")
 SMALL = 8
-"""Points of a chunk in these tests."""
+"""Rows that become a chunk in these tests, of which three make a whole one."""
 VALUES = st.sampled_from([0.25, 1.0, -3.5, 7.0, math.nan, math.inf, -math.inf])
 AHEAD = st.sampled_from([0, 1, 1, 1, 2, 3, 40])
 WRITES = st.lists(st.tuples(AHEAD, VALUES, st.sampled_from([*KEYS, "both"])), min_size=1, max_size=30)
@@ -44,10 +44,10 @@ ACTS = st.one_of(
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealing, "CHUNK_POINTS", SMALL)
+    monkeypatch.setattr(sealing, "CHUNK_POINTS", 3 * SMALL)
     monkeypatch.setattr(sealing, "_COARSEST", 2)
     monkeypatch.setattr(worker.ingest, "SEALED_POINTS", 20)
-    monkeypatch.setattr(worker.sealing, "CHUNK_POINTS", SMALL)
+    monkeypatch.setattr(worker.sealing, "HOT_POINTS", SMALL)
     monkeypatch.setattr(worker.sealing, "SEAL_EVENTS", 1)
 
 
@@ -238,6 +238,21 @@ def test_series_that_fill_at_the_same_step_are_sealed_in_bites(
         sealer.go_on(num_events)
         left.append(num_hot(database))
     assert left == [2 * SMALL + 1, SMALL + 1, 1, 1]
+
+
+def test_small_chunks_are_joined_into_whole_ones(database: Database) -> None:
+    with database.write() as session:
+        run = add_run(session)
+    sealer, sizes = Sealer(database, run.id), []
+    for bite in range(5):
+        with database.write() as session:
+            for seq in range(bite * SMALL + 1, (bite + 1) * SMALL + 1):
+                add_point(session, run, seq, 0.5, key="lr")
+        sealer.go_on(SMALL)
+        with database.read() as session:
+            chunks = select(MetricChunk.num_points).where(MetricChunk.level == 0)
+            sizes.append(list(session.exec(chunks.order_by(col(MetricChunk.first_step)))))
+    assert sizes == [[8], [8, 8], [24], [24, 8], [24, 8, 8]]
 
 
 def test_a_run_that_is_left_alone_is_not_sealed(database: Database, settings: Settings) -> None:

@@ -24,6 +24,7 @@ from server.api.models.fleet import (
     WorkerList,
     WorkerOut,
 )
+from server.api.models.lineage import ChangeOut, KinOut, LineageOut, SweptOut, kin_out
 from server.api.models.readings import (
     CheckOut,
     FindingOut,
@@ -53,6 +54,7 @@ from server.api.models.runs import (
 )
 
 __all__ = [
+    "ChangeOut",
     "CheckOut",
     "CheckpointDetail",
     "CheckpointList",
@@ -68,7 +70,9 @@ __all__ = [
     "FindingOut",
     "HealthOut",
     "HitOut",
+    "KinOut",
     "LatentOut",
+    "LineageOut",
     "LogOut",
     "MetricsOut",
     "Model",
@@ -93,6 +97,7 @@ __all__ = [
     "SnippetOut",
     "StateList",
     "StateOut",
+    "SweptOut",
     "TimingList",
     "TimingOut",
     "TokenActivation",
@@ -104,4 +109,5 @@ __all__ = [
     "WorkerList",
     "WorkerOut",
     "as_json",
+    "kin_out",
 ]

@@ -5,8 +5,7 @@ and buckets of several runs lie on one grid.
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -21,8 +20,7 @@ class Point(NamedTuple):
     value: float
 
 
-@dataclass(frozen=True)
-class Buckets:
+class Buckets(NamedTuple):
     """Columns of equal length, ordered by step. A point is a bucket of its own."""
 
     steps: Sequence[int]
@@ -33,10 +31,6 @@ class Buckets:
     """Smallest finite value; inf where there is none."""
     highs: Sequence[float]
     """Largest finite value; -inf where there is none."""
-
-    @property
-    def columns(self) -> tuple[Sequence[int], Sequence[float], Sequence[float], Sequence[float], Sequence[float]]:
-        return self.steps, self.ts, self.values, self.lows, self.highs
 
 
 def as_json(value: float) -> float | str:
@@ -52,6 +46,11 @@ def newest_per_step(points: Iterable[Point]) -> list[Point]:
 def of_points(points: Sequence[Point]) -> Buckets:
     """Every point as a bucket of its own; they must be ordered by step."""
     steps, _, _, ts, values = zip(*points, strict=True) if points else ((), (), (), (), ())
+    return of_columns(steps, ts, values)
+
+
+def of_columns(steps: Sequence[int], ts: Sequence[float], values: Sequence[float]) -> Buckets:
+    """As `of_points`, from columns."""
     if all(map(math.isfinite, values)):
         return Buckets(steps, ts, values, values, values)
     lows = [value if math.isfinite(value) else math.inf for value in values]
@@ -60,16 +59,21 @@ def of_points(points: Sequence[Point]) -> Buckets:
 
 
 def join(parts: Iterable[Buckets]) -> Buckets:
-    """The buckets of all parts, ordered by step."""
-    rows = sorted((row for part in parts for row in zip(*part.columns, strict=True)), key=itemgetter(0))
-    return Buckets(*zip(*rows, strict=True)) if rows else Buckets((), (), (), (), ())
+    """The buckets of all parts, each of which is ordered by step, in that order."""
+    found = sorted((part for part in parts if part.steps), key=lambda part: part.steps[0])
+    if not found:
+        return Buckets((), (), (), (), ())
+    if all(one.steps[-1] <= other.steps[0] for one, other in pairwise(found)):
+        return Buckets(*(list(chain(*column)) for column in zip(*found, strict=True)))
+    rows = sorted((row for part in found for row in zip(*part, strict=True)), key=itemgetter(0))
+    return Buckets(*zip(*rows, strict=True))
 
 
 def merged(fine: Buckets, width: int) -> Buckets:
     """The same in buckets of `width` steps, which is a multiple of the width that `fine` has."""
     if width == 1:
         return fine
-    steps, ts, values, lows, highs = fine.columns
+    steps, ts, values, lows, highs = fine
     ends, begin = [0], 0
     while begin < len(steps):
         begin = bisect_left(steps, (steps[begin] // width + 1) * width, begin)

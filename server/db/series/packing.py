@@ -1,8 +1,8 @@
 """Columns as bytes: little-endian, 8 bytes each, one column behind the other."""
 
 import struct
-from bisect import bisect_left, bisect_right
-from itertools import repeat
+from collections.abc import Sequence
+from itertools import chain, repeat
 
 from server.db.series.buckets import Buckets, Point
 
@@ -16,22 +16,25 @@ def pack_points(points: list[Point]) -> bytes:
     return struct.pack(f"<{2 * len(points)}q{2 * len(points)}d", *seqs, *steps, *ts, *values)
 
 
-def unpack_points(data: bytes, attempt: int, first: int = 0, last: int = END) -> list[Point]:
-    """The points at steps `first` to `last`, both included."""
+def unpack_columns(data: bytes) -> tuple[Sequence[int], Sequence[int], Sequence[float], Sequence[float]]:
+    """Steps, events, times and values of points."""
     n = len(data) // 32
     numbers = struct.unpack(f"<{2 * n}q{2 * n}d", data)
-    steps = numbers[n : 2 * n]
-    inside = slice(bisect_left(steps, first), bisect_right(steps, last))
-    seqs, _, ts, values = (numbers[n * i : n * (i + 1)][inside] for i in range(4))
-    return list(map(Point, steps[inside], repeat(attempt), seqs, ts, values))
+    return numbers[n : 2 * n], numbers[:n], numbers[2 * n : 3 * n], numbers[3 * n :]
+
+
+def unpack_points(data: bytes, attempt: int) -> list[Point]:
+    steps, seqs, ts, values = unpack_columns(data)
+    return list(map(Point, steps, repeat(attempt), seqs, ts, values))
 
 
 def pack_buckets(buckets: Buckets) -> bytes:
     n = len(buckets.steps)
-    return struct.pack(f"<{n}q{4 * n}d", *(number for column in buckets.columns for number in column))
+    return struct.pack(f"<{n}q{4 * n}d", *chain(*buckets))
 
 
 def unpack_buckets(data: bytes) -> Buckets:
     n = len(data) // 40
     numbers = struct.unpack(f"<{n}q{4 * n}d", data)
-    return Buckets(*(numbers[n * i : n * (i + 1)] for i in range(5)))
+    two, three, four = 2 * n, 3 * n, 4 * n
+    return Buckets(numbers[:n], numbers[n:two], numbers[two:three], numbers[three:four], numbers[four:])

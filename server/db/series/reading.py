@@ -1,23 +1,17 @@
 """Series read from the database: every point, or buckets of 2^n steps when there are more than were asked for."""
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
 from server.db.series.buckets import Buckets, Point, join, merged, newest_per_step, of_points, width_for
-from server.db.series.packing import END, unpack_buckets, unpack_points
-from server.db.series.rows import number
+from server.db.series.loading import NO_ROWS, Chunk, Rows, SeriesId, load_chunks, load_hot
+from server.db.series.packing import END, unpack_buckets
 from server.db.tables import MetricChunk, MetricPoint
-
-SeriesId = tuple[str, str]
-"""Id of the run, and key."""
 
 
 class Thinned(NamedTuple):
@@ -42,8 +36,9 @@ def read_series(
     The width is the smallest that makes at most `max_points` buckets: 1 where there are no more points than that. With
     `share_width` all have the widest one. A series without points there is left out.
     """
-    hot, chunks = _hot(session, run_ids, keys), _chunks(session, run_ids, keys)
-    stored = {name: _Stored(session, *name, hot[name], chunks[name]) for name in hot.keys() | chunks.keys()}
+    hot, chunks = load_hot(session, run_ids, keys), load_chunks(session, run_ids, keys)
+    names = hot.keys() | chunks.keys()
+    stored = {name: _Stored(session, *name, hot.get(name, NO_ROWS), chunks.get(name, [])) for name in names}
     first, last = start or 0, END if end is None else end
     widths = {name: series.width(first, last, max_points) for name, series in stored.items()}
     if share_width:
@@ -61,16 +56,8 @@ def keys_of(session: Session, run_id: str) -> list[str]:
 
 def spans(session: Session, run_id: str, key: str) -> list[tuple[int, int]]:
     """First and last steps of stretches that make up a series, each of about a chunk's points."""
-    ends = sorted({chunk.last_step for chunk in _chunks(session, [run_id], [key])[run_id, key]})
+    ends = sorted({chunk.last_step for chunk in load_chunks(session, [run_id], [key])[run_id, key]})
     return list(zip([0, *(end + 1 for end in ends)], [*ends, END], strict=True))
-
-
-class _Chunk(NamedTuple):
-    attempt: int
-    first_seq: int
-    first_step: int
-    last_step: int
-    num_points: int
 
 
 @dataclass
@@ -80,18 +67,19 @@ class _Stored:
     session: Session
     run_id: str
     key: str
-    hot: list[Point]
-    chunks: list[_Chunk]
+    hot: Rows
+    chunks: list[Chunk]
     """Ordered by their first step."""
+    _decoded: dict[Chunk, Rows] = field(default_factory=dict)
 
     def width(self, first: int, last: int, max_points: int) -> int:
         """The smallest width in which steps `first` to `last` have at most `max_points` buckets."""
         whole, parts = self._split(first, last)
-        loose = self._points(parts, first, last)
-        if len(loose) + sum(chunk.num_points for chunk in whole) <= max_points:
+        loose = [part.steps for part in self._loose(parts, first, last) if part.steps]
+        if sum(map(len, loose)) + sum(chunk.num_points for chunk in whole) <= max_points:
             return 1
-        begins = [point.step for point in loose[:1]] + [chunk.first_step for chunk in whole]
-        ends = [point.step for point in loose[-1:]] + [chunk.last_step for chunk in whole]
+        begins = [*(steps[0] for steps in loose), *(chunk.first_step for chunk in whole)]
+        ends = [*(steps[-1] for steps in loose), *(chunk.last_step for chunk in whole)]
         return width_for(min(begins), max(ends), max_points)
 
     def read(self, first: int, last: int, width: int) -> Buckets:
@@ -99,22 +87,21 @@ class _Stored:
         first, last = first // width * width, last // width * width + width - 1
         whole, parts = self._split(first, last)
         if width == 1:
-            return of_points(self._points(whole + parts, first, last))
-        loose = of_points(self._points(parts, first, last))
-        return merged(join([loose, *self._levels(whole, width)]), width)
+            return join(self._loose(whole + parts, first, last))
+        return merged(join([*self._loose(parts, first, last), *self._levels(whole, width)]), width)
 
-    def _split(self, first: int, last: int) -> tuple[list[_Chunk], list[_Chunk]]:
+    def _split(self, first: int, last: int) -> tuple[list[Chunk], list[Chunk]]:
         """Chunks that lie within the steps and share theirs with no other point, and those of which parts may count."""
         met = [chunk for chunk in self.chunks if chunk.first_step <= last and chunk.last_step >= first]
         whole = {c for c in met if first <= c.first_step and c.last_step <= last} - self._crowded
         return [chunk for chunk in met if chunk in whole], [chunk for chunk in met if chunk not in whole]
 
     @cached_property
-    def _crowded(self) -> set[_Chunk]:
+    def _crowded(self) -> set[Chunk]:
         """Chunks among whose steps lie others, as happens where an attempt repeats a step of the one before."""
-        steps = [point.step for point in self.hot]
+        steps = self.hot.steps
         found = {c for c in self.chunks if bisect_left(steps, c.first_step) < bisect_right(steps, c.last_step)}
-        widest: _Chunk | None = None
+        widest: Chunk | None = None
         for chunk in self.chunks:
             if widest is not None and chunk.first_step <= widest.last_step:
                 found |= {widest, chunk}
@@ -122,18 +109,23 @@ class _Stored:
                 widest = chunk
         return found
 
-    def _points(self, chunks: Sequence[_Chunk], first: int, last: int) -> list[Point]:
-        """The points that count among the hot ones and those of the chunks."""
-        found = self.hot[bisect_left(self.hot, (first,)) : bisect_left(self.hot, (last + 1,))]
-        if not chunks:
-            return found
-        for chunk in chunks:
+    def _loose(self, chunks: Sequence[Chunk], first: int, last: int) -> list[Buckets]:
+        """The points that count among the hot ones and those of the chunks, in parts."""
+        crowded = [chunk for chunk in chunks if chunk in self._crowded]
+        alone = [self._decode(chunk).within(first, last).buckets for chunk in chunks if chunk not in self._crowded]
+        if not crowded:
+            return [*alone, self.hot.within(first, last).buckets]
+        among = [rows.within(first, last) for rows in (self.hot, *map(self._decode, crowded))]
+        return [*alone, of_points(newest_per_step(point for rows in among for point in map(Point, *rows)))]
+
+    def _decode(self, chunk: Chunk) -> Rows:
+        if chunk not in self._decoded:
             place = (MetricChunk.attempt == chunk.attempt, MetricChunk.first_seq == chunk.first_seq)
             data = select(MetricChunk.data).where(*self._mine, MetricChunk.level == 0, *place)
-            found += unpack_points(self.session.exec(data).one(), chunk.attempt, first, last)
-        return newest_per_step(found)
+            self._decoded[chunk] = Rows.of_chunk(self.session.exec(data).one(), chunk.attempt)
+        return self._decoded[chunk]
 
-    def _levels(self, chunks: list[_Chunk], width: int) -> list[Buckets]:
+    def _levels(self, chunks: list[Chunk], width: int) -> list[Buckets]:
         """What chunks have for buckets of `width` steps, each at its coarsest level that is fine enough."""
         if not chunks:
             return []
@@ -144,7 +136,7 @@ class _Stored:
         within = fitting.where(MetricChunk.first_step >= first, MetricChunk.last_step <= last)
         wanted = {(chunk.attempt, chunk.first_seq) for chunk in chunks}
         return [
-            unpack_buckets(data) if level else of_points(unpack_points(data, attempt))
+            unpack_buckets(data) if level else Rows.of_chunk(data, attempt).buckets
             for attempt, first_seq, level, data in self.session.exec(within)
             if (attempt, first_seq) in wanted
         ]
@@ -152,36 +144,3 @@ class _Stored:
     @property
     def _mine(self) -> tuple[Any, ...]:
         return MetricChunk.run_id == self.run_id, MetricChunk.key == self.key
-
-
-def _hot(session: Session, run_ids: Sequence[str], keys: Sequence[str] | None) -> dict[SeriesId, list[Point]]:
-    """The rows of series, of one step only those that count, ordered by step."""
-    columns = (MetricPoint.step, MetricPoint.attempt, MetricPoint.seq, MetricPoint.ts, MetricPoint.value)
-    statement = _of(MetricPoint, run_ids, keys, *columns, MetricPoint.kind)
-    in_order = statement.order_by(*map(col, (MetricPoint.run_id, MetricPoint.key, *columns[:3])))
-    # The driver's own tuples: these are the most rows that a page reads, and wrapping them takes longer than reading.
-    rows = session.connection().execute(in_order).cursor.fetchall()
-    found: dict[SeriesId, list[Point]] = defaultdict(list)
-    for name, group in groupby(rows, key=itemgetter(0, 1)):
-        _, _, steps, attempts, seqs, ts, values, kinds = zip(*group, strict=True)
-        numbers = map(number, values, kinds)
-        found[name] = newest_per_step(map(Point, steps, attempts, seqs, ts, numbers))
-    return found
-
-
-def _chunks(session: Session, run_ids: Sequence[str], keys: Sequence[str] | None) -> dict[SeriesId, list[_Chunk]]:
-    """The chunks of series, ordered by their first step."""
-    columns = (MetricChunk.attempt, MetricChunk.first_seq, MetricChunk.first_step, MetricChunk.last_step)
-    statement = _of(MetricChunk, run_ids, keys, *columns, MetricChunk.num_points).where(MetricChunk.level == 0)
-    found: dict[SeriesId, list[_Chunk]] = defaultdict(list)
-    for run_id, key, *place in session.exec(statement.order_by(col(MetricChunk.first_step))):
-        found[run_id, key].append(_Chunk(*place))
-    return found
-
-
-def _of(
-    table: type[MetricPoint | MetricChunk], run_ids: Sequence[str], keys: Sequence[str] | None, *columns: Any
-) -> Any:
-    """Columns of the rows of these series, behind the series' run and key."""
-    statement = select(table.run_id, table.key, *columns).where(col(table.run_id).in_(run_ids))
-    return statement if keys is None else statement.where(col(table.key).in_(keys))

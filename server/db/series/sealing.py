@@ -1,6 +1,7 @@
 """Hot rows into chunks. Whoever calls these holds the lock of the run's row: ingest and sealing take turns."""
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import delete, exists, func, insert
@@ -11,7 +12,10 @@ from server.db.series.packing import pack_buckets, pack_points, unpack_points
 from server.db.series.rows import number
 from server.db.tables import TERMINAL, MetricChunk, MetricPoint, Run
 
+HOT_POINTS = 1024
+"""Rows of a series and attempt that become a chunk: reading a row takes as long as a bucket of a chunk."""
 CHUNK_POINTS = 4096
+"""Points of a whole chunk. Smaller neighbours are joined as soon as they make one."""
 _COARSEST = 8
 """Buckets of a chunk that are so few have no coarser level."""
 _ALL = 64
@@ -31,7 +35,7 @@ def ended_unsealed(session: Session) -> str | None:
 
 
 def seal_chunk(session: Session, run_id: str, key: str, attempt: int) -> None:
-    """Move the oldest hot rows of a series, `CHUNK_POINTS` at most, into a chunk."""
+    """Move the oldest hot rows of a series, `CHUNK_POINTS` at most, into a chunk, and join small ones."""
     mine = (col(MetricPoint.run_id) == run_id, col(MetricPoint.key) == key, col(MetricPoint.attempt) == attempt)
     columns = (MetricPoint.step, MetricPoint.seq, MetricPoint.ts, MetricPoint.value)
     oldest = select(*columns, MetricPoint.kind).where(*mine)  # type: ignore[call-overload]
@@ -40,6 +44,21 @@ def seal_chunk(session: Session, run_id: str, key: str, attempt: int) -> None:
     if points:
         _add(session, run_id, key, newest_per_step(points))
         session.execute(delete(MetricPoint).where(*mine, col(MetricPoint.seq) <= points[-1].seq))
+        _join_newest(session, run_id, key, attempt)
+
+
+def _join_newest(session: Session, run_id: str, key: str, attempt: int) -> None:
+    """Make one chunk of the newest ones of a series that are not whole, if together they are."""
+    mine = (col(MetricChunk.run_id) == run_id, col(MetricChunk.key) == key, col(MetricChunk.attempt) == attempt)
+    places = select(MetricChunk.first_seq, MetricChunk.num_points).where(*mine, MetricChunk.level == 0)
+    newest_first = session.exec(places.order_by(col(MetricChunk.first_seq).desc()))
+    small = list(takewhile(lambda place: place[1] < CHUNK_POINTS, newest_first))
+    if len(small) < 2 or sum(num_points for _, num_points in small) < CHUNK_POINTS:
+        return
+    theirs = (*mine, col(MetricChunk.first_seq).in_([first_seq for first_seq, _ in small]))
+    parts = session.exec(select(MetricChunk.data).where(*theirs, MetricChunk.level == 0)).all()
+    session.execute(delete(MetricChunk).where(*theirs))
+    _add(session, run_id, key, newest_per_step(point for data in parts for point in unpack_points(data, attempt)))
 
 
 def seal_points(session: Session, run_id: str, key: str, points: list[Point]) -> None:

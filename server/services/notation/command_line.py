@@ -4,6 +4,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -72,7 +73,7 @@ def from_command(text: str) -> Reading:
         words = shlex.split(_CONTINUED.sub(lambda match: match.group(1) or " ", text))
     except ValueError as error:
         raise NotationError(Problem(f"a shell could not read this: {error}".lower())) from None
-    launcher, flags = _split(words)
+    launcher, flags = _split(words[:-1] if words[-1:] == ["&"] else words)
     if {"-h", "--help"} & {*flags}:
         raise NotationError(Problem("--help asks for help: leave it out", _line_of(text, "--help")))
     try:
@@ -80,7 +81,9 @@ def from_command(text: str) -> Reading:
     except ConfigError as error:
         message = str(error).removesuffix(" (see --help)")
         raise NotationError(Problem(message, _line_named_in(text, message))) from None
-    return read(nest(given), lambda name: _line_of_flag(text, name), **_launch(launcher))
+    asked, notes = _launch(launcher)
+    found = read(nest(given), lambda name: _line_of_flag(text, name), **asked)
+    return replace(found, notes=(*notes, *found.notes))
 
 
 @lru_cache
@@ -105,8 +108,8 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     return [], words
 
 
-def _launch(launcher: list[str]) -> dict[str, int]:
-    """Processes and nodes that torchrun is asked for; anything but a number is left to the form.
+def _launch(launcher: list[str]) -> tuple[dict[str, int], list[str]]:
+    """Processes and nodes that torchrun is asked for, and notes: anything but a number is left to the form.
 
     Raises NotationError: a flag without its number, or a number with thousands of digits.
     """
@@ -114,10 +117,12 @@ def _launch(launcher: list[str]) -> dict[str, int]:
     parser.add_argument("--nproc_per_node", "--nproc-per-node", dest="num_processes")
     parser.add_argument("--nnodes", dest="num_nodes")
     try:
-        known, _ = parser.parse_known_args(launcher)
-        return {name: int(value) for name, value in vars(known).items() if value is not None and value.isdecimal()}
+        given = {name: value for name, value in vars(parser.parse_known_args(launcher)[0]).items() if value is not None}
+        asked = {name: int(value) for name, value in given.items() if value.isdecimal()}
     except (argparse.ArgumentError, ValueError) as error:
         raise NotationError(Problem(f"torchrun: {error}")) from None
+    left = given.keys() - asked.keys()
+    return asked, [f"{name} stays as it was: torchrun's {given[name]!r} is no number." for name in sorted(left)]
 
 
 def _line_of(text: str, word: str) -> int | None:

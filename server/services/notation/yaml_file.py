@@ -34,32 +34,44 @@ def _dump(values: dict[str, Any], *, allow_unicode: bool) -> str:
 def from_yaml(text: str) -> Reading:
     """Raises NotationError: no YAML or JSON, or a wrong field."""
     try:
-        values, lines = _parse_json(text) if text.lstrip().startswith("{") else _parse(text)
+        values, names = _parse_json(text) if text.lstrip().startswith("{") else _parse(text)
     except json.JSONDecodeError as error:
         raise NotationError(Problem(f"this is not JSON: {error.msg}", error.lineno)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise NotationError(_damage(error)) from None
     if values is None:
         values = {}
+    if twice := [*_repeated(names)]:
+        raise NotationError(*twice)
+    lines = dict(names)
     if not isinstance(values, dict):
         raise NotationError(Problem("write names and values, as in `model: gpt2`", 1))
     return read(settled({str(name): value for name, value in values.items()}), lambda name: _line(lines, name))
 
 
-def _parse(text: str) -> tuple[Any, dict[str, int]]:
-    """Values, and the lines of their names."""
+def _parse(text: str) -> tuple[Any, list[tuple[str, int]]]:
+    """Values, and their names with their lines."""
     loader = _Loader(text)
     node = loader.get_single_node()
-    lines = dict(_lines(node))  # before merged keys (<<) are put in their places
-    return None if node is None else loader.construct_document(node), lines
+    names = [*_lines(node)]  # before merged keys (<<) are put in their places
+    return None if node is None else loader.construct_document(node), names
 
 
-def _parse_json(text: str) -> tuple[Any, dict[str, int]]:
+def _repeated(names: list[tuple[str, int]]) -> Iterator[Problem]:
+    """YAML and JSON take the last of values that stand there twice."""
+    first: dict[str, int] = {}
+    for name, line in names:
+        if name in first:
+            yield Problem(f"{name} stands on line {first[name]} already: keep one of them", line)
+        first.setdefault(name, line)
+
+
+def _parse_json(text: str) -> tuple[Any, list[tuple[str, int]]]:
     """Likewise; JSON is YAML, except for numbers as 1e-5 and some characters."""
-    values, lines = json.loads(text), {}
+    values, names = json.loads(text), []
     with suppress(yaml.YAMLError):
-        lines = dict(_lines(_Loader(text).get_single_node()))
-    return values, lines
+        names = [*_lines(_Loader(text).get_single_node())]
+    return values, names
 
 
 class _Loader(yaml.SafeLoader):

@@ -110,3 +110,35 @@ def test_changes_are_told_in_words() -> None:
     before = forms.values_of({"hookpoints": ["layers.1", "layers.2"]})
     after = before | {"config.sae.k": "64", "config.sae.transcode": True, "config.hookpoints": "layers.1 layers.2"}
     assert forms.changes(before, after) == [("k", "32", "64"), ("transcode", "no", "yes")]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("1e9", 10**9), ("2.5E3", 2500), ("1,048,576", 1 << 20), (" 1_000 ", 1000), ("1000.0", 1000)]
+)
+def test_whole_numbers_are_taken_as_people_write_them(text: str, number: int) -> None:
+    body = forms.parse(_pairs(forms.values_of({}) | {"config.max_tokens": text}))[1]
+    assert RunRequest.model_validate(body).config.max_tokens == number
+
+
+@pytest.mark.parametrize("text", ["1.5e0", "1e-3", "1,00", "1,000,", "1e400", "ten"])
+def test_what_is_no_whole_number_is_refused_beside_its_field(text: str) -> None:
+    body = forms.parse(_pairs(forms.values_of({}) | {"config.max_tokens": text}))[1]
+    with pytest.raises(ValidationError) as caught:
+        RunRequest.model_validate(body)
+    assert [one["loc"] for one in caught.value.errors()] == [("config", "max_tokens")]
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ({"config.dataset": ""}, {"config.dataset": "Must not be empty."}),
+        ({"config.init_seeds": ""}, {"config.init_seeds": "Must hold at least 1."}),
+        ({"name": "x" * 300}, {"name": "Must have at most 200 characters."}),
+        ({"labels": "a!"}, {"labels": "Must be of letters, digits, dots, dashes and underscores, 50 at most."}),
+    ],
+)
+def test_errors_speak_of_fields_not_of_types(typed: dict[str, str], says: dict[str, str]) -> None:
+    body = forms.parse(_pairs(forms.values_of({}) | typed))[1]
+    with pytest.raises(ValidationError) as caught:
+        RunRequest.model_validate(body)
+    assert forms.place_errors((one["loc"], one["msg"]) for one in caught.value.errors())[0] == says

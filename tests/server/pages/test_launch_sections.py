@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from fastapi import FastAPI
@@ -32,6 +33,7 @@ def words(page: str) -> str:
     [
         ("sae.k", "16, 32\n64", {"values": [16, 32, 64]}),
         ("sae.k", "16 many", {"values": [16, "many"]}),
+        ("max_tokens", "1e6 2000000", {"values": [10**6, 2 * 10**6]}),
         ("lr", "1e-3 automatic", {"values": [0.001, None]}),
         ("lr", "1e-4..1e-2 log", {"low": "1e-4", "high": "1e-2", "scale": "log"}),
         ("sae.k", "8 .. 64", {"low": "8", "high": "64", "scale": "linear"}),
@@ -112,7 +114,7 @@ def test_a_form_is_saved_as_a_preset_and_deleted(app: FastAPI, visitor: TestClie
     answer = visitor.post("/presets", data=asked)
     page = visitor.get(answer.headers["location"]).text
     assert 'name="config.sae.k" value="48"' in page
-    assert 'name="name" value=""' in page
+    assert 'name="name" value="fox"' in page
     assert "Delete mine?" in page
     taken = visitor.post("/presets", data=asked)
     assert taken.status_code == 422
@@ -120,10 +122,43 @@ def test_a_form_is_saved_as_a_preset_and_deleted(app: FastAPI, visitor: TestClie
     wrong = visitor.post("/presets", data=asked | {"preset.name": "other", "config.sae.k": "many"})
     assert wrong.status_code == 422
     assert re.search(r'name="config.sae.k" value="many"[^>]*aria-invalid', wrong.text)
-    path = answer.headers["location"].rpartition("=")[2]
+    assert "Replace mine" in taken.text
+    again = visitor.post("/presets", data=asked | {"config.sae.k": "50", "preset.replaces": "true"})
+    assert again.headers["location"] == answer.headers["location"]
+    assert 'name="config.sae.k" value="50"' in visitor.get(again.headers["location"]).text
+    shipped = visitor.post("/presets", data=asked | {"preset.name": SHIPPED[0].name, "preset.replaces": "true"})
+    assert shipped.status_code == 422
+    assert "Replace" not in shipped.text
+    path = parse_qs(urlsplit(answer.headers["location"]).query)["preset"][0]
     assert visitor.post(f"/presets/{path}/delete").headers["location"] == "/runs/new"
     with app.state.db.read() as session:
         assert session.exec(select(Preset)).all() == []
+
+
+def test_what_is_beside_a_saved_preset_stays_typed(app: FastAPI, visitor: TestClient) -> None:
+    with app.state.db.write() as session:
+        source = add_run(session, name="owl")
+    asked = rows(("sae.k", "16 32"), ("", "")) | {"cloned_from": source.id, "config.lr": "0.5", "preset.name": "mine"}
+    saved = visitor.post("/runs/new", data=asked | {"by": "enter"}, follow_redirects=False)
+    assert (saved.status_code, saved.headers["location"]) == (307, "/presets"), "Enter in its name saves it"
+    page = visitor.get(visitor.post("/presets", data=asked).headers["location"]).text
+    assert f'name="cloned_from" value="{source.id}"' in page
+    assert 'name="name" value="fox"' in page
+    assert ">16 32</textarea>" in page
+    assert "lr none → 0.5" in words(page)
+    with app.state.db.read() as session:
+        assert len(session.exec(select(Run)).all()) == 1
+
+
+def test_the_preset_stays_chosen_beside_an_error(visitor: TestClient) -> None:
+    page = visitor.post("/runs/new", data=RUN | {"preset": "pythia", "config.sae.k": "many"}).text
+    assert re.search(r'href="/runs/new\?preset=pythia"[^>]*aria-current', page)
+    assert "the first command of sparsify" in page
+
+
+@pytest.mark.parametrize("path", ["/presets", "/runs/plan", "/runs/new/convert", "/runs/new/sweep"])
+def test_addresses_that_forms_are_sent_to_lead_back_to_the_form(visitor: TestClient, path: str) -> None:
+    assert visitor.get(path, follow_redirects=False).headers["location"] == "/runs/new"
 
 
 def test_a_copy_says_what_it_changes_before_and_after(app: FastAPI, visitor: TestClient) -> None:

@@ -53,6 +53,26 @@ def test_wrong_fields_are_named_and_lead_to_their_controls(browser: TestClient, 
     assert '<a href="#f-config-batch_size"><code>batch_size</code></a>' in text
 
 
+def test_the_rail_sums_a_sweep_up_and_plans_its_largest_run(browser: TestClient, typed: dict[str, Any]) -> None:
+    alone = rail(browser, typed, **{"sae.expansion_factor": "64"})
+    rows = {"sweep.field": ["sae.expansion_factor"], "sweep.values": ["64 8 16"]}
+    text = rail(browser, typed | rows)
+    assert "<strong>3 runs</strong> take about <strong>" in text
+    assert "<code>expansion_factor=64</code>" in text
+    assert re.search(r"[\d.]+M parameters", text)[0] == re.search(r"[\d.]+M parameters", alone)[0]  # type: ignore[index]
+    body = {
+        "base": {"config": {"model": MODEL, "dataset": "owner/data", "hookpoints": ["layers.5"], "max_tokens": 10**8}},
+        "axes": [{"field": "lr", "values": [0.001, 0.002]}],
+    }
+    browser.headers["X-CSRF-Token"] = typed["csrf_token"]
+    total = browser.post("/api/v1/sweeps/plan", json=body).json()["duration_s"]
+    one = browser.post("/api/v1/runs/plan", json=body["base"]).json()["forecast"]["duration_s"]
+    assert total["expected"] == pytest.approx(2 * one["expected"])
+    wrong = rail(browser, typed | rows | {"sweep.values": ["64 many"]})
+    assert "The plan waits for 1 field." in wrong
+    assert "expansion_factor=many: must be a valid integer" in wrong
+
+
 def test_a_fix_carries_what_it_types(browser: TestClient, typed: dict[str, Any]) -> None:
     text = rail(browser, typed, lr="5", exclude_first="0")
     assert 'value="{&#34;config.lr&#34;: &#34;&#34;}"' in text

@@ -20,8 +20,9 @@ function pick() {
   document.activeElement.closest(ROWS)?.querySelector("input[type=checkbox]")?.click();
 }
 
+/** Into the search field of the part of the page that has the focus, else into that of the runs. */
 function search() {
-  const field = document.getElementById("search");
+  const field = document.activeElement.closest("section")?.querySelector("input[type=search]") ?? document.getElementById("search");
   if (!field) return location.assign("/runs#search");
   field.focus();
   field.select();
@@ -35,6 +36,14 @@ const KEYS = {
   x: pick,
   n: () => location.assign(document.body.dataset.new),
 };
+
+/** Out of the search for runs, to the first of those that were found. */
+document.getElementById("search")?.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" && event.key !== "ArrowDown") return;
+  event.preventDefault(); // Escape would empty the field
+  event.target.blur();
+  moveFocus(0);
+});
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;

@@ -13,6 +13,8 @@ export class RunCharts {
     this.catalog = new Catalog();
     for (const row of page.querySelectorAll(".summary [data-key]")) this.catalog.add(row.dataset.key);
     this.source = new RunSource(page.dataset.run, () => this.draw(), () => this.refine());
+    const first = document.getElementById("first-series"); // which the browser has asked for already
+    if (first) this.source.want(new URL(first.href).searchParams.getAll("key"));
     this.group = new ChartGroup(readView(new URLSearchParams(location.search)), {
       onView: (view, changes) => this.onView(view, changes),
       onShow: (chart) => this.load([chart]),
@@ -23,6 +25,7 @@ export class RunCharts {
     this.controls = new Controls(page.querySelector(".chart-bar"), this.group);
     this.charts = [...page.querySelectorAll("figure.chart")].map((figure) => new Chart(figure, this.group, (chart) => this.lines(chart)));
     this.draw();
+    this.group.lookAround();
   }
 
   /** What the page says of the run: `{tokensPerStep, origin, marks}`; its regions follow the run. */

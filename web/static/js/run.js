@@ -5,10 +5,12 @@ import { RunCharts } from "./run-charts.js";
 
 const page = document.getElementById("run");
 const charts = new RunCharts(page);
+let status = JSON.parse(page.dataset.status);
 const log = new LogView(document.querySelector(".log-card"), page.dataset.run, showSteps);
 const fire = (name) => document.body.dispatchEvent(new CustomEvent(name));
 const refreshHead = coalesce(() => fire("sb-head"), 1000);
 const refreshLists = coalesce(() => fire("sb-lists"), 1000);
+const refreshLineage = coalesce(() => fire("sb-lineage"), 1000);
 const refreshTimings = coalesce(() => fire("sb-timings"), 1000);
 const refreshWatch = coalesce(() => {
   fire("sb-health");
@@ -28,7 +30,13 @@ document.body.addEventListener("sb-metrics", ({ detail }) => {
   refreshHead();
   refreshWatch();
 });
-document.body.addEventListener("sb-run", () => {
+document.body.addEventListener("sb-run", ({ detail }) => {
+  // The stream begins with how the run looks, which is mostly how the page already shows it.
+  const isShown = Object.entries(status).every(([name, value]) => detail[name] === value);
+  const hasMoved = detail.last_event_id !== status.last_event_id;
+  status = detail;
+  if (isShown) return;
+  if (hasMoved) refreshLineage(); // not at every checkpoint
   refreshHead();
   refreshLists();
   refreshTimings();
@@ -43,6 +51,8 @@ document.body.addEventListener("sb-resync", () => {
   log.showEnd();
   charts.reload();
 });
+// Forks and clones are made on other pages: whoever comes back from there sees them.
+document.addEventListener("visibilitychange", () => document.hidden || refreshLineage());
 document.addEventListener("htmx:after:swap", () => charts.draw());
 document.addEventListener("sb-test-drop", drop);
 

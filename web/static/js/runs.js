@@ -34,6 +34,7 @@ const picks = () => [...document.querySelectorAll("#runs [name=run]")];
 const numPicked = () => picks().filter((pick) => pick.checked).length;
 const runs = (number) => `${number} ${number === 1 ? "run" : "runs"}`;
 let lastPick = null;
+let numShown = 0;
 
 function countPicks() {
   const bulk = document.getElementById("bulk");
@@ -45,7 +46,7 @@ function countPicks() {
   const chosen = everything.checked ? `all ${document.getElementById("num-matching").textContent.trim()} runs` : runs(num);
   bulk.toggleAttribute("data-some", num > 0);
   bulk.toggleAttribute("data-page", num > 0 && num === all.length);
-  document.getElementById("bulk-count").textContent = `${runs(num)} chosen`;
+  document.getElementById("bulk-count").textContent = `${chosen[0].toUpperCase()}${chosen.slice(1)} chosen`;
   document.getElementById("bulk-cancel-title").textContent = `Cancel ${chosen}?`;
   document.getElementById("compare").disabled = everything.checked;
   const pickAll = document.getElementById("pick-all");
@@ -64,6 +65,7 @@ function pick(target, shift) {
 document.addEventListener("click", (event) => {
   const { target } = event;
   if (target.matches("#runs [name=run]")) pick(target, event.shiftKey);
+  if (target.closest(".load-more a")) numShown = picks().length;
   if (target.closest("#compare")) {
     event.preventDefault();
     const chosen = picks().filter((each) => each.checked);
@@ -89,7 +91,10 @@ document.addEventListener("htmx:after:swap", ({ detail }) => {
   const target = detail?.ctx?.target;
   if (target?.id === "outcome") endBulk();
   else if (target?.id === "columns-body") document.getElementById("columns").showModal();
-  else if (target?.classList?.contains("load-more")) list().dataset.grown = "yes";
+  else if (target?.classList?.contains("load-more")) {
+    list().dataset.grown = "yes";
+    if (document.activeElement === document.body) list().querySelectorAll("a.name")[numShown]?.focus(); // its link is gone
+  }
   countPicks();
 });
 countPicks(); // a browser keeps what was checked before a reload

@@ -3,6 +3,7 @@ import { translate, xOf } from "./axis.js";
 import { onTheme } from "./colors.js";
 
 const MARK_REACH = 0.006;
+const SIGHT_MARGIN = 0.5; // of the window's height
 let groups = 0;
 
 export class ChartGroup {
@@ -21,7 +22,7 @@ export class ChartGroup {
     this.marks = [];
     this.syncKey = `charts-${groups++}`;
     this.frame = 0;
-    this.sight = new IntersectionObserver((entries) => entries.forEach((entry) => this.onSight(entry)), { rootMargin: "50%" });
+    this.sight = new IntersectionObserver((entries) => entries.forEach((entry) => this.onSight(entry)), { rootMargin: `${100 * SIGHT_MARGIN}%` });
     onTheme(() => this.charts.forEach((chart) => chart.recolor()));
   }
 
@@ -36,6 +37,14 @@ export class ChartGroup {
     if (!isIntersecting) return;
     this.onShow(chart);
     this.draw();
+  }
+
+  /** What is in sight as the page opens: the observer tells a frame later. */
+  lookAround() {
+    for (const chart of this.charts) {
+      const { top, height } = chart.figure.getBoundingClientRect();
+      if (height && top < (1 + SIGHT_MARGIN) * innerHeight) this.onSight({ target: chart.figure, isIntersecting: true });
+    }
   }
 
   /** Draw what is in sight, in the next frame: a hidden tab has none, and draws once when it is shown. */
