@@ -6,10 +6,13 @@ import { connect } from "./live.js";
 
 const RAW_HOURS = 2;
 const LONG_EVERY_S = 300;
+const MAX_SAMPLES = 720; // the server thins to so many
+const MISSED = 4; // so many samples that did not come are a gap
 
 const page = document.getElementById("worker");
 const hours = Number(page.dataset.hours);
-const samples = [];
+const everyS = hours > RAW_HOURS ? Math.max(LONG_EVERY_S, (3600 * hours) / MAX_SAMPLES) : 10;
+const samples = []; // where there is a gap, one without values
 
 const CLOCK = new Intl.DateTimeFormat("en-GB", hours <= 24 ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" });
 const clock = (ts) => CLOCK.format(1000 * ts);
@@ -18,6 +21,7 @@ class LoadChart {
   constructor(figure) {
     this.plot = figure.querySelector(".plot");
     this.legend = new Legend(figure.querySelector(".legend"));
+    this.title = figure.querySelector("h3").textContent;
     this.field = figure.dataset.field;
     this.ofDevices = "devices" in figure.dataset;
     this.limit = Number(figure.dataset.limit ?? 0);
@@ -32,7 +36,7 @@ class LoadChart {
 
   /** The lines by name: one, or one per GPU. */
   lines() {
-    if (!this.ofDevices) return new Map([["", samples.map((sample) => sample[this.field])]]);
+    if (!this.ofDevices) return new Map([["", samples.map((sample) => sample[this.field] ?? null)]]);
     const indices = new Set(samples.flatMap((sample) => sample.devices.map((device) => device.index)));
     const value = (sample, index) => sample.devices.find((device) => device.index === index)?.[this.field] ?? null;
     return new Map([...indices].sort((a, b) => a - b).map((index) => [`GPU ${index}`, samples.map((one) => value(one, index))]));
@@ -42,13 +46,31 @@ class LoadChart {
     const lines = this.lines();
     const data = [samples.map((sample) => sample.ts), ...lines.values()];
     const names = [...lines.keys()];
-    if (this.uplot && names.join() === this.names.join()) this.uplot.setData(data);
+    if (this.uplot && names.join() === this.names.join()) this.setData(data);
     else {
       this.names = names;
       this.uplot?.destroy();
       this.uplot = new uPlot(this.options(), data, this.plot);
     }
     this.fillLegend([...lines.values()]);
+    this.plot.setAttribute("aria-label", `${this.title} over time. ${[...lines].map((line) => this.describe(line)).join("; ")}`);
+  }
+
+  /** A zoom stays while samples come. */
+  setData(data) {
+    const { scales, data: before } = this.uplot;
+    const { min, max } = scales.x;
+    const isZoomed = min > before[0][0] || max < before[0].at(-1);
+    this.uplot.setData(data, !isZoomed);
+    if (isZoomed) this.uplot.setScale("x", { min, max });
+  }
+
+  /** A line for those who do not see it. */
+  describe([name, values]) {
+    const known = values.filter((value) => value !== null);
+    if (!known.length) return `${name} no values`.trim();
+    const [now, least, most] = [known.at(-1), Math.min(...known), Math.max(...known)].map((value) => format(this.form, value));
+    return `${name} now ${now}, least ${least}, most ${most}`.trim();
   }
 
   options() {
@@ -82,6 +104,7 @@ function take(sample) {
   const last = samples.at(-1);
   const gap = hours > RAW_HOURS ? LONG_EVERY_S : 0;
   if (last && sample.ts <= last.ts + gap) return;
+  if (last && sample.ts > last.ts + MISSED * everyS) samples.push({ ts: (last.ts + sample.ts) / 2, devices: [] });
   samples.push(sample);
   while (samples[0].ts < sample.ts - 3600 * hours) samples.shift();
 }
