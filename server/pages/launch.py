@@ -39,21 +39,30 @@ def new(
     view: Literal["", "full"] = "",
     source: Annotated[str, Query(alias="from")] = "",
     fork: str = "",
+    sweep: Annotated[str, Query(max_length=26)] = "",
 ) -> HTMLResponse:
-    """The form, filled in from a preset, an earlier run or the run of a checkpoint, which is forked; parameters that
-    are names of fields change them."""
+    """The form, filled in from a preset, an earlier run or sweep, or the run of a checkpoint, which is forked;
+    parameters that are names of fields change them."""
     with request.app.state.db.read() as session:
         offered = presets.list_presets(session, request.app.state.settings)
         origin = find_origin(session, source, fork)
-    chosen = None if origin else _chosen(offered, preset)
-    before = origin.values if origin else _values_of(chosen)
+        repeated = sweeps.get_sweep(session, sweep) if sweep else None
+    chosen = None if origin or repeated else _chosen(offered, preset)
     asked = request.query_params.multi_items()
+    rows = sweep_form.read(asked)
+    if origin is not None:
+        before = origin.values
+    elif repeated is not None:
+        base = repeated.spec["base"]
+        before, rows = forms.values_of(**base | {"name": f"{repeated.name} copy"}), sweep_form.again(repeated.spec)
+    else:
+        before = _values_of(chosen)
     values = before | forms.parse(asked)[0]
     context = (
-        _context(offered, "" if origin else (chosen.id if chosen else BLANK))
+        _context(offered, "" if origin or repeated else (chosen.id if chosen else BLANK))
         | _aids(request, values)
         | differences(origin, before, values)
-        | {"form": forms.build(values), "sweep": sweep_form.read(asked), "full": view == "full"}
+        | {"form": forms.build(values), "sweep": rows, "repeated": repeated, "full": view == "full"}
     )
     return render(request, "runs/new.html", context, user=user)
 

@@ -63,6 +63,7 @@ def page(request: Request, user: CurrentUser, run_id: str, attempt: str = "", no
         "config_groups": config_groups(view.config),
         "log": logs.tail(request.app.state.settings, view.run, attempt=log_attempt, node=log_node),
         "log_node": log_node,
+        "launcher": logs.LAUNCHER.pattern,
     }
     return render(request, "run/page.html", context, user=user)
 

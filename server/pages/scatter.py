@@ -4,10 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from server.pages.labels import Box, Label, place_labels
 from server.services.pareto import frontier
 
 WIDTH, HEIGHT = 520, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 14, 44
+_FRAME = Box(_LEFT, 0, WIDTH, HEIGHT - _BOTTOM)
 _WIDE = 8.0
 """From this ratio of the largest to the smallest value on, an axis is logarithmic."""
 
@@ -21,7 +23,7 @@ class Point:
     label: str
     href: str
     mark: str = ""
-    """What stands beside its dot; the label begins with it."""
+    """What stands beside its dot, where there is room; the label begins with it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Dot:
     y: float
     point: Point
     is_best: bool
+    label: Label | None
+    """Where its mark stands."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Scatter:
     right: int = WIDTH - _RIGHT
     top: int = _TOP
     base: int = HEIGHT - _BOTTOM
+
+    @property
+    def num_unmarked(self) -> int:
+        """Dots without room for their marks."""
+        return sum(1 for dot in self.dots if dot.point.mark and dot.label is None)
 
 
 @dataclass(frozen=True)
@@ -77,9 +86,11 @@ def scatter(points: Sequence[Point]) -> Scatter | None:
     x_axis = _axis([point.x for point in points], _LEFT, WIDTH - _RIGHT)
     y_axis = _axis([point.y for point in points], HEIGHT - _BOTTOM, _TOP)
     best = frontier([(point.x, point.y) for point in points])
+    places = [(x_axis.at(point.x), y_axis.at(point.y)) for point in points]
+    labels = place_labels(places, [point.mark for point in points], _FRAME, first=best)
     dots = [
-        Dot(x_axis.at(point.x), y_axis.at(point.y), point, is_best=number in best)
-        for number, point in enumerate(points)
+        Dot(x, y, point, number in best, label)
+        for number, ((x, y), point, label) in enumerate(zip(places, points, labels, strict=True))
     ]
     line = " ".join(f"{dots[number].x:.1f},{dots[number].y:.1f}" for number in best)
     return Scatter(sorted(dots, key=lambda dot: dot.is_best), line, x_axis.ticks(), y_axis.ticks())

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.pages.forms import sentence_of
-from server.services.sweep_spec import SweepRequest, sweepable
+from server.services.sweep_spec import MAX_AXES, SweepRequest, sweepable
 from sparsify_core.config import FieldSpec
 from sparsify_core.config.base import whole
 
 NUM_ROWS = 3
-"""Rows of the form; REST takes more."""
+"""Rows of the form, unless somebody asks for more."""
 _WORDS: Mapping[str, Any] = {"true": True, "yes": True, "false": False, "no": False, "automatic": None}
 Errors = list[tuple[tuple[Any, ...], str]]
 """Location and message of each."""
@@ -77,7 +77,30 @@ def read(pairs: Iterable[tuple[str, str]] = ()) -> SweepForm:
         typed.setdefault(name, []).append(text.strip())
     rows = list(zip(typed.get("sweep.field", []), typed.get("sweep.values", []), strict=False))
     rows += [("", "")] * (NUM_ROWS - len(rows))
+    if "sweep.more" in typed and len(rows) < MAX_AXES:
+        rows.append(("", ""))
     return SweepForm(rows, typed.get("sweep.draws", [""])[-1], typed.get("sweep.seed", [""])[-1])
+
+
+def again(spec: Mapping[str, Any]) -> SweepForm:
+    """The rows of a sweep that was made before."""
+    rows = [(axis["field"], _axis_text(axis)) for axis in spec["axes"]]
+    draws, seed = spec["draws"] or "", spec["seed"] or ""
+    return SweepForm(rows + [("", "")] * (NUM_ROWS - len(rows)), str(draws), str(seed))
+
+
+def _axis_text(axis: Mapping[str, Any]) -> str:
+    """What `axis_of` reads as the same axis."""
+    if axis["values"] is None:
+        return f"{axis['low']}..{axis['high']} {axis['scale']}"
+    is_list = any(isinstance(value, list) for value in axis["values"])
+    return ("\n" if is_list else " ").join(_text(value) for value in axis["values"])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return {True: "true", False: "false", None: "automatic"}[value] if isinstance(value, bool | None) else str(value)
 
 
 def choices() -> dict[str, list[str]]:

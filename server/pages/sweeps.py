@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -12,6 +13,7 @@ from server.pages.scatter import Point, Scatter, scatter
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView
 from server.services import feeds, sweeps
+from server.services.compare import MAX_RUNS
 from server.services.headline import HEADLINE
 from server.services.pareto import frontier
 from server.services.sweep_spec import label
@@ -74,6 +76,7 @@ def page(
         "columns": columns,
         "rows": _rows(view, columns, chosen),
         "sort": chosen,
+        "compare": _compare(view),
     }
     return render(request, "sweeps/_sweep.html" if is_partial(request) else "sweeps/page.html", context, user=user)
 
@@ -84,6 +87,14 @@ def cancel(request: Request, user: CurrentUser, sweep_id: str) -> Response:
     with request.app.state.db.write() as session:
         sweeps.cancel_sweep(session, sweep_id, settings=request.app.state.settings, actor=user.name)
     return RedirectResponse(f"/sweeps/{sweep_id}", status_code=303)
+
+
+def _compare(view: SweepView) -> str:
+    """Address of the runs side by side, of many those that no other run beats; empty where there are no two."""
+    numbers = [(one.numbers["l0"], one.numbers["fvu"]) for one in view.runs]
+    chosen = range(len(view.runs)) if len(view.runs) <= MAX_RUNS else frontier(numbers)[:MAX_RUNS]
+    ids = [view.runs[number].run.id for number in chosen]
+    return "/compare?" + urlencode({"run": ids}, doseq=True) if len(ids) > 1 else ""
 
 
 def _columns(view: SweepView) -> list[Column]:

@@ -10,6 +10,9 @@ from jinja2 import Environment
 from server.pages.formatting import FILTERS
 from server.services import health
 
+THEMES = ("light", "dark")
+"""What a page's cookie may ask for; without one the system's theme counts."""
+
 
 def install(environment: Environment) -> None:
     """Register the filters with a template environment."""
@@ -26,7 +29,13 @@ def render(
 ) -> HTMLResponse:
     """Render a page or a region. Pages are never cached: they show the present and carry a CSRF token."""
     environment: Environment = request.app.state.templates.env
-    shared = {"request": request, "user": user, "banners": partial(_banners, request)}
+    theme = request.cookies.get("theme", "")
+    shared = {
+        "request": request,
+        "user": user,
+        "theme": theme if theme in THEMES else "",
+        "banners": partial(_banners, request),
+    }
     text = environment.get_template(template).render(context | shared)
     headers = {"Cache-Control": "no-store", "Vary": "HX-Request, HX-Request-Type"}
     return HTMLResponse(text, status_code=status, headers=headers)

@@ -20,7 +20,7 @@ _LINE_BYTES = 64 << 10
 _SHOWN_BYTES = 400
 _RANK = re.compile(rb"\[(?:rank|default)(\d{1,5})\]")
 """What torchrun writes before the lines of its processes, if there are several."""
-_LAUNCHER = re.compile(r"^E\d{4} .*torch/distributed/elastic/.*\] failed \(exitcode", re.MULTILINE)
+LAUNCHER = re.compile(r"^E\d{4} .*torch/distributed/elastic/.*\] failed \(exitcode", re.MULTILINE)
 """Where torchrun begins to report that a training process has ended: a traceback of its own, and a table."""
 
 
@@ -138,7 +138,7 @@ def whole(settings: Settings, run: Run, *, attempt: int | None = None, node: int
 
 def training_lines(text: str) -> list[str]:
     """The lines of a log that training wrote, without what torchrun reports behind them about its own end."""
-    found = _LAUNCHER.search(text)
+    found = LAUNCHER.search(text)
     own = text[: found.start()] if found else text
     return own.rstrip().splitlines()
 

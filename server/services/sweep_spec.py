@@ -14,6 +14,7 @@ from server.services.requests import OWNED, RunRequest, with_values
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields
 
 MAX_RUNS = 500
+MAX_AXES = 8
 _MAX_PROBLEMS = 20
 """Of so many refused runs the answer says why."""
 _TRIES = 50
@@ -76,7 +77,7 @@ class SweepRequest(_Strict):
     base: RunRequest
     """What they share; its name is the sweep's."""
 
-    axes: Annotated[list[Axis], Field(min_length=1, max_length=8)]
+    axes: Annotated[list[Axis], Field(min_length=1, max_length=MAX_AXES)]
     """The fields that vary."""
 
     draws: Annotated[int | None, Field(ge=1, le=MAX_RUNS)] = None

@@ -238,6 +238,11 @@ def test_first_steps_come_once_and_when_asked_for(open_page: OpenPage) -> None:
     assert tour.is_hidden()
 
 
+def test_what_needs_scripts_is_hidden_without_them(open_page: OpenPage) -> None:
+    assert open_page("/runs").locator("#theme").is_visible()
+    assert open_page("/runs", script=False).locator("#theme").is_hidden()
+
+
 def test_the_theme_is_kept(open_page: OpenPage) -> None:
     page = open_page("/runs")
     background = "getComputedStyle(document.body.parentElement).backgroundColor"
@@ -247,6 +252,9 @@ def test_the_theme_is_kept(open_page: OpenPage) -> None:
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.evaluate(background) != light
+    page.locator("#theme").click()
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") is None
 
 
 def test_latents_are_sorted_paged_and_linked(site: Site, open_page: OpenPage) -> None:
@@ -263,6 +271,17 @@ def test_latents_are_sorted_paged_and_linked(site: Site, open_page: OpenPage) ->
     assert page.locator(".chosen h2").inner_text() == shown
     page.keyboard.press("]")
     soon(lambda: page.locator(".chosen h2").inner_text() != shown, True)
+
+
+def test_a_chosen_latent_comes_into_sight_where_it_stands_above_the_table(site: Site, open_page: OpenPage) -> None:
+    page = open_page(f"/checkpoints/{site.ids['checkpoint']}", width=390)
+    head = page.locator(".chosen h2")
+    for choose in (page.locator(".latents tbody a").last.click, page.get_by_role("link", name="Random").click):
+        before = head.inner_text()
+        page.locator(".latents tbody a").last.scroll_into_view_if_needed()
+        choose()
+        soon(lambda before=before: head.inner_text() != before, True)
+        soon(lambda: 0 < page.evaluate("document.querySelector('.chosen').getBoundingClientRect().top") < 200, True)
 
 
 def test_a_refused_push_keeps_the_repository_and_never_shows_the_token(site: Site, open_page: OpenPage) -> None:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from seed import sample_at
+from seed import TORCHRUN, sample_at
 from server.db.tables import Attempt, MetricPoint, Run, RunState
 from server.queue import publish_hint
 from webpage import OpenPage, Site, soon
@@ -52,6 +52,21 @@ def test_a_new_sample_is_drawn_on_the_worker_page(site: Site, open_page: OpenPag
     page.get_by_role("link", name="1 week").click()
     page.wait_for_url("**?hours=168")
     page.get_by_text("GPU temperature").wait_for()
+
+
+def test_what_torchrun_reports_is_folded_behind_the_words_of_training(site: Site, open_page: OpenPage) -> None:
+    run_id = site.ids[RunState.FAILED]
+    site.settings.run_dir(run_id).log(1).write_text("loading model\nerror: no module matches layers.99\n" + TORCHRUN)
+    page = open_page(f"/runs/{run_id}")
+    log = page.locator("#log")
+    soon(lambda: log.inner_text().rstrip().endswith("layers.99"), True, timeout_s=60)
+    page.get_by_role("button", name="What torchrun reports").click()
+    assert "ChildFailedError" in log.inner_text()
+    page.reload()
+    page.get_by_label("Search the log").fill("ChildFailed")
+    page.locator("#log-count", has_text="2").wait_for(timeout=60_000)
+    page.get_by_label("Search the log").press("Enter")
+    log.locator(".line[data-current]:visible", has_text="ChildFailedError").wait_for(timeout=60_000)
 
 
 def test_where_a_worker_was_away_no_line_is_drawn_and_a_zoom_stays(site: Site, open_page: OpenPage) -> None:

@@ -76,3 +76,48 @@ def test_a_plot_spans_its_points_on_linear_and_log_axes() -> None:
     assert [text for _, text in many.y_ticks] == ["0.1", "0.2", "0.3", "0.4", "0.5"]
     assert all(many.left < dot.x < many.right and many.top < dot.y < many.base for dot in many.dots)
     assert len(many.line.split()) == 2
+
+
+@pytest.mark.parametrize(
+    ("axes", "more"),
+    [
+        (
+            [
+                {"field": "hookpoints", "values": [["layers.3", "layers.5"], ["layers.7"]]},
+                {"field": "sae.transcode", "values": [True, False]},
+                {"field": "lr", "values": [0.00123456789, None]},
+                {"field": "optimizer", "values": ["adam", "signum"]},
+            ],
+            {},
+        ),
+        ([{"field": "lr", "low": 0.0001, "high": 0.01, "scale": "log"}], {"draws": 3, "seed": 7}),
+    ],
+)
+def test_a_sweep_is_repeated_from_the_form(
+    visitor: TestClient, valid: dict[str, Any], axes: list[dict[str, Any]], more: dict[str, int]
+) -> None:
+    made = visitor.post("/api/v1/sweeps", json={"base": valid | {"name": "fox"}, "axes": axes} | more).json()
+    page = visitor.get(f"/sweeps/{made['id']}").text
+    assert f'href="/runs/new?sweep={made["id"]}"' in page
+    assert f"/compare?run={made['runs'][0]['id']}&amp;run=" in page
+    form = visitor.get(f"/runs/new?sweep={made['id']}").text
+    assert 'name="name" value="fox copy"' in form
+    fields = re.findall(r'name="sweep.field">.*?</select>', form, re.S)
+    chosen = [re.search("<option selected>([^<]+)", field) for field in fields]
+    texts = re.findall(r'name="sweep.values"[^>]*>([^<]*)</textarea>', form)
+    sent = {"sweep.field": [found[1] if found else "" for found in chosen], "sweep.values": texts}
+    sent |= {f"sweep.{name}": str(value) for name, value in more.items()}
+    config = {"config.model": valid["config"]["model"], "config.dataset": valid["config"]["dataset"]}
+    again = visitor.post("/runs/new", data=config | sent).headers["location"].rpartition("/")[2]
+    repeated = visitor.get(f"/api/v1/sweeps/{again}").json()
+    assert [run["values"] for run in repeated["runs"]] == [run["values"] for run in made["runs"]]
+
+
+def test_more_fields_than_three_are_asked_for(visitor: TestClient) -> None:
+    page = visitor.get("/runs/new").text
+    assert page.count('name="sweep.field"') == 3
+    rows = {"sweep.field": ["sae.k", "", ""], "sweep.values": ["8", "", ""]}
+    assert visitor.post("/runs/new/sweep", data=rows | {"sweep.more": "true"}).text.count('name="sweep.field"') == 4
+    rows = {"sweep.field": [""] * 8, "sweep.values": [""] * 8}
+    full = visitor.post("/runs/new/sweep", data=rows | {"sweep.more": "true"}).text
+    assert (full.count('name="sweep.field"'), "Another field" in full) == (8, False)

@@ -7,6 +7,7 @@ import pytest
 from jinja2 import Environment, FileSystemLoader
 
 from server.pages.templating import install
+from server.static_files import StaticFolder
 
 TEMPLATES = Path(__file__).parents[3] / "web" / "templates"
 NAMES = sorted(p.relative_to(TEMPLATES).as_posix() for p in TEMPLATES.rglob("*.html"))
@@ -16,6 +17,8 @@ NAMES = sorted(p.relative_to(TEMPLATES).as_posix() for p in TEMPLATES.rglob("*.h
 def environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
     install(environment)
+    files = StaticFolder(TEMPLATES.parent / "static")
+    environment.globals |= {"static": f"/static/{files.prefix}", "module": files.module}
     return environment
 
 

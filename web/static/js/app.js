@@ -5,6 +5,7 @@ import "./keyboard.js";
 import "./notify.js";
 
 const THEMES = ["auto", "light", "dark"];
+const THEME_KEPT_S = 365 * 86_400;
 
 function currentTheme() {
   return document.documentElement.dataset.theme ?? "auto";
@@ -23,11 +24,8 @@ function nextTheme() {
   const theme = THEMES[(THEMES.indexOf(currentTheme()) + 1) % THEMES.length];
   if (theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
-  try {
-    localStorage.setItem("theme", theme);
-  } catch {
-    // Storage is switched off: the choice lasts for this page.
-  }
+  // The server writes it into its pages: a script would have to come before the first paint.
+  document.cookie = `theme=${theme}; path=/; samesite=lax; max-age=${theme === "auto" ? 0 : THEME_KEPT_S}`;
   showTheme();
 }
 

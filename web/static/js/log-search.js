@@ -109,6 +109,7 @@ export class LogSearch {
     const lines = [...this.view.element.children].filter((one) => one.classList.contains("match") && !one.hidden);
     const line = lines.find((one) => one.textContent.includes(wanted)) ?? lines[0];
     for (const one of lines) one.toggleAttribute("data-current", one === line);
+    if (line?.classList.contains("of-launcher")) this.view.showReport(true);
     if (line) this.view.element.scrollTop = line.offsetTop - this.view.element.offsetTop - this.view.element.clientHeight / 3;
   }
 }

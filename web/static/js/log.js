@@ -21,6 +21,9 @@ export class LogView {
     this.earlier = section.querySelector("#log-earlier");
     this.later = section.querySelector("#log-later");
     this.followButton = section.querySelector("#log-follow");
+    this.report = section.querySelector("#log-report");
+    this.launcher = new RegExp(this.element.dataset.launcher); // begins what torchrun says behind all of training
+    this.isReport = false;
     this.style = {};
     this.start = 0; // the byte with which the first line begins, about
     this.isLive = true;
@@ -37,6 +40,7 @@ export class LogView {
     this.later.addEventListener("click", () => this.showLater());
     this.followButton.addEventListener("click", () => (this.isFollowing ? this.setFollow(false) : this.showEnd()));
     section.querySelector("#log-wrap").addEventListener("click", ({ currentTarget }) => this.toggleWrap(currentTarget));
+    this.report.addEventListener("click", () => this.showReport(this.report.getAttribute("aria-expanded") !== "true"));
     this.place.ranks.addEventListener("change", () => this.onRank());
     setInterval(() => this.pollOtherNode(), OTHER_NODES_MS);
     this.showEnd().then(() => this.search.run());
@@ -65,6 +69,13 @@ export class LogView {
     const wraps = button.getAttribute("aria-pressed") !== "true";
     button.setAttribute("aria-pressed", String(wraps));
     this.element.classList.toggle("unwrapped", !wraps);
+  }
+
+  /** Unfold what torchrun reports, or fold it: the words of training stand before it, and would be out of sight. */
+  showReport(on) {
+    this.report.setAttribute("aria-expanded", String(on));
+    this.element.classList.toggle("with-report", on);
+    if (this.isFollowing) this.element.scrollTop = this.element.scrollHeight;
   }
 
   onRank() {
@@ -188,6 +199,7 @@ export class LogView {
   clear() {
     this.element.replaceChildren();
     this.style = {};
+    this.isReport = false;
     this.start = 0;
     this.earlier.hidden = true;
   }
@@ -198,9 +210,12 @@ export class LogView {
     const added = lines.slice(-MAX_LINES).map((line) => {
       const made = lineElement(line, this.style);
       this.style = made.style;
+      this.isReport ||= this.launcher.test(line);
+      made.element.classList.toggle("of-launcher", this.isReport);
       return made.element;
     });
     this.element.append(...added);
+    this.report.hidden = !this.isReport;
     while (this.element.childElementCount > MAX_LINES) this.dropFirst();
     this.place.offerRanks(added);
     this.filter(added);

@@ -73,7 +73,7 @@ export class Plot {
       },
       scales: { x: { time: false, distr: view.logX ? 3 : 1, range: () => group.xRange() }, y: { distr: chart.isLog ? 3 : 1, range: () => chart.yRange } },
       axes: [
-        { ...AXIS, size: 30, gap: 8, space: 64, ...(view.logX ? logAxis(writeX) : plainAxis(writeX)), ...(view.x === "time" && !view.logX ? { incrs: timeSteps() } : {}) },
+        { ...AXIS, size: 33, gap: 11, space: 64, ...(view.logX ? logAxis(writeX) : plainAxis(writeX)), ...(view.x === "time" && !view.logX ? { incrs: timeSteps() } : {}) },
         { ...AXIS, size: 54, gap: 6, space: 34, ...(chart.isLog ? logAxis(write) : plainAxis(write)) },
       ],
       series: [{}, ...this.lines.flatMap((line) => this.strokes(line))],
