@@ -1,8 +1,10 @@
 """What a run will need and how fast it will be, corrected by what past runs on the same device needed."""
 
 import hashlib
+import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from sqlmodel import Session
@@ -19,8 +21,6 @@ from sparsify_core.config import RunConfig
 from sparsify_core.errors import ConfigError, HookpointError
 from sparsify_core.parts import Part
 
-_ENOUGH = 3
-"""Past runs of the same family that are listened to alone."""
 _MEMORY_PRIOR = 0.12
 
 
@@ -99,14 +99,25 @@ def _duration(duration: Duration, tokens_per_s: Range) -> Range:
 
 
 def corrections_for(target: Target, past: Sequence[Prediction], config: RunConfig) -> Corrections:
-    """From past runs on the target's device; from those of the same model and loss alone where there are enough."""
-    alike = [row for row in past if row.family == _family(config)]
-    rows = alike if len(alike) >= _ENOUGH else past
+    """From past runs of the same model and loss on the target's device. Where there are none, each other family of runs
+    counts once, and arithmetic alone as one more: a dozen runs of a toy model say little of a real one.
+    """
     prior = planning.PRIOR if target.device.is_known else planning.PRIOR_UNKNOWN
     return Corrections(
-        planning.learn(_ratios(rows, "tokens_per_s"), prior=prior),
-        planning.learn(_ratios(rows, "memory_bytes"), prior=_MEMORY_PRIOR),
+        _learn(past, config, "tokens_per_s", prior=prior), _learn(past, config, "memory_bytes", prior=_MEMORY_PRIOR)
     )
+
+
+def _learn(past: Sequence[Prediction], config: RunConfig, name: str, *, prior: float) -> Correction:
+    families: dict[str, list[Prediction]] = defaultdict(list)
+    for row in past:
+        families[row.family].append(row)
+    alike = _ratios(families[_family(config)], name)
+    others = [ratios for rows in families.values() if (ratios := _ratios(rows, name))]
+    if alike or not others:
+        return planning.learn(alike, prior=prior)
+    learned = planning.learn([1.0, *map(statistics.median, others)], prior=prior)
+    return replace(learned, num_runs=sum(map(len, others)))
 
 
 def _ratios(rows: Iterable[Prediction], name: str) -> list[float]:

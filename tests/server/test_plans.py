@@ -215,6 +215,24 @@ def test_a_prediction_is_kept_compared_and_learned_from(
     assert spread[1] < spread[0]
 
 
+def test_runs_of_another_model_count_once_and_of_the_same_alone(
+    client: TestClient, deployment: FastAPI, body: dict[str, Any]
+) -> None:
+    """Four toy runs a hundred times slower than predicted, then one of the same model at half the rate."""
+    with deployment.state.db.write() as session:
+        worker_id = add_worker(session, "first", host="host").id
+    before = plan(client, body)["forecast"]["tokens_per_s"]["expected"]
+    run_ids = [client.post("/api/v1/runs", json=body).json()["id"] for _ in range(5)]
+    with deployment.state.db.write() as session:
+        for run_id in run_ids[:4]:
+            session.get_one(Prediction, run_id).family = "toy"
+    expected = []
+    for run_id, rate in zip(run_ids, [before / 100] * 4 + [before / 2], strict=True):
+        train(deployment.state.db, deployment.state.settings, run_id, worker_id, rate=rate, seconds=100)
+        expected.append(plan(client, body)["forecast"]["tokens_per_s"]["expected"])
+    assert expected == pytest.approx([before / 10] * 4 + [before / 2])
+
+
 def test_a_run_that_never_trained_teaches_nothing(
     client: TestClient, deployment: FastAPI, body: dict[str, Any]
 ) -> None:
