@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Red
 from jinja2 import TemplateNotFound
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from server.db.trouble import TROUBLE, is_disk_full
 from sparsify_core.errors import SparsifyError
@@ -191,9 +192,12 @@ def install(app: FastAPI) -> None:
 
 
 def _is_address_of_form(request: Request, error: HTTPException) -> bool:
-    """Whether somebody opens the address under which a form came back with its errors: it stands on the page above."""
+    """Whether somebody opens the address of a form that came back with its errors; it stands on the page above."""
     is_post_alone = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "GET"
-    return is_post_alone and not is_for_programs(request.url.path)
+    if not is_post_alone or is_for_programs(request.url.path):
+        return False
+    above = {**request.scope, "path": request.url.path.rpartition("/")[0]}
+    return any(route.matches(above)[0] == Match.FULL for route in request.app.routes)
 
 
 def _http(error: HTTPException) -> AppError:

@@ -1,16 +1,16 @@
 """What endpoints share: strict JSON bodies, query parameters without repetition, database sessions.
 
-All are coroutines, though few of them wait for anything: FastAPI takes plain functions to another thread, which for a
-short answer costs more than all of its work.
+What does not ask the database is a coroutine, though it waits for nothing: FastAPI takes plain functions to another
+thread, which for a short answer costs more than all of its work. It keeps a thread for the end of a session, which must
+not wait for one of those that wait for its connection.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Request
-from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 from sqlmodel import Session
 
@@ -62,14 +62,10 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
-async def _read(request: Request) -> AsyncIterator[Session]:
-    """Opening one asks the database nothing yet; closing it gives the connection back, which it may wait for."""
+def _read(request: Request) -> Iterator[Session]:
     database: Database = request.app.state.db
-    session = database.reader()
-    try:
+    with database.read() as session:
         yield session
-    finally:
-        await run_in_threadpool(session.close)
 
 
 async def _database(request: Request) -> Database:

@@ -6,7 +6,7 @@ first and writes later fails at once with SQLITE_BUSY, whatever the busy timeout
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -66,16 +66,13 @@ class Database:
         self._writer = self.engine.execution_options(sqlite_immediate=True)
         is_sqlite = self.engine.dialect.name == "sqlite"  # whose readers see one moment anyway
         self._reader = self.engine if is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        # SQLite lets writers poll for its lock, and of many some get it too late: those of a process queue for this.
         self._writing = threading.Lock() if is_sqlite else None
         self._reading = threading.Lock() if is_sqlite else None
 
-    def reader(self) -> Session:
-        """A session as `read()` gives it, to be closed by whoever asks."""
-        return Session(self._reader, expire_on_commit=False)
-
     @contextmanager
     def read(self) -> Iterator[Session]:
-        with self.reader() as session:
+        with Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -83,26 +80,26 @@ class Database:
         """As `read()`, for what takes milliseconds and many ask at once. SQLite's driver lets go of the interpreter at
         every row: threads that read together hand it to and fro, and all of them get fewer answers than one by one.
         """
-        with self._reading or nullcontext(), self.read() as session:
+        with _held(self._reading), self.read() as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         with Session(self._writer, expire_on_commit=False) as session:
-            with self._turn(), session.begin():
+            with _held(self._writing), session.begin():
                 yield session
             for action in session.info.get(_AFTER_COMMIT, ()):
                 action()
 
-    def _turn(self) -> AbstractContextManager[None]:
-        """SQLite lets writers poll for its lock, and of many some get it too late. Those of a process queue here."""
-        return nullcontext() if self._writing is None else _held(self._writing)
-
 
 @contextmanager
-def _held(lock: threading.Lock) -> Iterator[None]:
+def _held(lock: "threading.Lock | None") -> Iterator[None]:
+    """Have one's turn in this process, where there are turns."""
+    if lock is None:
+        yield
+        return
     if not lock.acquire(timeout=_TURN_TIMEOUT_S):
-        raise PoolTimeoutError(f"other transactions of this process have been writing for {_TURN_TIMEOUT_S} s")
+        raise PoolTimeoutError(f"other transactions of this process have gone before for {_TURN_TIMEOUT_S} s")
     try:
         yield
     finally:

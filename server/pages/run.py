@@ -33,6 +33,7 @@ REQUESTS = {
     "requeue": control.requeue_run,
 }
 FIRST_KEYS = 8
+"""Series of the first chart that are asked for beforehand."""
 LOG_LINES = 15
 """Last lines of a failed run's log beside its reason; all of it stands further below."""
 
@@ -50,6 +51,7 @@ def page(request: Request, user: CurrentUser, run_id: str, attempt: str = "", no
         view: RunView = context["view"]
         context |= health_of(session, view.run) | system_of(session, view.run)
         context["family"] = family_of(session, view.run)
+    charts = chart_specs()
     log_node = _number(node, range(1, view.run.num_nodes)) or 0
     log_attempt = _number(attempt, range(1, view.run.attempt))
     context |= {
@@ -57,7 +59,7 @@ def page(request: Request, user: CurrentUser, run_id: str, attempt: str = "", no
         "about": about(view.run),
         "cursor": cursor,
         "status": status,
-        "charts": (charts := chart_specs()),
+        "charts": charts,
         "first_series": _first_series(view, charts[0]),
         "chart_rows": lambda chart: _latest_rows(view, chart),
         "config_groups": config_groups(view.config),

@@ -35,6 +35,11 @@ class SweepForm:
         return any(name or values.strip() for name, values in self.rows)
 
     @property
+    def has_room(self) -> bool:
+        """Whether another field can be added."""
+        return len(self.rows) < MAX_AXES
+
+    @property
     def fields(self) -> list[str]:
         """Those that are chosen."""
         return [name for name, _ in self.rows if name]
@@ -77,24 +82,28 @@ def read(pairs: Iterable[tuple[str, str]] = ()) -> SweepForm:
         typed.setdefault(name, []).append(text.strip())
     rows = list(zip(typed.get("sweep.field", []), typed.get("sweep.values", []), strict=False))
     rows += [("", "")] * (NUM_ROWS - len(rows))
-    if "sweep.more" in typed and len(rows) < MAX_AXES:
+    found = SweepForm(rows, typed.get("sweep.draws", [""])[-1], typed.get("sweep.seed", [""])[-1])
+    if "sweep.more" in typed and found.has_room:
         rows.append(("", ""))
-    return SweepForm(rows, typed.get("sweep.draws", [""])[-1], typed.get("sweep.seed", [""])[-1])
+    return found
 
 
 def again(spec: Mapping[str, Any]) -> SweepForm:
     """The rows of a sweep that was made before."""
     rows = [(axis["field"], _axis_text(axis)) for axis in spec["axes"]]
     draws, seed = spec["draws"] or "", spec["seed"] or ""
-    return SweepForm(rows + [("", "")] * (NUM_ROWS - len(rows)), str(draws), str(seed))
+    lost = [name for name, text in rows if not text]
+    problems = [f"The values of {name} cannot be written here: make the sweep over REST." for name in lost]
+    return SweepForm(rows + [("", "")] * (NUM_ROWS - len(rows)), str(draws), str(seed), problems)
 
 
 def _axis_text(axis: Mapping[str, Any]) -> str:
-    """What `axis_of` reads as the same axis."""
+    """What `axis_of` reads as the same axis; empty where nothing is."""
     if axis["values"] is None:
         return f"{axis['low']}..{axis['high']} {axis['scale']}"
     is_list = any(isinstance(value, list) for value in axis["values"])
-    return ("\n" if is_list else " ").join(_text(value) for value in axis["values"])
+    text = ("\n" if is_list else " ").join(_text(value) for value in axis["values"])
+    return text if axis_of(axis["field"], text).get("values") == axis["values"] else ""
 
 
 def _text(value: Any) -> str:

@@ -15,8 +15,9 @@ THEMES = ("light", "dark")
 
 
 def install(environment: Environment) -> None:
-    """Register the filters with a template environment."""
+    """Give a template environment the filters, and what every page asks of its request, error pages too."""
     environment.filters.update(FILTERS)
+    environment.globals["theme_of"] = _theme
 
 
 def is_partial(request: Request) -> bool:
@@ -29,16 +30,15 @@ def render(
 ) -> HTMLResponse:
     """Render a page or a region. Pages are never cached: they show the present and carry a CSRF token."""
     environment: Environment = request.app.state.templates.env
-    theme = request.cookies.get("theme", "")
-    shared = {
-        "request": request,
-        "user": user,
-        "theme": theme if theme in THEMES else "",
-        "banners": partial(_banners, request),
-    }
+    shared = {"request": request, "user": user, "banners": partial(_banners, request)}
     text = environment.get_template(template).render(context | shared)
     headers = {"Cache-Control": "no-store", "Vary": "HX-Request, HX-Request-Type"}
     return HTMLResponse(text, status_code=status, headers=headers)
+
+
+def _theme(request: Request) -> str:
+    theme = request.cookies.get("theme", "")
+    return theme if theme in THEMES else ""
 
 
 def _banners(request: Request) -> list[health.Symptom]:

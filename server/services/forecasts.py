@@ -100,7 +100,7 @@ def _duration(duration: Duration, tokens_per_s: Range) -> Range:
 
 def corrections_for(target: Target, past: Sequence[Prediction], config: RunConfig) -> Corrections:
     """From past runs of the same model and loss on the target's device. Where there are none, each other family of runs
-    counts once, and arithmetic alone as one more: a dozen runs of a toy model say little of a real one.
+    counts once, and arithmetic as much as all of them: a dozen runs of toy models say little of a real one.
     """
     prior = planning.PRIOR if target.device.is_known else planning.PRIOR_UNKNOWN
     return Corrections(
@@ -116,7 +116,7 @@ def _learn(past: Sequence[Prediction], config: RunConfig, name: str, *, prior: f
     others = [ratios for rows in families.values() if (ratios := _ratios(rows, name))]
     if alike or not others:
         return planning.learn(alike, prior=prior)
-    learned = planning.learn([1.0, *map(statistics.median, others)], prior=prior)
+    learned = planning.learn([1.0] * len(others) + [*map(statistics.median, others)], prior=prior)
     return replace(learned, num_runs=sum(map(len, others)))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic.config import JsonDict
 
 Group = Literal[
@@ -41,9 +41,9 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _powers_of_ten(cls, values: Any) -> Any:
-        """Forms, flags and YAML have `1e9` as a text, which pydantic takes for no integer."""
-        if not isinstance(values, dict):
+    def _powers_of_ten(cls, values: Any, info: ValidationInfo) -> Any:
+        """Forms, flags and YAML have `1e9` as a text, which pydantic takes for no integer. JSON has integers."""
+        if info.mode == "json" or not isinstance(values, dict):
             return values
         integers = {name for name, info in cls.model_fields.items() if info.annotation in (int, int | None)}
         return {

@@ -252,6 +252,7 @@ def test_the_theme_is_kept(open_page: OpenPage) -> None:
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.evaluate(background) != light
+    assert 'data-theme="dark"' in page.request.get("/runs/none", headers={"Accept": "text/html"}).text()
     page.locator("#theme").click()
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") is None

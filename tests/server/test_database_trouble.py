@@ -1,5 +1,6 @@
 """A database that is locked, down or full: 503 or 507 with a reason, never 500, and nothing is lost after it."""
 
+import asyncio
 import gc
 import sqlite3
 import time
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import httpx2 as httpx
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import event
@@ -73,6 +75,20 @@ def test_a_locked_database_is_read_and_says_when_to_write_again(
         assert sqlite_api.get("/runs").status_code == 200
     assert sqlite_api.post("/api/v1/runs", json=valid).status_code == 201
     assert len(sqlite_api.get("/api/v1/runs").json()["items"]) == 1
+
+
+def test_hundreds_of_requests_at_once_are_all_answered(sqlite_settings: Settings) -> None:
+    """More than there are threads and connections: none may wait for one that waits for it."""
+    app = create_app(sqlite_settings)
+
+    async def ask(headers: Any) -> list[int]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
+            answers = await asyncio.gather(*(client.get("/api/v1/runs/none/timings") for _ in range(200)))
+        return [answer.status_code for answer in answers]
+
+    with serve(app) as api:
+        assert set(asyncio.run(ask({"Authorization": api.headers["Authorization"]}))) == {404}
 
 
 def test_a_database_that_another_program_keeps_for_itself_is_unavailable(

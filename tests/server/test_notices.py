@@ -94,3 +94,8 @@ def test_the_page_keeps_what_was_typed(visitor: TestClient, app: FastAPI) -> Non
 def test_where_a_form_came_back_the_page_is_found_again(visitor: TestClient, path: str) -> None:
     answer = visitor.get(path)
     assert (answer.status_code, answer.headers["location"]) == (303, path.rpartition("/")[0])
+
+
+@pytest.mark.parametrize("path", ["/logout", "/notices/rules/x/delete", "/runs/views/x/delete"])
+def test_an_address_with_no_page_above_it_leads_nowhere(visitor: TestClient, path: str) -> None:
+    assert visitor.get(path).status_code == 405

@@ -113,6 +113,15 @@ def test_a_sweep_is_repeated_from_the_form(
     assert [run["values"] for run in repeated["runs"]] == [run["values"] for run in made["runs"]]
 
 
+def test_what_the_form_cannot_write_is_named_and_not_guessed(visitor: TestClient, valid: dict[str, Any]) -> None:
+    axes = [{"field": "sae.k", "values": [4, 8]}, {"field": "revision", "values": ["main", None]}]
+    made = visitor.post("/api/v1/sweeps", json={"base": valid, "axes": axes}).json()
+    form = visitor.get(f"/runs/new?sweep={made['id']}").text
+    texts = re.findall(r'name="sweep.values"[^>]*>([^<]*)</textarea>', form)
+    assert texts[:2] == ["4 8", ""]
+    assert "The values of revision cannot be written here" in form
+
+
 def test_more_fields_than_three_are_asked_for(visitor: TestClient) -> None:
     page = visitor.get("/runs/new").text
     assert page.count('name="sweep.field"') == 3

@@ -210,6 +210,7 @@ export class LogView {
     const added = lines.slice(-MAX_LINES).map((line) => {
       const made = lineElement(line, this.style);
       this.style = made.style;
+      made.element.numBytes = encoder.encode(line).length + 1; // with its escapes for colours, as it lies in the log
       this.isReport ||= this.launcher.test(line);
       made.element.classList.toggle("of-launcher", this.isReport);
       return made.element;
@@ -226,7 +227,7 @@ export class LogView {
 
   dropFirst() {
     const line = this.element.firstElementChild;
-    this.start += encoder.encode(line.textContent).length;
+    this.start += line.numBytes;
     this.earlier.hidden = false;
     line.remove();
   }

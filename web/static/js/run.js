@@ -34,7 +34,7 @@ document.body.addEventListener("sb-run", ({ detail }) => {
   // The stream begins with how the run looks, which is mostly how the page already shows it.
   const isShown = Object.entries(status).every(([name, value]) => detail[name] === value);
   const hasMoved = detail.last_event_id !== status.last_event_id;
-  status = detail;
+  ({ step: _, ...status } = detail);
   if (isShown) return;
   if (hasMoved) refreshLineage(); // not at every checkpoint
   refreshHead();

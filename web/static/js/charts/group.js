@@ -42,8 +42,9 @@ export class ChartGroup {
   /** What is in sight as the page opens: the observer tells a frame later. */
   lookAround() {
     for (const chart of this.charts) {
-      const { top, height } = chart.figure.getBoundingClientRect();
-      if (height && top < (1 + SIGHT_MARGIN) * innerHeight) this.onSight({ target: chart.figure, isIntersecting: true });
+      const { top, bottom, height } = chart.figure.getBoundingClientRect();
+      const margin = SIGHT_MARGIN * innerHeight;
+      if (height && bottom > -margin && top < innerHeight + margin) this.onSight({ target: chart.figure, isIntersecting: true });
     }
   }
 
