@@ -39,7 +39,9 @@ def test_a_wrong_search_is_explained_beside_the_box(visitor: TestClient, run_id:
 def test_columns_are_chosen_and_sorted_by(visitor: TestClient, run_id: str) -> None:
     page = visitor.get("/runs?fields=model&fields=fvu,lr&sort=-fvu").text
     assert ">0.2500</span>" in page
-    assert re.search(r'<th[^>]*aria-sort="descending"[^>]*><a href="/runs\?sort=fvu&amp;fields=model%2Cfvu%2Clr"', page)
+    assert re.search(
+        r'<th[^>]*aria-sort="descending"[^>]*><a [^>]*href="/runs\?sort=fvu&amp;fields=model%2Cfvu%2Clr"', page
+    )
     assert f"/runs/{run_id}/row?fields=model%2Cfvu%2Clr" in page
     assert ">owner/model</td>" in re.sub(r"\s+", "", visitor.get(f"/runs/{run_id}/row?fields=model").text)
     columns = visitor.get("/runs/columns?fields=lr,k").text
