@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import httpx2 as httpx
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import event
@@ -20,8 +21,15 @@ from full_disk import FullDisk
 from server.app import create_app
 from server.db.migrate import upgrade
 from server.db.tables import Run
+from server.notices import notifier
 from server.settings import Settings
 from services import Cluster, wait_until
+
+
+@pytest.fixture(autouse=True)
+def _nobody_else_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look of the server's own threads would keep a connection open just when these tests count on none."""
+    monkeypatch.setattr(notifier, "LOOK_EVERY_S", 3600.0)
 
 
 @contextmanager
