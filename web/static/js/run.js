@@ -31,10 +31,11 @@ document.body.addEventListener("sb-metrics", ({ detail }) => {
   refreshWatch();
 });
 document.body.addEventListener("sb-run", ({ detail }) => {
-  // The stream begins with how the run looks, which is mostly how the page already shows it.
-  const isShown = Object.entries(status).every(([name, value]) => detail[name] === value);
+  // The stream begins with how the run looks, which is mostly how the page already shows it; steps come with the metrics.
+  const { step, ...looks } = detail;
+  const isShown = Object.entries(status).every(([name, value]) => looks[name] === value);
   const hasMoved = detail.last_event_id !== status.last_event_id;
-  ({ step: _, ...status } = detail);
+  status = looks;
   if (isShown) return;
   if (hasMoved) refreshLineage(); // not at every checkpoint
   refreshHead();
