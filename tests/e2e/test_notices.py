@@ -123,6 +123,14 @@ def test_a_channel_and_a_rule_by_form(site: Site, open_page: OpenPage) -> None:
     assert page.get_by_label("from").input_value() == "20M"
     page.get_by_role("button", name="Add rule").click()
     page.locator("#rules strong").get_by_text("FVU (training batch) > 0.4").wait_for()
+    page.get_by_role("link", name="Edit").click()
+    page.get_by_role("heading", name="Change this rule").wait_for()
+    page.get_by_label("value").fill("70%")
+    page.get_by_role("button", name="Try it on past runs").click()
+    page.get_by_role("status").get_by_text("FVU (training batch) > 0.7").wait_for()
+    page.get_by_role("button", name="Save rule").click()
+    page.locator("#rules strong").get_by_text("FVU (training batch) > 0.7").wait_for()
+    assert page.locator("#rules > .items > li").count() == 1
     page.locator("#rules").get_by_role("button", name="Delete").first.click()
     page.get_by_role("button", name="Delete rule").click()
     page.get_by_text("No rules yet").wait_for()
