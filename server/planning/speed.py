@@ -37,7 +37,7 @@ _EVALUATION_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds of a whole run by phase."""
+    """Seconds of a run by phase."""
 
     start_s: float
     caching_s: float
@@ -82,12 +82,11 @@ def tokens_per_s(job: Job) -> float:
 
 
 def duration(job: Job, tokens_per_s: float, checkpoint_bytes: float) -> Duration | None:
-    """Of the whole run at this speed; None where its length is not known."""
-    if job.num_tokens is None or not job.num_steps:
+    """Of what the run has to do at this speed; None where its length is not known."""
+    if job.num_tokens is None or not job.steps_left:
         return None
     config = job.config
-    num_saves = -(-job.num_steps // config.save_every)
-    num_evaluations = num_saves + (job.num_steps // config.eval_every if config.eval_every else 0)
+    num_evaluations = job.num_saves + (job.num_times(config.eval_every) if config.eval_every else 0)
     evaluated = config.eval_tokens * (num_evaluations if config.eval_tokens else 0)
     downstream = 1 + 2 * len(job.all_coders) if config.eval_downstream else 1
     alone = tokens_per_s / job.num_processes
@@ -95,9 +94,9 @@ def duration(job: Job, tokens_per_s: float, checkpoint_bytes: float) -> Duration
     return Duration(
         start_s=_START_GPU_S if job.device.is_gpu else _START_S,
         caching_s=job.num_tokens / config.num_epochs * lm_s / job.num_processes if config.cache_activations else 0.0,
-        training_s=job.num_steps * job.tokens_per_step / tokens_per_s,
+        training_s=job.steps_left * job.tokens_per_step / tokens_per_s,
         evaluation_s=_EVALUATION_SHARE * downstream * evaluated / alone,
-        saving_s=num_saves * checkpoint_bytes / _DISK_BYTES_PER_S,
+        saving_s=job.num_saves * checkpoint_bytes / _DISK_BYTES_PER_S,
     )
 
 

@@ -39,6 +39,8 @@ class Forecast:
     num_parameters: int
     num_coders: int
     num_steps: int | None
+    """That it makes itself, behind `first_step`."""
+    first_step: int
     tokens_per_step: int
     needs: list[Need]
     memory: Range
@@ -65,7 +67,8 @@ def forecast_of(job: Job, corrections: Corrections) -> Forecast:
     return Forecast(
         num_parameters=sum(coder.num_parameters for coder in job.all_coders),
         num_coders=len(job.all_coders),
-        num_steps=job.num_steps,
+        num_steps=job.steps_left,
+        first_step=job.first_step,
         tokens_per_step=job.tokens_per_step,
         needs=needs,
         memory=memory,
@@ -140,9 +143,10 @@ def predict(session: Session, runs: Iterable[Run], *, settings: Settings) -> Non
         known = shape(config.model, config.revision)
         if known is None:
             continue
+        behind = (run.forked_step or 0) if config.finetune_state else 0
         num_processes = run.num_processes * run.num_nodes
         try:
-            job = planning.make_job(config, known, num_processes=num_processes, device=target.device)
+            job = planning.make_job(config, known, num_processes=num_processes, device=target.device, first_step=behind)
         except (ConfigError, HookpointError):  # the trainer will say what is wrong
             continue
         forecast = forecast_of(job, corrections_for(target, past(target.key), config))
@@ -165,5 +169,5 @@ def _shown(forecast: Forecast, run: Run) -> dict[str, Range]:
         "memory_bytes": forecast.memory,
         "disk_bytes": Range(size, size, size),
     }
-    goes_on = run.retry_of is not None or run.config["finetune_state"]  # in the middle, which takes less
-    return shown | ({"duration_s": forecast.duration_s} if forecast.duration_s and not goes_on else {})
+    is_retry = run.retry_of is not None  # it goes on in the middle, and only its worker finds where
+    return shown | ({"duration_s": forecast.duration_s} if forecast.duration_s and not is_retry else {})

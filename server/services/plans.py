@@ -72,12 +72,19 @@ def shape_for(settings: Settings, config: RunConfig, *, waits: bool) -> tuple[Mo
 
 
 def make_plan(
-    session: Session, request: RunRequest, *, settings: Settings, shape: ModelShape | None, shape_problem: str = ""
+    session: Session,
+    request: RunRequest,
+    *,
+    settings: Settings,
+    shape: ModelShape | None,
+    shape_problem: str = "",
+    first_step: int = 0,
 ) -> Plan:
     """Plan a run as if it were queued now; nothing is written.
 
     Args:
         shape_problem: why there is no shape, in a sentence.
+        first_step: of a fork, the step behind which it goes on.
 
     Raises:
         InvalidError: the model or the dataset may not be used, or is not there.
@@ -87,7 +94,7 @@ def make_plan(
         raise InvalidError(problems[0].msg, errors=problems)
     wanted, fleet = resources(request), Fleet(session)
     target, offers = fleet.target(wanted), fleet.offers(wanted)
-    job, found = _resolve(request, target, shape, shape_problem)
+    job, found = _resolve(request, target, shape, shape_problem, first_step)
     forecast = None
     if job is not None:
         corrections = corrections_for(target, past_runs(session, target.key), request.config)
@@ -117,18 +124,21 @@ def command(request: RunRequest, settings: Settings) -> str:
 
 
 def _resolve(
-    request: RunRequest, target: Target, shape: ModelShape | None, problem: str
+    request: RunRequest, target: Target, shape: ModelShape | None, problem: str, first_step: int
 ) -> tuple[Job | None, list[Warned]]:
     if shape is None:
         text = problem or "The model's modules are not known yet."
         return None, [Warned("model_unknown", "info", f"{text} Memory and speed cannot be told.", "config.model")]
     num_processes = request.num_processes * request.num_nodes
     try:
-        return planning.make_job(request.config, shape, num_processes=num_processes, device=target.device), []
+        job = planning.make_job(
+            request.config, shape, num_processes=num_processes, device=target.device, first_step=first_step
+        )
     except HookpointError as error:
         return None, [Warned("hookpoint_error", "error", _sentence(error), "config.hookpoints")]
     except ConfigError as error:
         return None, [Warned("config_error", "error", _sentence(error))]
+    return job, []
 
 
 def _sentence(error: Exception) -> str:

@@ -103,6 +103,34 @@ def test_what_the_trainer_would_refuse_is_an_error_of_the_plan(client: TestClien
     assert codes(plan(client, body, sae={"expansion_factor": 1, "k": 64}))[0] == "config_error"
 
 
+@pytest.mark.parametrize(
+    ("changes", "loc", "message"),
+    [
+        (
+            {"hookpoints": ["layers.7"]},
+            ["config", "hookpoints"],
+            "no module matches hookpoint 'layers.7': did you",
+        ),
+        ({"hookpoints": [], "layers": [2]}, ["config", "layers"], "layer 2 does not exist"),
+        ({"sae": {"expansion_factor": 1, "k": 64}}, ["config"], "k = 64 is more than the 32 latents of layers.1"),
+    ],
+)
+def test_what_the_trainer_would_refuse_is_not_queued(
+    client: TestClient, deployment: FastAPI, body: dict[str, Any], changes: dict[str, Any], loc: list[str], message: str
+) -> None:
+    """Neither as a run nor among those of a sweep; of a model that nobody has read it is not known."""
+    wrong = body | {"config": body["config"] | changes}
+    sweep = {"base": wrong, "axes": [{"field": "lr", "values": [0.1, 0.2]}]}
+    for path, asked, place in (("runs", wrong, loc), ("sweeps", sweep, ["runs", 0, *loc])):
+        answer = client.post(f"/api/v1/{path}", json=asked)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["loc"] == place
+        assert message in answer.json()["errors"][0]["msg"]
+    assert client.get("/api/v1/runs").json()["items"] == []
+    unread = wrong | {"config": wrong["config"] | {"model": "owner/unread"}}
+    assert client.post("/api/v1/runs", json=unread).status_code == 201
+
+
 def test_a_model_that_cannot_be_read_still_has_a_place_in_the_queue(
     client: TestClient, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
