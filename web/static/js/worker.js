@@ -1,7 +1,10 @@
 // The page of one worker: what it measured of its machine, drawn over time and kept up by the event stream.
-import { AXIS, colorOf, lineClass, onTheme } from "./charts/colors.js";
-import { format, tick } from "./charts/numbers.js";
+import { extent } from "./charts/axis.js";
+import { ChartGroup } from "./charts/group.js";
+import { format, place } from "./charts/numbers.js";
+import { Plot } from "./charts/plot.js";
 import { Legend } from "./charts/table.js";
+import { readView } from "./charts/view.js";
 import { connect } from "./live.js";
 
 const RAW_HOURS = 2;
@@ -14,89 +17,101 @@ const hours = Number(page.dataset.hours);
 const everyS = hours > RAW_HOURS ? Math.max(LONG_EVERY_S, (3600 * hours) / MAX_SAMPLES) : 10;
 const samples = []; // where there is a gap, one without values
 
-const CLOCK = new Intl.DateTimeFormat("en-GB", hours <= 24 ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" });
-const clock = (ts) => CLOCK.format(1000 * ts);
-
+/** A chart of a group (charts/group.js): a field of the samples, or of their devices. */
 class LoadChart {
-  constructor(figure) {
-    this.plot = figure.querySelector(".plot");
-    this.legend = new Legend(figure.querySelector(".legend"));
+  constructor(figure, group) {
+    this.figure = figure;
+    this.group = group;
     this.title = figure.querySelector("h3").textContent;
     this.field = figure.dataset.field;
     this.ofDevices = "devices" in figure.dataset;
     this.limit = Number(figure.dataset.limit ?? 0);
     this.form = figure.dataset.form;
-    this.names = [];
-    new ResizeObserver(() => this.uplot?.setSize(this.size())).observe(this.plot);
+    this.isLog = false;
+    this.isVisible = false;
+    this.lines = [];
+    this.legend = new Legend(figure.querySelector(".legend"));
+    this.canvas = figure.querySelector(".plot");
+    this.canvas.tabIndex = 0;
+    this.canvas.setAttribute("role", "application");
+    this.plot = new Plot(this.canvas, this);
+    group.add(this);
   }
 
-  size() {
-    return { width: Math.max(this.plot.clientWidth, 50), height: this.plot.clientHeight };
-  }
-
-  /** The lines by name: one, or one per GPU. */
-  lines() {
+  /** Values by name: one line, or one per GPU. */
+  values() {
     if (!this.ofDevices) return new Map([["", samples.map((sample) => sample[this.field] ?? null)]]);
     const indices = new Set(samples.flatMap((sample) => sample.devices.map((device) => device.index)));
     const value = (sample, index) => sample.devices.find((device) => device.index === index)?.[this.field] ?? null;
     return new Map([...indices].sort((a, b) => a - b).map((index) => [`GPU ${index}`, samples.map((one) => value(one, index))]));
   }
 
-  draw() {
-    const lines = this.lines();
-    const data = [samples.map((sample) => sample.ts), ...lines.values()];
-    const names = [...lines.keys()];
-    if (this.uplot && names.join() === this.names.join()) this.setData(data);
-    else {
-      this.names = names;
-      this.uplot?.destroy();
-      this.uplot = new uPlot(this.options(), data, this.plot);
-    }
-    this.fillLegend([...lines.values()]);
-    this.plot.setAttribute("aria-label", `${this.title} over time. ${[...lines].map((line) => this.describe(line)).join("; ")}`);
+  load() {
+    const ts = samples.map((sample) => sample.ts);
+    const series = { steps: ts, ts, length: ts.length };
+    this.lines = [...this.values()].map(([name, values], color) => ({ id: name, kind: "", name, color, series, values }));
   }
 
-  /** A zoom stays while samples come. */
-  setData(data) {
-    const { scales, data: before } = this.uplot;
-    const { min, max } = scales.x;
-    const isZoomed = min > before[0][0] || max < before[0].at(-1);
-    this.uplot.setData(data, !isZoomed);
-    if (isZoomed) this.uplot.setScale("x", { min, max });
+  draw() {
+    if (!samples.length) return;
+    const x = samples.map((sample) => sample.ts);
+    const columns = this.lines.map(({ values }) => ({ raw: values, main: values, band: null }));
+    const [, most] = extent(x, columns.map(({ main }) => main), this.group.xRange(), false) ?? [0, 0];
+    this.yRange = [0, this.limit || Math.max(most * 1.1, 1e-9)];
+    this.plot.show(this.lines, { x, columns });
+    this.showValues();
+    this.canvas.setAttribute("aria-label", `${this.title} over time. ${this.lines.map((line) => this.describe(line)).join("; ")}. Arrows move the cursor, plus, minus and 0 zoom`);
   }
 
   /** A line for those who do not see it. */
-  describe([name, values]) {
+  describe({ name, values }) {
     const known = values.filter((value) => value !== null);
     if (!known.length) return `${name} no values`.trim();
     const [now, least, most] = [known.at(-1), Math.min(...known), Math.max(...known)].map((value) => format(this.form, value));
     return `${name} now ${now}, least ${least}, most ${most}`.trim();
   }
 
-  options() {
-    return {
-      ...this.size(),
-      legend: { show: false },
-      cursor: { y: false, sync: { key: "worker" }, points: { size: 7 }, drag: { x: true, y: false } },
-      scales: { y: { range: (u, min, max) => [0, this.limit || Math.max(max * 1.1, 1e-9)] } },
-      axes: [{ ...AXIS, size: 28, gap: 4, space: 64, values: (u, ticks) => ticks.map(clock) }, { ...AXIS, size: 58, gap: 6, values: (u, ticks) => ticks.map((value) => tick(this.form, value)) }],
-      series: [{}, ...this.names.map((name, i) => ({ stroke: () => colorOf(lineClass(i)), width: 1.5 }))],
-      hooks: { setCursor: [() => this.fillLegend(this.uplot?.data.slice(1) ?? [])] },
-    };
+  /** The cursor is at sample `at`; null: nowhere. */
+  pointAt(plot, at) {
+    plot.at = at;
+    this.showValues();
   }
 
-  fillLegend(lines) {
-    const at = this.uplot?.cursor.idx ?? null;
-    const texts = lines.map((values) => format(this.form, values[at ?? samples.length - 1]));
-    this.legend.show(this.names.map((name, color) => ({ id: name, kind: "", name, color })), texts, at === null ? "" : clock(samples[at].ts));
+  showValues() {
+    this.legend.show(this.lines, this.texts(), this.whereIs());
+  }
+
+  texts() {
+    return this.lines.map(({ values }) => format(this.form, values[this.plot.at ?? values.length - 1]));
+  }
+
+  whereIs() {
+    const { at } = this.plot;
+    return at === null || at === undefined ? "" : place("clock", samples[at].ts);
+  }
+
+  sentenceAt() {
+    return `${this.whereIs()}: ${this.texts().map((text, i) => `${this.lines[i].name} ${text}`.trim()).join(", ")}`;
+  }
+
+  recolor() {
+    this.plot.recolor();
   }
 }
 
-const charts = [...page.querySelectorAll(".chart")].map((figure) => new LoadChart(figure));
+const reset = document.getElementById("reset-zoom");
+const group = new ChartGroup({ ...readView(new URLSearchParams()), x: "clock" }, {
+  onView: (view) => (reset.hidden = !view.zoom),
+  onShow: () => {},
+  marksOf: () => [],
+  live: document.getElementById("charts-live"),
+});
+for (const figure of page.querySelectorAll(".chart")) new LoadChart(figure, group);
+reset?.addEventListener("click", () => group.zoomTo(null));
 
 function drawAll() {
   page.dataset.samples = String(samples.length);
-  if (samples.length) for (const chart of charts) chart.draw();
+  group.draw();
 }
 
 /** Take a sample that is new; a long look back has one in five minutes. */
@@ -125,7 +140,5 @@ async function load() {
 function loadWithRetry() {
   load().catch(() => setTimeout(loadWithRetry, 3000));
 }
-
-onTheme(() => charts.forEach((chart) => chart.uplot?.redraw(false, true)));
 
 loadWithRetry();

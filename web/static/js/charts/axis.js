@@ -1,4 +1,4 @@
-// The x axis: steps, tokens or wall time; and joining lines on one axis. Pure; no DOM.
+// The x axis: steps, tokens, wall time, or of machines the time of day (clock); and joining lines on one axis. Pure; no DOM.
 import { lowerBound } from "./series.js";
 
 export const X_MODES = ["step", "tokens", "time"];
@@ -10,6 +10,7 @@ const ROUNDING = 1e-9;
  */
 export function xOf(series, mode, { tokensPerStep, origin, before }) {
   if (mode === "tokens") return series.steps.map((step) => (before?.tokens ?? 0) + step * tokensPerStep);
+  if (mode === "clock") return series.ts;
   if (mode === "time") return series.ts.map((ts) => ts - origin);
   return before?.steps ? series.steps.map((step) => before.steps + step) : series.steps;
 }

@@ -61,19 +61,29 @@ function short(value) {
 
 /** A tick of the x axis; steps and tokens have no halves. */
 export function xTick(mode, value) {
-  if (mode === "time") return clock(value);
+  if (mode === "clock") return isMidnight(value) ? day(value) : timeOfDay(value);
+  if (mode === "time") return duration(value);
   return Number.isInteger(value) ? (mode === "tokens" ? short(value) : tick("plain", value)) : "";
 }
 
 /** The cursor's place in words: `step 1,200`, `12.5M tokens`, `1 h 2 min`. */
 export function place(mode, value) {
-  if (mode === "time") return `after ${clock(value)}`;
+  if (mode === "clock") return `${day(value)}, ${timeOfDay(value)}`;
+  if (mode === "time") return `after ${duration(value)}`;
   if (mode === "tokens") return `${short(value)} tokens`;
   return `step ${count(value)}`;
 }
 
+const TIME_OF_DAY = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+
+/** Unix time, as the reader's clock has it. */
+const timeOfDay = (ts) => TIME_OF_DAY.format(1000 * ts);
+const day = (ts) => DAY.format(1000 * ts);
+const isMidnight = (ts) => new Date(1000 * ts).getHours() + new Date(1000 * ts).getMinutes() === 0;
+
 /** Seconds -> `45 s`, `2 min 30 s`, `1 h 2 min`, `2 d 3 h`. */
-function clock(seconds) {
+function duration(seconds) {
   const parts = [[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
   const whole = Math.round(seconds);
   const first = parts.findIndex(([size]) => whole >= size);
@@ -84,9 +94,9 @@ function clock(seconds) {
 
 const TIME_STEPS = [1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 14_400, 43_200, 86_400, 172_800, 604_800];
 
-/** Distances that ticks of a time axis may have, in seconds. */
-export function timeSteps() {
-  return [...TIME_STEPS, ...[1, 2, 4, 8, 16].map((n) => n * 2_592_000)];
+/** Distances that ticks of a time axis may have, from `least` on, in seconds. */
+export function timeSteps(least) {
+  return [...TIME_STEPS.filter((step) => step >= least), ...[1, 2, 4, 8, 16].map((n) => n * 2_592_000)];
 }
 
 /** Every whole number of every decade between `min` and `max`. */

@@ -60,6 +60,7 @@ export class Plot {
     const logAxis = (text) => ({ splits: (u, i, min, max) => logSplits(min, max), filter: (u, splits) => splits, values: (u, splits) => splits.map((v) => logLabel(text, v, splits)) });
     const plainAxis = (text) => ({ values: (u, splits) => splits.map(text) });
     const writeX = (value) => xTick(view.x, value);
+    const isTime = view.x === "clock" || (view.x === "time" && !view.logX);
     return {
       ...this.size(),
       legend: { show: false },
@@ -71,9 +72,9 @@ export class Plot {
         drag: { x: true, y: false, setScale: false },
         bind: { dblclick: () => () => group.zoomTo(null) },
       },
-      scales: { x: { time: false, distr: view.logX ? 3 : 1, range: () => group.xRange() }, y: { distr: chart.isLog ? 3 : 1, range: () => chart.yRange } },
+      scales: { x: { time: view.x === "clock", distr: view.logX ? 3 : 1, range: () => group.xRange() }, y: { distr: chart.isLog ? 3 : 1, range: () => chart.yRange } },
       axes: [
-        { ...AXIS, size: 33, gap: 11, space: 64, ...(view.logX ? logAxis(writeX) : plainAxis(writeX)), ...(view.x === "time" && !view.logX ? { incrs: timeSteps() } : {}) },
+        { ...AXIS, size: 33, gap: 11, space: 64, ...(view.logX ? logAxis(writeX) : plainAxis(writeX)), ...(isTime ? { incrs: timeSteps(view.x === "clock" ? 60 : 1) } : {}) },
         { ...AXIS, size: 54, gap: 6, space: 34, ...(chart.isLog ? logAxis(write) : plainAxis(write)) },
       ],
       series: [{}, ...this.lines.flatMap((line) => this.strokes(line))],
