@@ -18,9 +18,7 @@ from sparsify_core.train.report import Reporter
 from sparsify_core.train.step import StepStats
 
 RATE_WINDOW_S = 10.0
-"""The throughput is that of the last steps within so long: a mean since the start would not show that training has become
-slow.
-"""
+"""The throughput is that of steps within so long: a mean since the start would not show that training became slow."""
 
 
 class Throughput:
