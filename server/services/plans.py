@@ -9,13 +9,13 @@ from sqlmodel import Session
 
 from server import planning
 from server.db.placing import preview
-from server.db.predictions import past_runs
 from server.errors import InvalidError, TooManyRequestsError
 from server.planning import Correction, Fix, Job, Warned
 from server.scheduling import GB, QueuedRun
 from server.services.fleet import Fleet, Offer, Target, resources
-from server.services.forecasts import Forecast, corrections_for, forecast_of, memory_of
+from server.services.forecasts import Forecast, forecast_of, memory_of
 from server.services.model_shapes import known_answer, shape_of
+from server.services.past import corrections_for, past_of
 from server.services.requests import RunRequest
 from server.services.sources import source_problems
 from server.settings import Settings
@@ -97,7 +97,7 @@ def make_plan(
     job, found = _resolve(request, target, shape, shape_problem, first_step)
     forecast = None
     if job is not None:
-        corrections = corrections_for(target, past_runs(session, target.key), request.config)
+        corrections = corrections_for(target, past_of(session, fleet, target.key, settings), request.config)
         forecast = forecast_of(job, corrections)
         offers = [replace(offer, fits=_fits(forecast.memory.expected, offer)) for offer in offers]
         found += [*_room(job, forecast, corrections.memory, offers), *_disk(forecast, settings)]
@@ -143,7 +143,7 @@ def _resolve(
 
 def _sentence(error: Exception) -> str:
     text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('?') else '.'}"
 
 
 def _fits(num_bytes: float, offer: Offer) -> bool | None:
