@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
 from server.db.runs import record, snapshot
 from server.db.session import Database
-from server.db.tables import Run, RunState, WatchHit, WatchRule
+from server.db.tables import Run, RunEvent, RunState, WatchHit, WatchRule
 from server.errors import ConflictError
 from server.notices.rules import Hit, etag, hit, in_words, rules
 from server.services import control
@@ -17,6 +17,21 @@ ACTIONS = {"notify": "nothing was done", "pause": "pausing it", "cancel": "cance
 """What a rule can do, and how the history says it."""
 
 _ACTOR = "watch rule"
+
+
+_STOPPED = (RunState.STOPPING, RunState.PAUSED, RunState.CANCELLED)
+
+
+def stopped_by(session: Session, run: Run) -> str:
+    """What a rule saw that has stopped this run, in words; empty when no rule has, or it trains again."""
+    if run.state not in _STOPPED:
+        return ""
+    asked = select(RunEvent).where(RunEvent.run_id == run.id, col(RunEvent.kind).in_(["watch", RunState.STOPPING]))
+    newest = session.exec(asked.order_by(col(RunEvent.id).desc()).limit(2)).all()
+    match newest:
+        case [RunEvent(kind=RunState.STOPPING, actor=actor), RunEvent(kind="watch", detail=seen)] if actor == _ACTOR:
+            return seen
+    return ""
 
 
 class _Due(NamedTuple):

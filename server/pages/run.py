@@ -9,6 +9,7 @@ from sqlmodel import Session
 
 from server.auth import CurrentUser
 from server.db.tables import Sweep
+from server.notices.acting import stopped_by
 from server.pages.actions import legal_actions
 from server.pages.advice import advice
 from server.pages.annotations import about
@@ -131,6 +132,7 @@ def _head(session: Session, run_id: str) -> dict[str, Any]:
         "differs": in_words(lineage.changes(origin, run)) if origin else [],
         "sweep": session.get(Sweep, run.sweep_id) if run.sweep_id else None,
         "advice": advice(run),
+        "stopped_by": stopped_by(session, run),
         "log_end": logs.training_lines(run.log_tail)[-LOG_LINES:],
         "num_workers": workers.count_alive(session),
     }

@@ -4,13 +4,15 @@ import random
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from sqlmodel import Session, select
 
 from rows import add_attempt, add_point, add_run
 from server.db.series import as_json
 from server.db.session import Database
 from server.db.tables import Intent, Run, RunEvent, RunState, WatchHit, WatchRule
-from server.notices.acting import Watch
+from server.notices.acting import Watch, stopped_by
 from server.notices.replay import replay
 from server.notices.rules import hit
 from server.services.watch_rules import WatchRuleChange, change_rule
@@ -110,6 +112,23 @@ def test_a_rule_that_is_changed_while_it_is_met_does_what_it_says_now(
     assert watch.work() == 1
     with database.read() as session:
         assert session.get_one(Run, run.id).intent == Intent.RUN
+
+
+@pytest.mark.parametrize("action", ["pause", "notify"])
+def test_a_run_says_which_rule_has_stopped_it(visitor: TestClient, app: FastAPI, action: str) -> None:
+    database: Database = app.state.db
+    with database.write() as session:
+        session.add(rule(action=action))
+        run = add_curve(session, "run", [0.9], state=RunState.RUNNING)
+    assert Watch(database, app.state.settings).work() == 1
+    if action == "notify":  # then a person does
+        assert visitor.post(f"/runs/{run.id}/cancel").status_code == 303
+    with database.read() as session:
+        found = stopped_by(session, session.get_one(Run, run.id))
+    page = visitor.get(f"/runs/{run.id}").text
+    says = "FVU (training batch) > 0.4: fvu/layers.5 was 0.9 at step 1; pausing it" if action == "pause" else ""
+    assert found == says
+    assert ("Stopped by a" in page) is bool(says)
 
 
 def test_a_dry_run_says_what_would_have_been_saved_and_lost(database: Database) -> None:
