@@ -110,18 +110,13 @@ def short_count(value: int | float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`3725` -> `1 h 2 min`."""
+    """`3725` -> `1 h 2 min`, `7200` -> `2 h`."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
     whole = max(0, int(seconds))
-    days, rest = divmod(whole, 86_400)
-    hours, rest = divmod(rest, 3600)
-    minutes, secs = divmod(rest, 60)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {secs} s" if minutes else f"{secs} s"
+    parts = [(whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    first = next((index for index, (number, _) in enumerate(parts) if number), len(parts))
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number) or "0 s"
 
 
 def size(num_bytes: float | None) -> str:

@@ -192,6 +192,12 @@ def test_numbers_read_like_those_of_the_server(run: Run) -> None:
     assert run("numbers", write, [("plain", None)]) == [metric(None)]
 
 
+def test_ticks_tell_neighbours_apart(run: Run) -> None:
+    write = "return a.map((value) => m.tick('plain', value));"
+    ticks = [0, 2.5e-4, 5e-4, 7.5e-4, 1e-3, 0.25, 12_500]
+    assert run("numbers", write, ticks) == ["0", "2.5e-04", "5e-04", "7.5e-04", "0.001", "0.25", "12.5k"]
+
+
 VIEW = """
 const view = m.readView(new URLSearchParams(a));
 return [{...view, flipped: [...view.flipped]}, m.writeView(view, new URLSearchParams(a)).toString()];

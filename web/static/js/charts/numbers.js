@@ -37,7 +37,7 @@ function size(numBytes, write) {
   return `${write(numBytes / unit)} ${name}`;
 }
 
-/** As Python writes it: `1.00e-05`. */
+/** As Python writes it: `1.00e-05`; with as many decimals as it needs where none are asked for. */
 function exponential(value, decimals) {
   return value.toExponential(decimals).replace(/e([+-])(\d)$/, (_, sign, digit) => `e${sign}0${digit}`);
 }
@@ -49,7 +49,7 @@ export function tick(form, value) {
   if (form === "bytes") return size(value, (number) => Number(number.toPrecision(3)));
   if (form in UNITS) return format(form, value);
   if (Math.abs(value) >= 10_000) return short(value);
-  if (value !== 0 && Math.abs(value) < 1e-3) return exponential(value, 0);
+  if (value !== 0 && Math.abs(value) < 1e-3) return exponential(Number(value.toPrecision(3)));
   return String(Number(value.toPrecision(4)));
 }
 
