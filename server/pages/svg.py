@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.pages.formatting import count, metric, percent, plural
+from server.numbers import count, metric, percent, plural
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 const UNITS = { celsius: "°C", watts: "W" };
 
 /**
- * A number as the pages show it, see server/pages/formatting.py; `form` is the figure's data-form: ratio, percent, rate,
+ * A number as the pages show it, see server/numbers.py; `form` is the figure's data-form: ratio, percent, rate,
  * bytes, plain, or a unit of a device.
  */
 export function format(form, value) {
@@ -14,8 +14,8 @@ export function format(form, value) {
   if (form in UNITS) return `${count(value)} ${UNITS[form]}`;
   if (value === 0) return "0";
   if (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6) return exponential(value, 2);
-  if (form === "ratio") return value.toFixed(4);
-  return Math.abs(value) >= 1000 ? count(value) : String(Number(value.toPrecision(4)));
+  if (Math.abs(value) >= 1000) return count(value);
+  return form === "ratio" ? value.toFixed(4) : String(Number(value.toPrecision(4)));
 }
 
 /** `1234567` -> `1,234,567`. */
@@ -26,7 +26,8 @@ export function count(value) {
 function percent(fraction) {
   const shown = 100 * fraction;
   if (shown === 0) return "0%";
-  if (Math.abs(shown) < 0.01) return `${Number(shown.toPrecision(2))}%`;
+  const small = Number(shown.toPrecision(2));
+  if (Math.abs(shown) < 0.01) return `${Math.abs(small) < 1e-4 ? exponential(small) : small}%`;
   return `${shown.toFixed(Math.abs(shown) < 10 ? 2 : 1)}%`;
 }
 
