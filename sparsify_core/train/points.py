@@ -18,19 +18,19 @@ from sparsify_core.train.report import Reporter
 from sparsify_core.train.step import StepStats
 
 RATE_WINDOW_S = 10.0
-"""The throughput is that of the last steps within so long: a mean since the start would show neither when the first
-steps' compilation is over nor that training has become slow.
-"""
+"""The throughput is that of steps within so long: a mean since the start would not show that training became slow."""
 
 
 class Throughput:
     """Steps per second, now."""
 
     def __init__(self, step: int, at_s: float) -> None:
-        self._marks = deque([(step, at_s)])
+        self._start = (step, at_s)
+        self._marks: deque[tuple[int, float]] = deque()
 
     def after(self, step: int, at_s: float) -> float:
-        """Of the steps behind the newest one that ended `RATE_WINDOW_S` or longer ago, or behind the first.
+        """Of the steps behind the newest one that ended `RATE_WINDOW_S` or longer ago, or behind the first, which holds
+        the kernels' compilation.
 
         Args:
             at_s: when `step` ended, on a clock that stands still while training is paused.
@@ -38,7 +38,7 @@ class Throughput:
         self._marks.append((step, at_s))
         while len(self._marks) > 2 and self._marks[1][1] <= at_s - RATE_WINDOW_S:
             self._marks.popleft()
-        first, began = self._marks[0]
+        first, began = self._marks[0] if len(self._marks) > 1 else self._start
         return (step - first) / max(at_s - began, 1e-9)
 
 

@@ -9,8 +9,9 @@ def test_the_throughput_is_that_of_the_last_seconds() -> None:
     """A minute's compilation, then ten steps a second, then two."""
     throughput = Throughput(100, 0.0)
     assert throughput.after(101, 60.0) == pytest.approx(1 / 60)
-    at_s = 60.0
-    for step in range(102, 302):
+    at_s = 60.1
+    assert throughput.after(102, at_s) == pytest.approx(10)
+    for step in range(103, 302):
         at_s += 0.1
         rate = throughput.after(step, at_s)
     assert rate == pytest.approx(10)
