@@ -66,7 +66,9 @@ def test_a_run_is_acted_on_once_and_others_are_left_alone(database: Database, se
         (acted,) = session.exec(select(WatchHit))
         assert (acted.run_id, acted.step, acted.value) == (bad.id, 3, 0.5)
         (event,) = session.exec(select(RunEvent).where(RunEvent.kind == "watch"))
-        assert event.detail == ("FVU (training batch) > 0.4 from 20 tokens: fvu/layers.5 was 0.5 at step 3; pausing it")
+        assert event.detail == (
+            "FVU (training batch) > 0.4 from 20 tokens: fvu/layers.5 was 0.5000 at step 3; pausing it"
+        )
         assert session.get_one(Run, bad.id).intent == Intent.PAUSE
         assert session.get_one(Run, good.id).intent == Intent.RUN
 
@@ -126,7 +128,7 @@ def test_a_run_says_which_rule_has_stopped_it(visitor: TestClient, app: FastAPI,
     with database.read() as session:
         found = stopped_by(session, session.get_one(Run, run.id))
     page = visitor.get(f"/runs/{run.id}").text
-    says = "FVU (training batch) > 0.4: fvu/layers.5 was 0.9 at step 1; pausing it" if action == "pause" else ""
+    says = "FVU (training batch) > 0.4: fvu/layers.5 was 0.9000 at step 1; pausing it" if action == "pause" else ""
     assert found == says
     assert ("Stopped by a" in page) is bool(says)
 
