@@ -241,3 +241,10 @@ def test_views_are_kept_under_names(api: TestClient) -> None:
     assert [view["name"] for view in api.get("/api/v1/views").json()["items"]] == ["Paper"]
     path = f"/api/v1/views/{made.json()['id']}"
     assert [api.delete(path).status_code for _ in range(2)] == [204, 404]
+
+
+@pytest.mark.parametrize("query", ["k>32", "q=fvu&order=fvu"])
+def test_a_view_says_nothing_that_the_list_does_not_take(api: TestClient, query: str) -> None:
+    refused = api.post("/api/v1/views", json={"name": "Paper", "query": query})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["loc"] == ["query"]

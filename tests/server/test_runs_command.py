@@ -80,3 +80,11 @@ def test_what_is_wrong_is_one_sentence(command: Command, tmp_path: Path) -> None
     config.write_text("model: owner/model\ndataset: owner/data\nsae: {k: 16}\n")
     (line,) = command("launch", "--name", "from-file", "--config", str(config), "--layers", "3")
     assert line.endswith("from-file")
+
+
+def test_a_state_that_is_none_is_refused_with_those_that_are(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command("list", "--state", "done")
+    assert "completed" in capsys.readouterr().err
