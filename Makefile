@@ -42,7 +42,7 @@ lock: setup-test ## resolve pyproject.toml into the lock files anew
 	@scripts/lock.sh
 
 clean: ## remove what set-up made; data folders stay
-	@rm -rf $(VENV) node_modules web/static/vendor *.egg-info .ruff_cache .mypy_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) node_modules web/static/vendor web/static/bundles *.egg-info .ruff_cache .mypy_cache .pytest_cache .import_linter_cache
 
 .PHONY: setup-test
 setup-test:

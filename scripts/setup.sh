@@ -109,6 +109,7 @@ install_assets() {
   [ "$KIND" = test ] && without=()
   "$npm" ci --silent --no-audit --no-fund --ignore-scripts ${without[@]+"${without[@]}"}
   "$VENV/bin/python" scripts/vendor_assets.py
+  "$VENV/bin/python" scripts/bundle_scripts.py
 }
 
 install_browser() {
@@ -123,7 +124,9 @@ fingerprint() {
 }
 
 stamp="$VENV/.set-up-$KIND"
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] && [ -d web/static/vendor ]; then exit 0; fi
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] && [ -d web/static/vendor ]; then
+  exec "$VENV/bin/python" scripts/bundle_scripts.py
+fi
 make_venv
 install_torch
 install_packages

@@ -28,6 +28,7 @@ from server.middleware import Envelope
 from server.notices.notifier import Notifier
 from server.pages.templating import install
 from server.services import hub
+from server.services.diagnosis import Diagnoses
 from server.services.looks import Looks
 from server.settings import Settings, get_settings
 from server.static_files import StaticFolder
@@ -61,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.failed_logins = deque[float]()
     app.state.no_touch_until = 0.0
     app.state.open_streams = Counter[str]()
+    app.state.diagnoses = Diagnoses()
     app.state.templates = _templates()
     app.state.telemetry = telemetry.Telemetry(app.state)
     errors.install(app)
@@ -78,7 +80,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     app.state.db = Database(settings)
     cleaning = asyncio.create_task(_clean_up(app.state.db))
-    notifier = Notifier(app.state.db, settings)
+    notifier = Notifier(app.state.db, settings, app.state.diagnoses)
     notifier.start()
     # What is there stays: a request for long series makes so many objects that searching all of them for garbage, over
     # and over, would take a third of its time.

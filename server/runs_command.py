@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from server.db.states import RunState
+from server.launch_flags import add_launch_flags
 
 if TYPE_CHECKING:  # imported only to work: --help is instant
     from sqlmodel import Session
@@ -47,12 +48,8 @@ def add_parsers(runs: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
         epilog="How to train: the flags that `python -m sparsify_core --help` lists.",
         allow_abbrev=False,
     )
-    launch.add_argument("--name", help="what you will recognise the run by")
-    launch.add_argument("--num-processes", type=int, default=1, help="on each node, one per GPU (default 1)")
-    launch.add_argument("--num-nodes", type=int, default=1, help="workers that train it together (default 1)")
-    launch.add_argument("--min-memory-gb", type=float, help="what every GPU must have")
-    launch.add_argument("--label", dest="labels", action="append", default=[], help="what its workers must have")
-    launch.add_argument("--config", help="JSON or YAML file; flags override it")
+    add_launch_flags(launch)
+    launch.add_argument("--config", help="JSON or YAML file, also with a section `run`; flags override it")
     launch.set_defaults(takes_flags=True)
     yield launch
     cancel = commands.add_parser("cancel", help="end runs; those that are over stay as they are")
@@ -108,9 +105,10 @@ def _launch(session: "Session", arguments: argparse.Namespace, how: dict[str, An
 
     from pydantic import ValidationError
 
-    from server.services.requests import LAUNCH_FIELDS, RunRequest
+    from server.services.requests import LAUNCH_FIELDS, Launch, RunRequest
     from server.services.runs import create_run
     from sparsify_core.config import RunConfig, iter_fields, nest
+    from sparsify_core.config.run import LAUNCH_SECTION
     from sparsify_core.errors import ConfigError
     from sparsify_core.flags import FlagParser, explain, load_file, merge
 
@@ -122,9 +120,10 @@ def _launch(session: "Session", arguments: argparse.Namespace, how: dict[str, An
         positional=("model", "dataset"),
     )
     base = load_file(Path(arguments.config)) if arguments.config else {}
-    asked = {name: getattr(arguments, name) for name in LAUNCH_FIELDS}
-    given = asked | {"config": merge(base, nest(parser.read(arguments.flags)))}
+    flags = {name: getattr(arguments, name) for name in LAUNCH_FIELDS if hasattr(arguments, name)}
     try:
+        section = Launch.model_validate(base.pop(LAUNCH_SECTION, None) or {}).model_dump(exclude_unset=True)
+        given = section | flags | {"config": merge(base, nest(parser.read(arguments.flags)))}
         request = RunRequest.model_validate(given)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None

@@ -1,10 +1,9 @@
 """Scripts, styles and pictures under addresses that change with their content, so that browsers ask for each once.
 
-A page loads some twenty small modules, each found by the one before: to ask whether they are still the same would take
-longer than all else that a page does, the more so the farther away the server is.
+To ask whether all files of a page are still the same would take longer than all else that it does, the more so the
+farther away the server is.
 """
 
-import hashlib
 import re
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,8 @@ from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 from markupsafe import Markup
 from starlette.types import Scope
+
+from server import bundles
 
 _MARK = "v-"
 _A_YEAR = "max-age=31536000, immutable"
@@ -24,8 +25,9 @@ class StaticFolder(StaticFiles):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(directory=folder, check_dir=False)
-        self.prefix = _MARK + _digest(folder)
+        self.prefix = _MARK + bundles.digest(folder)
         self._folder = folder
+        self._bundles = bundles.read_manifest(folder)
         self.module = cache(self._module)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
@@ -40,23 +42,15 @@ class StaticFolder(StaticFiles):
         reading it, and theirs by reading them, one step after the other.
         """
         at = f"/static/{self.prefix}"
-        imported = [Markup('<link rel="modulepreload" href="{}/{}">').format(at, name) for name in self._imports(path)]
-        return Markup("").join([*imported, Markup('<script type="module" src="{}/{}"></script>').format(at, path)])
+        module, *imported = self._bundles.get(path) or self._with_imports(path)
+        tags = [Markup('<link rel="modulepreload" href="{}/{}">').format(at, name) for name in imported]
+        return Markup("").join([*tags, Markup('<script type="module" src="{}/{}"></script>').format(at, module)])
 
-    def _imports(self, path: str) -> list[str]:
-        """What a module imports, and what that imports, each once."""
+    def _with_imports(self, path: str) -> list[str]:
+        """A module, what it imports, and what that imports, each once."""
         root = self._folder.resolve()
         found = [root / path]
         for module in found:
             named = (module.parent / name for name in _IMPORT.findall(module.read_text()))
             found += [file for file in dict.fromkeys(each.resolve() for each in named) if file not in found]
-        return [file.relative_to(root).as_posix() for file in found[1:]]
-
-
-def _digest(folder: Path) -> str:
-    """Of the names and contents of all files, when the server starts."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{file.relative_to(folder)}\0{file.stat().st_size}\0".encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+        return [file.relative_to(root).as_posix() for file in found]

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sparsify_core.config import RunConfig, iter_fields, nest
+from sparsify_core.config.run import LAUNCH_SECTION
 from sparsify_core.errors import ConfigError, SparsifyError
 from sparsify_core.flags import FlagParser, explain, load_file, merge
 from sparsify_core.rundir import RunDir
@@ -76,7 +77,9 @@ def parse(argv: Sequence[str], base: Mapping[str, Any] | None = None) -> tuple[R
         )
     given = _build_parser().read(argv)
     file, run_dir, attempt = given.pop("config"), given.pop("run_dir"), given.pop("attempt")
-    values = merge(merge(dict(base or {}), load_file(Path(file)) if file else {}), nest(given))
+    from_file = load_file(Path(file)) if file else {}
+    from_file.pop(LAUNCH_SECTION, None)
+    values = merge(merge(dict(base or {}), from_file), nest(given))
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:

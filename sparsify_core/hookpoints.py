@@ -1,12 +1,34 @@
 """Hookpoint patterns -> names of modules. Torch-free: the trainer and the form match by the same code."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from natsort import natsorted
 
 from sparsify_core.errors import HookpointError
+
+_CHOICE = re.compile(r"\[!?([\w.-]+)\]")
+_RANGE = re.compile(r"(\w)-(\w)")
+
+
+def pattern_problem(pattern: str) -> str:
+    """Why a pattern matches no module of any model, in words; empty where it may match.
+
+    `fnmatch` refuses nothing: it takes a bracket that is not closed for a letter, which no name holds.
+    """
+    rest = _CHOICE.sub("?", pattern)
+    if "[" in rest or "]" in rest:
+        return "its brackets are not whole: write them as in layers.[0-9]"
+    if "!" in rest:
+        return "! stands only behind a bracket that opens: write it as in layers.[!0]"
+    for low, high in _RANGE.findall("|".join(_CHOICE.findall(pattern))):
+        if low > high:
+            return f"nothing lies from {low} to {high}: write [{high}-{low}]"
+    if rest.startswith(".") or rest.endswith(".") or ".." in rest:
+        return "a dot has no name on one of its sides"
+    return ""
 
 
 def match_patterns(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
@@ -36,6 +58,8 @@ def choose_layers(prefix: str, num_layers: int, layers: Sequence[int]) -> list[s
 
 
 def _no_match(pattern: str, names: Sequence[str]) -> str:
+    if problem := pattern_problem(pattern):
+        return f"hookpoint {pattern!r} matches no module: {problem}"
     for prefix in ("model.", "transformer.", "gpt_neox."):
         short = pattern.removeprefix(prefix)
         if short != pattern and any(fnmatchcase(name, short) for name in names):

@@ -2,21 +2,22 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Header, Response
 from pydantic import BaseModel, ConfigDict
 
 from server.api.dependencies import Body, DatabaseDep, ReadSession, SettingsDep, SingleQuery, body_schema, json_body
 from server.notices.key import signing_key
 from server.notices.replay import replay
-from server.notices.rules import rules
+from server.notices.rules import etag, rules
 from server.services import channels, watch_rules
 from server.services.channels import ChannelRequest
-from server.services.watch_rules import WatchRuleRequest
+from server.services.watch_rules import WatchRuleChange, WatchRuleRequest
 
 router = APIRouter(tags=["notices"], dependencies=[SingleQuery])
 
 ChannelBody = Annotated[Body[ChannelRequest], Depends(json_body(ChannelRequest))]
 RuleBody = Annotated[Body[WatchRuleRequest], Depends(json_body(WatchRuleRequest))]
+RuleChangeBody = Annotated[Body[WatchRuleChange], Depends(json_body(WatchRuleChange))]
 
 
 class _Out(BaseModel):
@@ -168,6 +169,31 @@ def dry_run(session: ReadSession, body: RuleBody) -> ReplayOut:
         for one in done.stopped
     ]
     return ReplayOut(num_runs=done.num_runs, saved_s=done.saved_s, num_best=done.num_best, stopped=stopped)
+
+
+@router.get("/watch-rules/{rule_id}")
+def get_rule(response: Response, session: ReadSession, rule_id: str) -> WatchRuleOut:
+    """One rule. Its `ETag` names what it says; send it as `If-Match` with a PATCH."""
+    row = watch_rules.get_rule(session, rule_id)
+    response.headers["ETag"] = etag(row)
+    return WatchRuleOut.model_validate(row)
+
+
+@router.patch("/watch-rules/{rule_id}", openapi_extra=body_schema(WatchRuleChange))
+def change_rule(
+    rule_id: str,
+    response: Response,
+    body: RuleChangeBody,
+    database: DatabaseDep,
+    if_match: Annotated[str | None, Header(max_length=200)] = None,
+) -> WatchRuleOut:
+    """Change a rule in place: it then is as a new one, and may act again on a run on which it has acted. With
+    `If-Match` only if nobody else has changed it meanwhile.
+    """
+    with database.write() as session:
+        row = watch_rules.change_rule(session, rule_id, body.value, if_match=if_match)
+    response.headers["ETag"] = etag(row)
+    return WatchRuleOut.model_validate(row)
 
 
 @router.delete("/watch-rules/{rule_id}", status_code=204)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
@@ -31,7 +31,6 @@ from server.auth import CurrentUser
 from server.db.session import Database
 from server.db.tables import Run, RunState
 from server.services import annotations, checkpoints, idempotency, logs, run_list, runs, timings
-from server.services.diagnosis import diagnose_run
 from server.services.requests import RunRequest
 from server.services.run_fields import NEWEST_FIRST, RunField
 from server.services.run_list import MAX_QUERY
@@ -65,7 +64,8 @@ def list_runs(
         page = run_list.list_runs(session, q=q, state=state, sort=sort, limit=limit, cursor=cursor)
     answer: RunList | RunTable
     if shown is None:
-        answer = RunList(items=[RunOut.model_validate(row) for row in page.items], next_cursor=page.next_cursor)
+        # Their columns at once: asked for one by one, as attributes, they take three times as long.
+        answer = RunList(items=[RunOut.model_validate(vars(row)) for row in page.items], next_cursor=page.next_cursor)
     else:
         answer = RunTable(items=[_table_row(row, shown) for row in page.items], next_cursor=page.next_cursor)
     # As a union of both it would be written in five times the time.
@@ -135,9 +135,9 @@ def list_timings(
 
 
 @router.get("/{run_id}/health")
-def get_health(session: ReadSession, run_id: str) -> HealthOut:
+def get_health(request: Request, session: ReadSession, run_id: str) -> HealthOut:
     """What the checks of a run's training say: dead latents, a stuck FVU, spikes and more, each with a cure."""
-    results = diagnose_run(session, runs.get_run(session, run_id))
+    results = request.app.state.diagnoses.of(session, runs.get_run(session, run_id))
     return HealthOut(
         checks=[
             CheckOut(

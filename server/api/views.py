@@ -1,9 +1,9 @@
 """`/api/v1/views`: views of the list of runs that people keep."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from server.api.dependencies import Body, DatabaseDep, ReadSession, SingleQuery, body_schema, json_body
 from server.api.models import ViewList, ViewOut
@@ -13,17 +13,37 @@ from server.services.saved_views import plain_query, view_name
 router = APIRouter(prefix="/views", tags=["views"], dependencies=[SingleQuery])
 
 
+Name = Annotated[str, Field(min_length=1, max_length=60), AfterValidator(view_name)]
+Query = Annotated[str, Field(max_length=2000), AfterValidator(plain_query)]
+
+
 class ViewRequest(BaseModel):
     """A view to keep."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    name: Annotated[str, Field(min_length=1, max_length=60), AfterValidator(view_name)]
-    query: Annotated[str, Field(max_length=2000), AfterValidator(plain_query)]
+    name: Name
+    query: Query
     """Query string of the page /runs, for example `q=tag:paper&sort=fvu`."""
 
 
+class ViewChange(BaseModel):
+    """What can be changed about a view; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name | None = None
+    query: Query | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.name is None and self.query is None:
+            raise ValueError("give at least one of name, query")
+        return self
+
+
 ViewBody = Annotated[Body[ViewRequest], Depends(json_body(ViewRequest))]
+ChangeBody = Annotated[Body[ViewChange], Depends(json_body(ViewChange))]
 
 
 @router.get("")
@@ -37,6 +57,14 @@ def save_view(body: ViewBody, database: DatabaseDep) -> ViewOut:
     """Keep a view under a name that no other has."""
     with database.write() as session:
         return ViewOut.model_validate(saved_views.save_view(session, body.value.name, body.value.query))
+
+
+@router.patch("/{view_id}", openapi_extra=body_schema(ViewChange))
+def change_view(view_id: str, body: ChangeBody, database: DatabaseDep) -> ViewOut:
+    """Give a view another name, or let it show something else under the one that it has."""
+    with database.write() as session:
+        changed = saved_views.change_view(session, view_id, **body.value.model_dump())
+        return ViewOut.model_validate(changed)
 
 
 @router.delete("/{view_id}", status_code=204)

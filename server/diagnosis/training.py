@@ -81,8 +81,8 @@ def fvu_stuck(evidence: Evidence) -> Finding | None:
 
 
 def throughput_fallen(evidence: Evidence) -> Finding | None:
-    """Steps take much longer than they did. Counted from the times of the points: the charted rate is a mean since the
-    start, which hides what happens late.
+    """Steps take much longer than they did. Counted from the times of the points, which say it of every step: the
+    charted rate is a mean over some seconds.
     """
     line = evidence.of("tokens_per_s").get("")
     if line is None or len(line.steps) < 2 * MIN_POINTS:

@@ -9,7 +9,7 @@ from server.db.runs import record, snapshot
 from server.db.session import Database
 from server.db.tables import Run, RunState, WatchHit, WatchRule
 from server.errors import ConflictError
-from server.notices.rules import Hit, hit, in_words, rules
+from server.notices.rules import Hit, etag, hit, in_words, rules
 from server.services import control
 from server.settings import Settings
 
@@ -25,14 +25,22 @@ class _Due(NamedTuple):
     hit: Hit
 
 
+_Pair = tuple[str, str, str]
+
+
+def _pair(rule: WatchRule, run: Run) -> _Pair:
+    """A rule, what it says, and a run: a rule that was changed looks at every point anew."""
+    return rule.id, etag(rule), run.id
+
+
 class Watch:
     """Looks at what is new since its last look; one object per server."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._looked_at: dict[tuple[str, str], int] = {}
-        """(rule, run) -> the step up to which no point met the rule."""
+        self._looked_at: dict[_Pair, int] = {}
+        """The step up to which no point met the rule."""
 
     def work(self) -> int:
         """Returns how many runs were acted on."""
@@ -47,18 +55,18 @@ class Watch:
                 (rule, run)
                 for rule in watching
                 for run in training
-                if (rule.id, run.id) not in acted and self._looked_at.get((rule.id, run.id), -1) < run.step
+                if (rule.id, run.id) not in acted and self._looked_at.get(_pair(rule, run), -1) < run.step
             ]
             due = []
             for rule, run in pairs:
                 # From the last step on: an evaluation of that step may have come later than its other numbers.
-                found = hit(session, rule, run, after_step=self._looked_at.get((rule.id, run.id), 1) - 1)
+                found = hit(session, rule, run, after_step=self._looked_at.get(_pair(rule, run), 1) - 1)
                 if found:
                     due.append(_Due(rule, run.id, found))
         # What is due stays unseen until it was acted on: the database may be in trouble in between.
         unseen = {(one.rule.id, one.run_id) for one in due}
-        self._looked_at |= {(rule.id, run.id): run.step for rule, run in pairs if (rule.id, run.id) not in unseen}
-        there = {(rule.id, run.id) for rule in watching for run in training}
+        self._looked_at |= {_pair(rule, run): run.step for rule, run in pairs if (rule.id, run.id) not in unseen}
+        there = {_pair(rule, run) for rule in watching for run in training}
         self._looked_at = {pair: step for pair, step in self._looked_at.items() if pair in there}
         return sum(self._act(one) for one in due)
 
@@ -68,6 +76,9 @@ class Watch:
         try:
             with self._database.write() as session:
                 snapshot(session, due.run_id)  # locks the row first, as every move does
+                now = session.get(WatchRule, rule.id, with_for_update=True)
+                if now is None or etag(now) != etag(rule):
+                    return False  # deleted or changed meanwhile
                 session.add(WatchHit(rule_id=rule.id, run_id=due.run_id, step=found.step, value=found.value))
                 session.flush()
                 record(session, due.run_id, actor=_ACTOR, kind="watch", reason_code=rule.metric, detail=detail)
@@ -75,7 +86,7 @@ class Watch:
                     control.pause_run(session, due.run_id, settings=self._settings, actor=_ACTOR)
                 elif rule.action == "cancel":
                     control.cancel_run(session, due.run_id, settings=self._settings, actor=_ACTOR)
-        except IntegrityError:  # another server was faster, or the rule is gone
+        except IntegrityError:  # another server was faster
             return False
         except ConflictError:  # the run has ended meanwhile
             return False

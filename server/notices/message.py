@@ -14,9 +14,13 @@ EVENTS = {
     "paused": "is paused",
     "retry_wait": "ended early and will be tried again",
     "watch": "met a watch rule",
+    "health": "is in bad health",
     "warning": "has a warning",
 }
-"""Kinds of events of which people can be told, and what they say of a run."""
+"""Kinds of events of which people can be told, by channels and by browsers, and what they say of a run."""
+
+USUAL_EVENTS = ("completed", "failed", "watch", "health")
+"""Those of which one is told who does not choose."""
 
 TEST = "test"
 
@@ -39,10 +43,15 @@ class Notice:
         return "\n".join(line for line in (*lines, *numbers) if line)
 
 
+def title_of(name: str, kind: str) -> str:
+    """`blue-fox has failed`."""
+    return f"{name} {EVENTS[kind]}"
+
+
 def notice_of(event: RunEvent, run: Run, *, notice_id: str, public_url: str) -> Notice:
     """What is said about an event. Numbers are those of the run now."""
     return Notice(
-        title=f"{run.name} {EVENTS[event.kind]}",
+        title=title_of(run.name, event.kind),
         payload={
             "id": notice_id,
             "event": event.kind,

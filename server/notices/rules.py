@@ -1,5 +1,7 @@
 """Watch rules: `if FVU > 0.4 at 20M tokens, stop`, on runs that train and on those of the past."""
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -76,6 +78,12 @@ def in_words(rule: WatchRule) -> str:
     known = METRICS.get(rule.metric)
     words = f"{known.label if known else rule.metric} {'>' if rule.above else '<'} {rule.value:g}"
     return f"{words} from {rule.from_tokens:,} tokens" if rule.from_tokens else words
+
+
+def etag(rule: WatchRule) -> str:
+    """Names what a rule says: it changes when the rule does."""
+    says = json.dumps([rule.metric, rule.above, rule.value, rule.from_tokens, rule.action, rule.runs])
+    return f'"{hashlib.sha256(says.encode()).hexdigest()[:16]}"'
 
 
 def rules(session: Session) -> list[WatchRule]:

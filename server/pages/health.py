@@ -17,7 +17,7 @@ from server.pages.formatting import plain
 from server.pages.templating import render
 from server.pages.worker import RANGES
 from server.services import runs
-from server.services.diagnosis import diagnose_run
+from server.services.diagnosis import Diagnoses
 
 router = APIRouter()
 _OF_MACHINES = {"throughput_fallen"}
@@ -52,13 +52,13 @@ class HealthView:
 def panel(request: Request, user: CurrentUser, run_id: str) -> HTMLResponse:
     """The panel alone, refetched while the run trains."""
     with request.app.state.db.read() as session:
-        context = health_of(session, runs.get_run(session, run_id))
+        context = health_of(session, request.app.state.diagnoses, runs.get_run(session, run_id))
     return render(request, "run/_health.html", context, user=user)
 
 
-def health_of(session: Session, run: Run) -> dict[str, Any]:
+def health_of(session: Session, diagnoses: Diagnoses, run: Run) -> dict[str, Any]:
     """What `run/_health.html` shows."""
-    results = diagnose_run(session, run)
+    results = diagnoses.of(session, run)
     found = [result.finding for result in results if result.finding is not None]
     health = HealthView(
         findings=[_view(session, run, finding) for finding in found],

@@ -1,5 +1,6 @@
 """The launch form: `/runs/new`."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -28,6 +29,7 @@ from server.settings import Settings
 
 router = APIRouter()
 BLANK = "blank"
+_EITHER = "Enter may mean the run or its preset: press Queue run, or Save as a preset."
 _GONE = "What this form was filled in from was deleted meanwhile: queued now, the run starts anew."
 
 
@@ -90,8 +92,14 @@ def _context(offered: list[PresetView], preset: str) -> dict[str, Any]:
         "preset": preset,
         "description": next((one.description for one in offered if one.id == preset), ""),
         "sweep_choices": sweep_form.choices(),
-        "save_preset": {},
+        "save_preset": preset_of(()),
     }
+
+
+def preset_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What was typed about a preset to be saved."""
+    typed = dict(pairs)
+    return {name: typed.get(f"preset.{name}", "") for name in ("name", "description")}
 
 
 @router.get("/presets")
@@ -145,8 +153,8 @@ async def pairs_of(request: Request) -> list[tuple[str, str]]:
 def _create(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
     settings = request.app.state.settings
     typed = dict(pairs)
-    if typed.get("by") == "enter" and typed.get("preset.name", "").strip():
-        return RedirectResponse("/presets", status_code=307)
+    if typed.get("by") == "enter" and typed.get("preset.name", "").strip():  # a browser does not say in which field
+        return form_again(request, user, pairs, [((), _EITHER)], status=422)
     try:
         pairs, _ = tabs.read(pairs)
     except NotationError as error:
@@ -252,7 +260,7 @@ def form_again(
     context = (
         _context(offered, dict(pairs).get("preset", ""))
         | _aids(request, typed)
-        | {"full": dict(pairs).get("view") == "full"}
+        | {"full": dict(pairs).get("view") == "full", "save_preset": preset_of(pairs)}
         | changed
         | {
             "form": forms.build(typed, beside, [*problems, *gone]),

@@ -11,17 +11,17 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData
 
 from server.auth import CurrentUser
-from server.errors import ConflictError, InvalidError
+from server.errors import ConflictError, InvalidError, NotCurrentError
 from server.notices.acting import ACTIONS
 from server.notices.key import signing_key
-from server.notices.message import EVENTS, watchable
+from server.notices.message import EVENTS, USUAL_EVENTS, watchable
 from server.notices.replay import BEST, replay
-from server.notices.rules import in_words, rules
+from server.notices.rules import etag, in_words, rules
 from server.pages.templating import is_partial, render
 from server.services import channels, watch_rules
 from server.services.amounts import amount
 from server.services.channels import ChannelRequest
-from server.services.watch_rules import WatchRuleRequest
+from server.services.watch_rules import WatchRuleChange, WatchRuleRequest
 from sparsify_core.metrics import METRICS
 
 router = APIRouter(prefix="/notices")
@@ -29,16 +29,21 @@ router = APIRouter(prefix="/notices")
 NEW_RULE = {"metric": "fvu", "above": "true", "action": "notify", "runs": "*", "value": "", "from_tokens": "0"}
 """What the form for a rule begins with."""
 
+_EDITED = ("edit", "version")
+"""Which rule the form changes, and what it said when the form was opened."""
+
 
 @router.get("")
 def page(request: Request, user: CurrentUser) -> HTMLResponse:
-    """All channels and rules, and what a rule that was tried would have done; for htmx the channels alone, whose
-    deliveries come along.
+    """All channels and rules, a rule that is being edited, and what one that was tried would have done; for htmx the
+    channels alone, whose deliveries come along.
     """
     if is_partial(request):
         return render(request, "notices/_channels.html", _channels(request), user=user)
     if "try" in request.query_params:
         return _try_rule(request, user, request.query_params)
+    if "edit" in request.query_params:
+        return _edit_rule(request, user, request.query_params["edit"])
     return _page(request, user)
 
 
@@ -77,24 +82,58 @@ def delete_channel(request: Request, user: CurrentUser, channel_id: str) -> Resp
 
 
 @router.post("/rules")
-async def create_rule(request: Request, user: CurrentUser) -> Response:
-    """Make a rule, or with the button "Try it" go to where the page says what it would have done."""
+async def save_rule(request: Request, user: CurrentUser) -> Response:
+    """Make a rule, or change the one that `edit` names; with the button "Try it" go to where the page says what it
+    would have done.
+    """
     form = await request.form()
     typed = {name: value for name, value in form.items() if isinstance(value, str)}
     if "try" in typed:
-        tried = {name: typed.get(name, "") for name in (*NEW_RULE, "try")}
-        return RedirectResponse(f"/notices?{urlencode(tried)}#new-rule", status_code=303)
-    return await run_in_threadpool(_create_rule, request, user, typed)
+        kept = {name: typed[name] for name in (*NEW_RULE, *_EDITED, "try") if name in typed}
+        return RedirectResponse(f"/notices?{urlencode(kept)}#rule", status_code=303)
+    return await run_in_threadpool(_save_rule, request, user, typed)
 
 
-def _create_rule(request: Request, user: Any, typed: Mapping[str, str]) -> Response:
+def _save_rule(request: Request, user: Any, typed: Mapping[str, str]) -> Response:
     try:
         wanted = _rule(typed)
         with request.app.state.db.write() as session:
-            watch_rules.create_rule(session, wanted)
+            if "edit" in typed:
+                change = WatchRuleChange.model_validate(wanted.model_dump())
+                watch_rules.change_rule(session, typed["edit"], change, if_match=typed.get("version"))
+            else:
+                watch_rules.create_rule(session, wanted)
+    except NotCurrentError:
+        return _changed_meanwhile(request, user, typed)
     except (ValidationError, InvalidError, ConflictError) as error:
         return _page(request, user, status=422, rule=typed, rule_error=_sentence(error))
     return RedirectResponse("/notices#rules", status_code=303)
+
+
+def _changed_meanwhile(request: Request, user: Any, typed: Mapping[str, str]) -> HTMLResponse:
+    """What was typed, beside what the rule says by now; saving once more overwrites that."""
+    with request.app.state.db.read() as session:
+        now = watch_rules.get_rule(session, typed["edit"])
+    says = f"{in_words(now)} → {now.action}, runs like {now.runs}"
+    problem = f"Somebody has changed the rule meanwhile to: {says}. Save again to have it as below."
+    return _page(request, user, status=422, rule={**typed, "version": etag(now)}, rule_error=problem)
+
+
+def _edit_rule(request: Request, user: Any, rule_id: str) -> HTMLResponse:
+    """The form with what a rule says now."""
+    with request.app.state.db.read() as session:
+        rule = watch_rules.get_rule(session, rule_id)
+    typed = {
+        "metric": rule.metric,
+        "above": "true" if rule.above else "false",
+        "value": str(rule.value),
+        "from_tokens": f"{rule.from_tokens:,}",
+        "action": rule.action,
+        "runs": rule.runs,
+        "edit": rule.id,
+        "version": etag(rule),
+    }
+    return _page(request, user, rule=typed)
 
 
 def _try_rule(request: Request, user: Any, typed: Mapping[str, str]) -> HTMLResponse:
@@ -147,7 +186,8 @@ def _page(request: Request, user: Any, *, status: int = 200, **more: Any) -> HTM
         "metrics": [METRICS[name] for name in watchable()],
         "actions": ACTIONS,
         "has_mail": request.app.state.settings.smtp_url is not None,
-        "channel": {"kind": "webhook", "target": "", "events": ["completed", "failed", "watch"]},
+        "channel": {"kind": "webhook", "target": "", "events": USUAL_EVENTS},
+        "usual": USUAL_EVENTS,
         "rule": NEW_RULE,
     }
     return render(request, "notices/page.html", context | _channels(request) | more, user=user, status=status)

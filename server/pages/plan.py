@@ -11,13 +11,14 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from server.auth import CurrentUser
-from server.errors import InvalidError
+from server.errors import InvalidError, NotFoundError
 from server.pages import forms, sweep_form, tabs
 from server.pages.launch import errors_of, form_again, pairs_of, write_tab
+from server.pages.origins import origin_left
 from server.pages.sweep_form import Errors, SweepForm
 from server.pages.templating import is_partial, render
 from server.planning import Fix, Need, Warned
-from server.services import plans, sweeps
+from server.services import forks, plans, sweeps
 from server.services.notation import NotationError
 from server.services.requests import RunRequest
 from server.services.sweep_plans import SweepPlan, plan_runs
@@ -142,11 +143,26 @@ def _view(request: Request, pairs: Sequence[tuple[str, str]], *, waits: bool) ->
             shown = total.largest.request if total else wanted
             if shown.config.model != wanted.config.model:
                 shape, problem = plans.shape_for(settings, shown.config, waits=False)
-            found = plans.make_plan(session, shown, settings=settings, shape=shape, shape_problem=problem)
-    except (ValidationError, InvalidError) as error:
+            found = plans.make_plan(
+                session,
+                shown,
+                settings=settings,
+                shape=shape,
+                shape_problem=problem,
+                first_step=_first_step(request, pairs, shown),
+            )
+    except (ValidationError, InvalidError, NotFoundError) as error:
         return PlanView(None, _told(sweep, errors_of(error)))
     is_known = shape is not None or problem
     return PlanView(found, reads="" if is_known else f"{shown.config.model}@{shown.config.revision or ''}", sweep=total)
+
+
+def _first_step(request: Request, pairs: Sequence[tuple[str, str]], wanted: RunRequest) -> int:
+    """The step behind which the run of the form trains: not 0 where it forks a checkpoint and goes on there."""
+    origin = origin_left(request, [*pairs])
+    if origin is None or origin.checkpoint is None:
+        return 0
+    return forks.first_step(origin.checkpoint, origin.run, wanted, settings=request.app.state.settings)
 
 
 def _told(sweep: SweepForm, errors: Errors) -> list[tuple[str, str, str]]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from server.auth import CurrentUser
 from server.errors import InvalidError
 from server.pages import forms
-from server.pages.launch import address_of, errors_of, form_again, pairs_of
+from server.pages.launch import address_of, errors_of, form_again, pairs_of, preset_of
 from server.services import presets
 from server.services.presets import PresetRequest
 
@@ -32,13 +32,12 @@ def delete(request: Request, user: CurrentUser, preset_id: str) -> Response:
 
 
 def _save(request: Request, user: Any, pairs: list[tuple[str, str]]) -> Response:
-    typed, body = dict(pairs), forms.parse(pairs)[1]
+    named, body = preset_of(pairs), forms.parse(pairs)[1]
     body.pop("name", None)
-    named = {name: typed.get(f"preset.{name}", "") for name in ("name", "description")}
     try:
         wanted = PresetRequest.model_validate(named | {"run": body})
         with request.app.state.db.write() as session:
-            saved = presets.save_preset(session, wanted, replaces="preset.replaces" in typed)
+            saved = presets.save_preset(session, wanted, replaces="preset.replaces" in dict(pairs))
     except (ValidationError, InvalidError) as error:
         found = errors_of(error)
         own = [message for loc, message in found if loc[:1] and loc[0] in named]

@@ -42,6 +42,7 @@ def list_runs(request: Request, user: CurrentUser, here: StateOfList) -> HTMLRes
             page, shown, problem = Page([], None), _columns(ListState()), error.detail
         context = _context(session, here) | {
             "runs": [RunView(row, sparkline(row.spark["values"])) for row in page.items],
+            "has_runs": bool(page.items) or session.exec(select(Run.id).limit(1)).first() is not None,
             "columns": shown,
             "problem": problem,
             "next_url": here.at(page.next_cursor).url if page.next_cursor else None,
@@ -94,5 +95,4 @@ def _context(session: Session, here: ListState) -> dict[str, Any]:
         "states": list(RunState),
         "views": saved_views.list_views(session),
         "cursor": feeds.list_cursor(session),
-        "has_runs": session.exec(select(Run.id).limit(1)).first() is not None,
     }

@@ -65,9 +65,9 @@ def read(pairs: Pairs) -> tuple[Pairs, tuple[str, ...]]:
         raise NotationError(Problem(f"this is longer than {_LONGEST:,} characters"))
     reading = _READERS[tab.name](tab.text)
     kept = [(name, text) for name, text in pairs if not name.startswith(forms.PREFIX)]
-    values = forms.values_of(reading.config.model_dump(mode="json"))
-    fields = [(name, forms.sent(value)) for name, value in values.items() if name.startswith(forms.PREFIX)]
-    return [*kept, *fields, *((name, str(value)) for name, value in reading.launch.items())], reading.notes
+    values = forms.values_of(reading.config.model_dump(mode="json"), **reading.launch)
+    said = [name for name in values if name.startswith(forms.PREFIX) or name in reading.launch]
+    return [*kept, *((name, forms.sent(values[name])) for name in said)], reading.notes
 
 
 def write(name: str, pairs: Pairs, *, url: str, fork: tuple[Checkpoint, Run] | None) -> Tab:
@@ -83,9 +83,10 @@ def write(name: str, pairs: Pairs, *, url: str, fork: tuple[Checkpoint, Run] | N
         return Tab()
     body = forms.parse(pairs)[1]
     wanted = RunRequest.model_validate(body)
+    launch: dict[str, Any] = wanted.model_dump(mode="json", exclude={"config"}, exclude_defaults=True)
     try:
         if name == "yaml":
-            text = to_yaml(wanted.config)
+            text = to_yaml(wanted.config, **launch)
         elif name == "command":
             text = to_command(wanted.config, num_processes=wanted.num_processes, num_nodes=wanted.num_nodes)
         elif fork is not None:
@@ -93,7 +94,6 @@ def write(name: str, pairs: Pairs, *, url: str, fork: tuple[Checkpoint, Run] | N
         elif (sweep := sweep_form.read(pairs)).is_used:
             text = to_sweep_request(sweep.request(body), url=url)
         else:
-            launch: dict[str, Any] = wanted.model_dump(mode="json", exclude={"config"}, exclude_defaults=True)
             text = to_request(wanted.config, url=url, **launch)
     except NotationError as error:
         return Tab(name, problems=error.problems)

@@ -20,7 +20,7 @@ def most_bytes(job: Job) -> int:
 
 
 def _num_at_most(job: Job, limit: int) -> int:
-    return min(limit, -(-job.num_steps // job.config.save_every)) if job.num_steps else limit
+    return min(limit, job.num_saves) if job.num_saves else limit
 
 
 def cache_bytes(job: Job) -> int:

@@ -22,6 +22,8 @@ class Job:
     placement: Placement
     num_processes: int
     device: Device
+    first_step: int = 0
+    """Behind which it goes on: another run has trained up to there."""
 
     @property
     def sequences_per_step(self) -> int:
@@ -63,7 +65,23 @@ class Job:
 
     @property
     def num_steps(self) -> int | None:
+        """Of the whole training, with those before `first_step`."""
         return None if self.num_tokens is None else self.num_tokens // self.config.ctx_len // self.sequences_per_step
+
+    @property
+    def steps_left(self) -> int | None:
+        """That it makes itself."""
+        return None if self.num_steps is None else max(0, self.num_steps - self.first_step)
+
+    def num_times(self, every: int) -> int:
+        """How often it does what is done after every so many steps; 0 where its length is not known."""
+        return max(0, (self.num_steps or 0) // every - self.first_step // every)
+
+    @property
+    def num_saves(self) -> int:
+        """Checkpoints, with that of the last step; 0 where its length is not known."""
+        is_between = bool(self.steps_left) and (self.num_steps or 0) % self.config.save_every != 0
+        return self.num_times(self.config.save_every) + is_between
 
     @property
     def is_end_to_end(self) -> bool:
@@ -121,11 +139,14 @@ class Job:
         return max(0, self.shape.num_parameters - embedding) / max(1, self.shape.num_layers)
 
 
-def make_job(config: RunConfig, shape: ModelShape, *, num_processes: int, device: Device) -> Job:
-    """Resolve hookpoints and coders.
+def make_job(config: RunConfig, shape: ModelShape, *, num_processes: int, device: Device, first_step: int = 0) -> Job:
+    """Raises ConfigError or HookpointError where the trainer would."""
+    placement = resolve(config, shape, num_processes=num_processes)
+    return Job(config, shape, placement, num_processes, device, first_step)
 
-    Raises ConfigError or HookpointError where the trainer would.
-    """
+
+def resolve(config: RunConfig, shape: ModelShape, *, num_processes: int) -> Placement:
+    """Hookpoints and coders of a run. Raises ConfigError or HookpointError where the trainer would."""
     check_processes(config, num_processes)
     widths = {module.path: (module.d_in, module.d_out) for module in shape.modules}
     hookpoints = chosen_hookpoints(config, shape)
@@ -137,7 +158,7 @@ def make_job(config: RunConfig, shape: ModelShape, *, num_processes: int, device
         if d_in is None or d_out is None:
             raise HookpointError(f"{hookpoint} gives no vector for each token, so nothing can be learned there")
         learned[hookpoint] = (d_in, d_out)
-    return Job(config, shape, place(config, learned, hookpoints, num_processes), num_processes, device)
+    return place(config, learned, hookpoints, num_processes)
 
 
 def chosen_hookpoints(config: RunConfig, shape: ModelShape) -> Sequence[str]:

@@ -1,35 +1,21 @@
 """What a run will need and how fast it will be, corrected by what past runs on the same device needed."""
 
-import hashlib
-import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 
 from sqlmodel import Session
 
 from server import planning
-from server.db.predictions import past_runs
 from server.db.tables import Prediction, Run
 from server.db.workers import resources_of
 from server.planning import Correction, Duration, Job, Need, Range
-from server.services.fleet import Fleet, Target
+from server.services.fleet import Fleet
 from server.services.model_shapes import known_shape
+from server.services.past import Corrections, corrections_for, counted_of, family_of, job_of, past_of
 from server.settings import Settings
 from sparsify_core.config import RunConfig
-from sparsify_core.errors import ConfigError, HookpointError
 from sparsify_core.parts import Part
-
-_MEMORY_PRIOR = 0.12
-
-
-@dataclass(frozen=True)
-class Corrections:
-    """What past runs on a device taught."""
-
-    speed: Correction
-    memory: Correction
 
 
 @dataclass(frozen=True)
@@ -39,6 +25,8 @@ class Forecast:
     num_parameters: int
     num_coders: int
     num_steps: int | None
+    """That it makes itself, behind `first_step`."""
+    first_step: int
     tokens_per_step: int
     needs: list[Need]
     memory: Range
@@ -65,7 +53,8 @@ def forecast_of(job: Job, corrections: Corrections) -> Forecast:
     return Forecast(
         num_parameters=sum(coder.num_parameters for coder in job.all_coders),
         num_coders=len(job.all_coders),
-        num_steps=job.num_steps,
+        num_steps=job.steps_left,
+        first_step=job.first_step,
         tokens_per_step=job.tokens_per_step,
         needs=needs,
         memory=memory,
@@ -98,64 +87,28 @@ def _duration(duration: Duration, tokens_per_s: Range) -> Range:
     return Range(duration.total_s, fastest, slowest)
 
 
-def corrections_for(target: Target, past: Sequence[Prediction], config: RunConfig) -> Corrections:
-    """From past runs of the same model and loss on the target's device. Where there are none, each other family of runs
-    counts once, and arithmetic as much as all of them: a dozen runs of toy models say little of a real one.
-    """
-    prior = planning.PRIOR if target.device.is_known else planning.PRIOR_UNKNOWN
-    return Corrections(
-        _learn(past, config, "tokens_per_s", prior=prior), _learn(past, config, "memory_bytes", prior=_MEMORY_PRIOR)
-    )
-
-
-def _learn(past: Sequence[Prediction], config: RunConfig, name: str, *, prior: float) -> Correction:
-    families: dict[str, list[Prediction]] = defaultdict(list)
-    for row in past:
-        families[row.family].append(row)
-    alike = _ratios(families[_family(config)], name)
-    others = [ratios for rows in families.values() if (ratios := _ratios(rows, name))]
-    if alike or not others:
-        return planning.learn(alike, prior=prior)
-    learned = planning.learn([1.0] * len(others) + [*map(statistics.median, others)], prior=prior)
-    return replace(learned, num_runs=sum(map(len, others)))
-
-
-def _ratios(rows: Iterable[Prediction], name: str) -> list[float]:
-    return [row.actual[name] / row.counted[name] for row in rows if name in row.actual and row.counted.get(name)]
-
-
-def _family(config: RunConfig) -> str:
-    return hashlib.sha256(f"{config.model}\0{config.loss_fn}".encode()).hexdigest()
-
-
 def predict(session: Session, runs: Iterable[Run], *, settings: Settings) -> None:
-    """Keep what new runs are expected to need, so that it can be compared with what they needed; nothing is kept of
-    those whose model nobody has read yet.
+    """Keep what new runs are expected to need, so that it can be compared with what they needed. Of those whose model
+    nobody has read yet only that is kept, and counted later (`past_of`).
     """
     fleet, shape = Fleet(session), cache(lambda *model: known_shape(settings, *model))
-    past = cache(lambda device: past_runs(session, device))
+    past = cache(lambda device: past_of(session, fleet, device, settings))
     for run in runs:
         config = RunConfig.model_validate(run.config)
         target = fleet.target(resources_of(run))
-        known = shape(config.model, config.revision)
-        if known is None:
-            continue
-        num_processes = run.num_processes * run.num_nodes
-        try:
-            job = planning.make_job(config, known, num_processes=num_processes, device=target.device)
-        except (ConfigError, HookpointError):  # the trainer will say what is wrong
-            continue
-        forecast = forecast_of(job, corrections_for(target, past(target.key), config))
-        allocated = planning.allocated_bytes(planning.memory_needs(job))
-        counted = {"tokens_per_s": planning.tokens_per_s(job), "memory_bytes": allocated}
-        row = Prediction(run_id=run.id, device=target.key, family=_family(config), counted=counted)
-        row.expected = {name: [one.expected, one.low, one.high] for name, one in _shown(forecast, run).items()}
+        row = Prediction(run_id=run.id, device=target.key, family=family_of(config))
+        job = job_of(run, config, target, shape(config.model, config.revision))
+        if job is not None:
+            forecast = forecast_of(job, corrections_for(target, past(target.key), config))
+            row.counted = counted_of(job)
+            row.expected = {name: [one.expected, one.low, one.high] for name, one in _shown(forecast, run).items()}
         session.add(row)
 
 
 def prediction_of(session: Session, run_id: str) -> Prediction | None:
     """What was predicted for a run; None where nothing was."""
-    return session.get(Prediction, run_id)
+    found = session.get(Prediction, run_id)
+    return found if found and found.expected else None
 
 
 def _shown(forecast: Forecast, run: Run) -> dict[str, Range]:
@@ -165,5 +118,5 @@ def _shown(forecast: Forecast, run: Run) -> dict[str, Range]:
         "memory_bytes": forecast.memory,
         "disk_bytes": Range(size, size, size),
     }
-    goes_on = run.retry_of is not None or run.config["finetune_state"]  # in the middle, which takes less
-    return shown | ({"duration_s": forecast.duration_s} if forecast.duration_s and not goes_on else {})
+    is_retry = run.retry_of is not None  # it goes on in the middle, and only its worker finds where
+    return shown | ({"duration_s": forecast.duration_s} if forecast.duration_s and not is_retry else {})

@@ -51,6 +51,22 @@ def is_at_end(parent: Run, step: int, num_epochs: int) -> bool:
     return limit is not None and parent.tokens_per_step > 0 and step >= limit // parent.tokens_per_step
 
 
+def goes_on(saved: CheckpointDir, checkpoint: Checkpoint, parent: Run, request: RunRequest) -> bool:
+    """Whether a fork goes on at its checkpoint's step; else it starts at step 0 from the weights.
+
+    Args:
+        saved: the checkpoint's files.
+    """
+    is_over = is_at_end(parent, checkpoint.step, request.config.num_epochs)
+    keeps = not is_over and not costs_state(_changes(saved, parent, request))
+    return keeps and saved.training_state.is_file()
+
+
+def first_step(checkpoint: Checkpoint, parent: Run, request: RunRequest, *, settings: Settings) -> int:
+    """The step behind which a fork would train. Raises NotFoundError when the checkpoint's files are gone."""
+    return checkpoint.step if goes_on(directory(settings, checkpoint), checkpoint, parent, request) else 0
+
+
 def fork_origin(session: Session, checkpoint_id: str) -> tuple[Checkpoint, Run]:
     """A checkpoint and its run. Raises NotFoundError."""
     checkpoint = get_checkpoint(session, checkpoint_id)
@@ -95,10 +111,8 @@ def fork_run(
     checkpoint, parent = fork_origin(session, checkpoint_id)
     saved = directory(settings, checkpoint)
     _refuse_other_shape(saved, request)
-    is_over = is_at_end(parent, checkpoint.step, request.config.num_epochs)
-    keeps = not is_over and not costs_state(_changes(saved, parent, request))
     origin = settings.run_dir(run_id).origin(checkpoint.step)
-    own = {"finetune": str(origin.root.absolute()), "finetune_state": keeps and saved.training_state.is_file()}
+    own = {"finetune": str(origin.root.absolute()), "finetune_state": goes_on(saved, checkpoint, parent, request)}
     request = request.model_copy(update={"config": request.config.model_copy(update=own)})
     detail = f"forked from {parent.id} at step {checkpoint.step}"
     lineage = {"id": run_id, "forked_from": parent.id, "forked_step": checkpoint.step}

@@ -9,13 +9,13 @@ from sqlmodel import Session
 
 from server import planning
 from server.db.placing import preview
-from server.db.predictions import past_runs
 from server.errors import InvalidError, TooManyRequestsError
 from server.planning import Correction, Fix, Job, Warned
 from server.scheduling import GB, QueuedRun
 from server.services.fleet import Fleet, Offer, Target, resources
-from server.services.forecasts import Forecast, corrections_for, forecast_of, memory_of
+from server.services.forecasts import Forecast, forecast_of, memory_of
 from server.services.model_shapes import known_answer, shape_of
+from server.services.past import corrections_for, past_of
 from server.services.requests import RunRequest
 from server.services.sources import source_problems
 from server.settings import Settings
@@ -72,12 +72,19 @@ def shape_for(settings: Settings, config: RunConfig, *, waits: bool) -> tuple[Mo
 
 
 def make_plan(
-    session: Session, request: RunRequest, *, settings: Settings, shape: ModelShape | None, shape_problem: str = ""
+    session: Session,
+    request: RunRequest,
+    *,
+    settings: Settings,
+    shape: ModelShape | None,
+    shape_problem: str = "",
+    first_step: int = 0,
 ) -> Plan:
     """Plan a run as if it were queued now; nothing is written.
 
     Args:
         shape_problem: why there is no shape, in a sentence.
+        first_step: of a fork, the step behind which it goes on.
 
     Raises:
         InvalidError: the model or the dataset may not be used, or is not there.
@@ -87,10 +94,10 @@ def make_plan(
         raise InvalidError(problems[0].msg, errors=problems)
     wanted, fleet = resources(request), Fleet(session)
     target, offers = fleet.target(wanted), fleet.offers(wanted)
-    job, found = _resolve(request, target, shape, shape_problem)
+    job, found = _resolve(request, target, shape, shape_problem, first_step)
     forecast = None
     if job is not None:
-        corrections = corrections_for(target, past_runs(session, target.key), request.config)
+        corrections = corrections_for(target, past_of(session, fleet, target.key, settings), request.config)
         forecast = forecast_of(job, corrections)
         offers = [replace(offer, fits=_fits(forecast.memory.expected, offer)) for offer in offers]
         found += [*_room(job, forecast, corrections.memory, offers), *_disk(forecast, settings)]
@@ -117,22 +124,25 @@ def command(request: RunRequest, settings: Settings) -> str:
 
 
 def _resolve(
-    request: RunRequest, target: Target, shape: ModelShape | None, problem: str
+    request: RunRequest, target: Target, shape: ModelShape | None, problem: str, first_step: int
 ) -> tuple[Job | None, list[Warned]]:
     if shape is None:
         text = _sentence(problem or "the model's modules are not known yet")
         return None, [Warned("model_unknown", "info", f"{text} Memory and speed cannot be told.", "config.model")]
     num_processes = request.num_processes * request.num_nodes
     try:
-        return planning.make_job(request.config, shape, num_processes=num_processes, device=target.device), []
+        job = planning.make_job(
+            request.config, shape, num_processes=num_processes, device=target.device, first_step=first_step
+        )
     except HookpointError as error:
         return None, [Warned("hookpoint_error", "error", _sentence(str(error)), "config.hookpoints")]
     except ConfigError as error:
         return None, [Warned("config_error", "error", _sentence(str(error)))]
+    return job, []
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?')) else '.'}"
 
 
 def _fits(num_bytes: float, offer: Offer) -> bool | None:

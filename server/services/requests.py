@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -32,8 +32,8 @@ def visible(name: str | None) -> str | None:
     return name.strip()
 
 
-class RunRequest(BaseModel):
-    """A run to be queued."""
+class Launch(BaseModel):
+    """What a run is asked for with, besides its configuration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -52,12 +52,18 @@ class RunRequest(BaseModel):
     labels: Annotated[list[Label], Field(max_length=20)] = []
     """What every worker of the run must be labelled with, for example a100."""
 
+
+class RunRequest(Launch):
+    """A run to be queued."""
+
     config: RunConfig
     """How to train."""
 
     @model_validator(mode="after")
     def _limits(self) -> Self:
-        problems = [InitErrorDetails(type=error, loc=loc, input=None) for loc, error in _config_problems(self.config)]
+        problems = [
+            InitErrorDetails(type=error, loc=loc, input=value) for loc, value, error in _config_problems(self.config)
+        ]
         if self.min_memory_gb is not None and self.config.device == "cpu":
             error = PydanticCustomError("without_effect", "the run trains on the CPU: leave min_memory_gb out")
             problems.append(InitErrorDetails(type=error, loc=("min_memory_gb",), input=self.min_memory_gb))
@@ -66,8 +72,7 @@ class RunRequest(BaseModel):
         return self
 
 
-LAUNCH_FIELDS = tuple(name for name in RunRequest.model_fields if name != "config")
-"""What a run is asked for with, besides its configuration."""
+LAUNCH_FIELDS = tuple(Launch.model_fields)
 
 
 def launch_values(run: Run) -> dict[str, Any]:
@@ -93,37 +98,33 @@ def with_values(base: RunRequest, values: dict[str, Any], *, name: str | None) -
     return RunRequest.model_validate_json(json.dumps(asked), strict=True)
 
 
-def _config_problems(config: RunConfig) -> Iterator[tuple[tuple[str | int, ...], PydanticCustomError]]:
-    """What a server refuses although the bare command line takes it."""
+def _config_problems(config: RunConfig) -> Iterator[tuple[tuple[str | int, ...], Any, PydanticCustomError]]:
+    """What a server refuses although the bare command line takes it: where, the value, and why."""
     for name in OWNED:
-        if getattr(config, name) != RunConfig.model_fields[name].default:
-            yield (
-                ("config", name),
-                PydanticCustomError("owned", "Sparseboard sets {name} itself: leave it out", {"name": name}),
-            )
-    if config.cache_activations is not None and not _CACHE_NAME.fullmatch(config.cache_activations):
-        yield (
-            ("config", "cache_activations"),
-            PydanticCustomError("cache_name", "give a name of letters, digits, dots, dashes and underscores, no path"),
-        )
+        if (value := getattr(config, name)) != RunConfig.model_fields[name].default:
+            error = PydanticCustomError("owned", "Sparseboard sets {name} itself: leave it out", {"name": name})
+            yield ("config", name), value, error
+    cache = config.cache_activations
+    if cache is not None and not _CACHE_NAME.fullmatch(cache):
+        message = "give a name of letters, digits, dots, dashes and underscores, no path"
+        yield ("config", "cache_activations"), cache, PydanticCustomError("cache_name", message)
     for loc, value in _leaves(config.model_dump(), ("config",)):
         if isinstance(value, int) and abs(value) > LARGEST_INT:
-            yield loc, PydanticCustomError("too_large", "the largest number taken here is 2^53")
+            yield loc, value, PydanticCustomError("too_large", "the largest number taken here is 2^53")
         if isinstance(value, str) and unwanted_character(value):
-            yield loc, PydanticCustomError("control_character", "the text holds an invisible character: remove it")
-    seen: set[str] = set()
+            message = "the text holds an invisible character: remove it"
+            yield loc, value, PydanticCustomError("control_character", message)
     for index, pattern in enumerate(config.hookpoints):
-        loc = ("config", "hookpoints", index)
-        if not _PATTERN.fullmatch(pattern) or pattern.count("*") > 8:
-            yield (
-                loc,
-                PydanticCustomError(
-                    "hookpoint", "not a module name or pattern; write it as in layers.5 or layers.*.mlp"
-                ),
-            )
-        elif pattern in seen:
-            yield loc, PydanticCustomError("duplicate", "this hookpoint stands there twice")
-        seen.add(pattern)
+        if wrong := _hookpoint_error(pattern, config.hookpoints[:index]):
+            yield ("config", "hookpoints", index), pattern, wrong
+
+
+def _hookpoint_error(pattern: str, before: Sequence[str]) -> PydanticCustomError | None:
+    """What is wrong with a pattern that stands behind others."""
+    if not _PATTERN.fullmatch(pattern) or pattern.count("*") > 8:
+        message = "not a module name or pattern; write it as in layers.5 or layers.*.mlp"
+        return PydanticCustomError("hookpoint", message)
+    return PydanticCustomError("duplicate", "this hookpoint stands there twice") if pattern in before else None
 
 
 def _leaves(node: Any, loc: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:

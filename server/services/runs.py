@@ -9,13 +9,12 @@ from server.db.runs import record
 from server.db.session import after_commit
 from server.db.tables import Run, RunEvent, RunState
 from server.db.workers import resources_of, worker_views
-from server.errors import InvalidError
 from server.scheduling import GB, never_satisfiable
 from server.services.forecasts import predict
 from server.services.lookup import get_row
 from server.services.names import random_name
+from server.services.refusals import refuse
 from server.services.requests import RunRequest
-from server.services.sources import source_problems
 from server.settings import Settings
 from sparsify_core.config.run import CONFIG_VERSION
 
@@ -30,11 +29,9 @@ def create_run(
         values: further columns of its row.
 
     Raises:
-        InvalidError: the model or the dataset may not be used, or is not there.
+        InvalidError: the model or the dataset may not be used, or is not there, or the trainer would refuse it.
     """
-    problems = source_problems(request.config, settings)
-    if problems:
-        raise InvalidError(problems[0].msg, errors=problems)
+    refuse(request, settings)
     run = new_run(request, **values)
     enqueue(session, run, settings=settings, actor=actor, detail=detail)
     return run

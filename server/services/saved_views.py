@@ -9,8 +9,8 @@ from server.errors import ConflictError
 from server.services.lookup import get_row
 from server.services.requests import visible
 
-KEPT = ("q", "state", "sort", "fields")
-"""What of a query string makes a view."""
+KEPT = {"q": "search", "state": "state", "sort": "sorted by", "fields": "columns"}
+"""What of a query string makes a view, with how people call it."""
 _PLACE = "cursor"
 """Where in the list somebody was does not."""
 
@@ -32,16 +32,44 @@ def plain_query(query: str) -> str:
     return urlencode({name: given[name] for name in KEPT if given.get(name)})
 
 
+def in_words(query: str) -> str:
+    """`search tag:paper, sorted by -fvu`."""
+    return ", ".join(f"{KEPT[name]} {value}" for name, value in parse_qsl(query)) or "all runs"
+
+
 def list_views(session: Session) -> list[SavedView]:
     """All of them, by name."""
     return list(session.exec(select(SavedView).order_by(col(SavedView.name))))
 
 
-def save_view(session: Session, name: str, query: str) -> SavedView:
-    """Keep a view. Raises ConflictError when there is one of that name."""
-    if session.exec(select(SavedView).where(SavedView.name == name)).first():
+def named(session: Session, name: str) -> SavedView | None:
+    """The view of this name."""
+    return session.exec(select(SavedView).where(SavedView.name == name)).first()
+
+
+def save_view(session: Session, name: str, query: str, *, replaces: bool = False) -> SavedView:
+    """Keep a view; with `replaces` one of that name shows this from now on, under the same id.
+
+    Raises ConflictError when the name is taken.
+    """
+    view = (named(session, name) if replaces else None) or SavedView(name=name, query=query)
+    return _store(session, view, name, query)
+
+
+def change_view(session: Session, view_id: str, *, name: str | None = None, query: str | None = None) -> SavedView:
+    """Give a view another name, or let it show something else; None leaves what there is.
+
+    Raises NotFoundError; ConflictError when another view has that name.
+    """
+    view = get_row(session, SavedView, view_id, "view")
+    return _store(session, view, view.name if name is None else name, view.query if query is None else query)
+
+
+def _store(session: Session, view: SavedView, name: str, query: str) -> SavedView:
+    other = named(session, name)
+    if other is not None and other.id != view.id:
         raise ConflictError(f"There is a view {name} already: choose another name.", code="name_taken")
-    view = SavedView(name=name, query=query)
+    view.name, view.query = name, query
     session.add(view)
     session.flush()
     return view

@@ -13,8 +13,8 @@ from server.services import control
 from server.services.headline import headline
 from server.services.lookup import get_row
 from server.services.names import random_name
+from server.services.refusals import Refusals
 from server.services.runs import enqueue, new_run
-from server.services.sources import source_problems
 from server.services.sweep_spec import PlannedRun, SweepRequest, expand, label
 from server.settings import Settings
 
@@ -51,11 +51,11 @@ class SweepView(NamedTuple):
 
 def plan_sweep(request: SweepRequest, settings: Settings) -> list[PlannedRun]:
     """The runs that a sweep would make. Raises InvalidError, which names those that cannot be made."""
-    planned = expand(request)
+    planned, refusals = expand(request), Refusals(settings)
     problems = [
         FieldProblem(("runs", number, *problem.loc), f"{label(one.values)}: {problem.msg}", problem.code)
         for number, one in enumerate(planned)
-        for problem in source_problems(one.request.config, settings)
+        for problem in refusals.of(one.request)
     ]
     if problems:
         raise InvalidError(problems[0].msg, errors=problems[:20])

@@ -10,6 +10,8 @@ from sparsify_core.config.train import TrainConfig
 CONFIG_VERSION = 1
 """Stored beside every saved configuration; raise it together with a migration of old dictionaries."""
 
+LAUNCH_SECTION = "run"
+"""Of a configuration file: what Sparseboard is asked for besides, as the run's name. Training leaves it aside."""
 
 GIVEN = "(given)"
 """Stands for a dataset, or a model without a name, that a program handed over: it cannot be found again."""

@@ -58,7 +58,7 @@ def test_none_clears_a_nullable_field() -> None:
 def test_config_file_round_trip_and_flags_override(tmp_path: Path, suffix: str) -> None:
     config = config_of("-k", "16", "--layers", "1", "2", "--lr", "0.001")
     path = tmp_path / f"run{suffix}"
-    values = config.model_dump()
+    values = config.model_dump() | {"run": {"name": "what Sparseboard is asked for"}}
     path.write_text(json.dumps(values) if suffix == ".json" else yaml.safe_dump(values))
     assert parse(["--config", str(path)])[0] == config
     assert parse(["--config", str(path), "-k", "8"])[0].sae.k == 8

@@ -192,6 +192,26 @@ def test_numbers_read_like_those_of_the_server(run: Run) -> None:
     assert run("numbers", write, [("plain", None)]) == [metric(None)]
 
 
+def test_ticks_are_told_apart_and_have_no_more_decimals_than_that_takes(run: Run) -> None:
+    close = [31.997, 31.998, 31.999, 32]
+    sets = [["plain", close], ["plain", [0, 0.25, 0.5]], ["percent", [0.9995, 0.9996, 1]], ["bytes", [2.1e9, 2.15e9]]]
+    assert run("numbers", "return a.map(([form, values]) => m.ticks(form, values));", sets) == [
+        ["31.997", "31.998", "31.999", "32"],
+        ["0", "0.25", "0.5"],
+        ["99.95%", "99.96%", "100%"],
+        ["2.1 GB", "2.15 GB"],
+    ]
+
+
+def test_a_log_axis_has_labels_however_narrow_it_is(run: Run) -> None:
+    body = "return a.map(([min, max]) => m.logLabels((splits) => m.ticks('ratio', splits), m.logSplits(min, max)));"
+    found = run("numbers", body, [[0.331, 0.362], [0.29, 0.75], [0.02, 0.9], [0.001, 20]])
+    assert found[0] == ["0.34", "0.35", "0.36"]
+    assert found[1] == ["0.3", "0.4", "0.5", "0.6", "0.7"]
+    assert [text for text in found[2] if text] == ["0.02", "0.03", "0.05", "0.07", "0.1", "0.2", "0.3", "0.5", "0.7"]
+    assert [text for text in found[3] if text] == ["0.001", "0.01", "0.1", "1", "10"]
+
+
 VIEW = """
 const view = m.readView(new URLSearchParams(a));
 return [{...view, flipped: [...view.flipped]}, m.writeView(view, new URLSearchParams(a)).toString()];

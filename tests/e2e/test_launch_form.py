@@ -61,6 +61,7 @@ def test_hookpoints_are_picked_from_the_modules_of_the_model(site: Site, open_pa
 def test_a_run_is_mended_in_another_tab_and_queued(site: Site, open_page: OpenPage, script: bool) -> None:
     page = open_page("/runs/new?preset=demo", script=script)
     page.locator("[name=name]").fill(f"by tabs {script}")
+    page.locator("[name='config.hookpoints']").fill("layers.1")
     page.locator("[name='config.sae.k']").fill("0")
     page.get_by_role("button", name="Queue run").click()
     page.locator("#errors", has_text="k: Must be greater than or equal to 1").wait_for()

@@ -44,6 +44,27 @@ def test_a_checkpoint_is_forked(site: Site, open_page: OpenPage) -> None:
     page.locator("#changes", has_text="batch_size 32 → 16").wait_for()
 
 
+@pytest.mark.parametrize("script", [True, False])
+def test_enter_does_what_its_field_is_about(site: Site, open_page: OpenPage, script: bool) -> None:
+    page = open_page("/runs/new?preset=demo", script=script)
+    page.set_default_timeout(PATIENCE_MS)
+    page.locator("#preset-name").fill("by enter")
+    if script:
+        page.locator("#preset-name").press("Enter")
+        page.get_by_role("link", name="by enter").wait_for()
+        page.locator("#preset-name").fill("not this one")
+    page.locator("[name='config.sae.k']").press("Enter")
+    if not script:
+        page.locator("#errors", has_text="Enter may mean the run or its preset").wait_for()
+        page.get_by_role("button", name="Queue run").click()
+    page.wait_for_url("**/runs/0*")
+    with site.database.write() as session:
+        kept = session.exec(select(Preset)).all()
+        assert [preset.name for preset in kept] == ["by enter"] * script
+        for preset in kept:
+            session.delete(preset)
+
+
 def test_a_form_is_kept_as_a_preset_and_deleted(site: Site, open_page: OpenPage) -> None:
     page = open_page("/runs/new?preset=pythia")
     page.set_default_timeout(PATIENCE_MS)

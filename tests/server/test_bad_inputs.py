@@ -271,6 +271,9 @@ def test_arguments_of_the_dataset_name_no_places(sqlite_api: TestClient, sqlite_
         ["x" * 201],
         ["a b"],
         ["x"] * 10_000,
+        ["layers.0", "[a"],
+        ["layers.[9-0]"],
+        ["layers..5"],
     ],
 )
 def test_hookpoints_that_cannot_be_meant_are_refused(

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 
 from rows import add_attempt, add_point, add_run
-from server.db.tables import MetricPoint
+from server.db.tables import Attempt, MetricPoint
 from server.diagnosis import CHECKS, Evidence, Finding, Line, State, diagnose
 from sparsify_core.config import RunConfig, iter_fields
 
@@ -259,6 +260,30 @@ def test_the_health_of_a_run_by_rest_and_on_its_page(api: TestClient, app: FastA
     page = api.get(f"/runs/{run.id}/health").text
     assert "stuck at" in page
     assert f"/runs/new?from={run.id}&amp;config.lr=0.0003&amp;config.exclude_first=1" in page
+
+
+def test_a_diagnosis_is_made_anew_when_points_come_and_not_before(api: TestClient, app: FastAPI) -> None:
+    with app.state.db.write() as session:
+        run = add_run(session)
+        attempt = add_attempt(session, run, event_seq=1)
+        add_point(session, run, 1, 0.5)
+        run.step, run.latest = 1, {"fvu/layers.5": 0.5}
+        session.add(run)
+    read: list[str] = []
+    event.listen(app.state.db.engine, "before_cursor_execute", lambda *args: read.append(args[2]))
+
+    def states() -> tuple[dict[str, str], bool]:
+        read.clear()
+        checks = api.get(f"/api/v1/runs/{run.id}/health").json()["checks"]
+        return {check["code"]: check["state"] for check in checks}, any("metric" in statement for statement in read)
+
+    first, has_read = states()
+    assert has_read
+    assert states() == (first, False)
+    with app.state.db.write() as session:
+        add_point(session, run, 2, math.nan)
+        session.get_one(Attempt, (run.id, attempt.attempt)).event_seq = 2
+    assert states() == (first | {"non_finite": "bad"}, True)
 
 
 def test_a_slow_run_leads_to_its_machine_and_several_fixes_go_into_one_clone(api: TestClient, app: FastAPI) -> None:

@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from planned import SMOLLM2_135M, know_shape
 
 from rows import add_checkpoint, add_run
 from server.db.tables import Run
 from server.settings import Settings
+from sparsify_core.config import RunConfig
 from sparsify_core.manifest import delete_checkpoint
 from sparsify_core.rundir import CheckpointDir
 
@@ -167,6 +170,37 @@ def test_the_form_forks_and_both_runs_say_so(
     assert "fork of step 20 child" in words(visitor.get(f"/runs/{parent}").text)
     with app.state.db.read() as session:
         assert session.get_one(Run, where.rpartition("/")[2]).forked_from == parent
+
+
+def test_what_is_left_of_a_fork_is_planned_and_predicted(
+    app: FastAPI, visitor: TestClient, settings: Settings, saved: tuple[str, CheckpointDir]
+) -> None:
+    """Of 100 steps of the parent 80 behind its checkpoint; all of them where the weights alone are kept."""
+    checkpoint_id, folder = saved
+    know_shape(settings, "owner/model", SMOLLM2_135M)
+    per_step = RunConfig().batch_size * RunConfig().ctx_len
+    with app.state.db.write() as session:
+        parent = session.get_one(Run, folder.root.parents[1].name)
+        parent.config = {**parent.config, "max_tokens": 100 * per_step}
+        folder.config.write_text(json.dumps(parent.config))
+    asked = {"fork": checkpoint_id, "config.hookpoints": "layers.5", "config.max_tokens": str(100 * per_step)}
+    asked |= {"name": "child", "config.model": "owner/model", "config.dataset": "owner/data"}
+    planned = [
+        words(visitor.post("/runs/plan", data=asked | more, headers={"HX-Request": "true"}).text)
+        for more in ({}, {"config.optimizer": "adam"})
+    ]
+    assert f"80 steps of {per_step:,} tokens, behind step 20" in planned[0]
+    assert f"100 steps of {per_step:,} tokens" in planned[1]
+    assert "behind step" not in planned[1]
+    predicted = []
+    for more in ({}, {"config.optimizer": "adam"}):
+        where = visitor.post("/runs/new", data=asked | more).headers["location"]
+        told = visitor.get(f"/api/v1{where}/prediction").json()["expected"]
+        predicted.append(told["duration_s"][0])
+    assert predicted[0] < predicted[1]
+    shutil.rmtree(folder.root)
+    gone = visitor.post("/runs/plan", data=asked, headers={"HX-Request": "true"})
+    assert "The files of the checkpoint of step 20 are gone." in gone.text
 
 
 def test_lines_as_browsers_send_them_are_no_change(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from server.services.notation import NotationError, from_command, from_yaml, to_command, to_request, to_yaml
-from server.services.requests import OWNED
+from server.services.requests import OWNED, Launch
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
 
 _HARD = ("no", "1e-3", "2024-01-01", "null", "- a", "a: b", "'", '"', "\\", "x\ny", "--k", "é 漢 🦜", "#", "~")
@@ -48,12 +48,34 @@ def configs(draw: st.DrawFn) -> RunConfig | None:
         return None
 
 
+@st.composite
+def launches(draw: st.DrawFn) -> dict[str, Any]:
+    """What a run may be asked for with, without what is None or empty."""
+    names = st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), max_size=40) | st.sampled_from(_HARD)
+    asked = {
+        "name": draw(names | st.none()),
+        "num_processes": draw(st.integers(1, 64)),
+        "num_nodes": draw(st.integers(1, 64)),
+        "min_memory_gb": draw(st.floats(0, 100_000, exclude_min=True) | st.none()),
+        "labels": draw(st.lists(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True), max_size=3)),
+    }
+    try:
+        return Launch.model_validate(asked).model_dump(exclude_defaults=True)
+    except ValidationError:
+        return {}
+
+
 @settings(max_examples=25, deadline=None)
-@given(configs())
-def test_nothing_is_lost_on_the_way_to_a_text_and_back(config: RunConfig | None) -> None:
+@given(configs(), launches())
+def test_nothing_is_lost_on_the_way_to_a_text_and_back(config: RunConfig | None, launch: dict[str, Any]) -> None:
     if config is None:
         return
-    assert from_yaml(to_yaml(config)).config == config
+    reading = from_yaml(to_yaml(config, **launch))
+    assert (reading.config, reading.launch) == (config, Launch(**launch).model_dump() if launch else {})
+    asked = [f"--{name.replace('_', '-')}={launch[name]}" for name in launch if name != "labels"]
+    asked += [f"--label={label}" for label in launch.get("labels", [])]
+    line = shlex.join(["sparseboard", "runs", "launch", "owner/model", "owner/data", *asked])
+    assert from_command(line).launch == Launch(**launch).model_dump()
     assert from_yaml(config.model_dump_json()).config == config
     body = json.loads(shlex.split(to_request(config, url="http://x"))[-1])
     assert RunConfig.model_validate(body["config"]) == config
@@ -105,6 +127,25 @@ def test_command_lines_are_taken_as_they_are_pasted(text: str) -> None:
     assert reading.notes[:-1] == unread
 
 
+def test_a_line_that_queues_a_run_is_taken_as_it_is_pasted() -> None:
+    reading = from_command(
+        "TOKEN=x .venv/bin/sparseboard runs launch --name 'my fox' --num-processes 2 --label a100 \\\n"
+        "  gpt2 a/b --k 64 --min-memory-gb 40 --label fast --data-dir /data"
+    )
+    assert reading.config == RunConfig(model="gpt2", dataset="a/b", sae={"k": 64})
+    asked = {"name": "my fox", "num_processes": 2, "min_memory_gb": 40, "labels": ["a100", "fast"]}
+    assert reading.launch == asked | {"num_nodes": 1}
+    assert reading.notes == ("data_dir is left out: the run is queued here.",)
+
+
+def test_a_section_says_all_that_a_run_is_asked_for_with() -> None:
+    default = Launch().model_dump()
+    assert from_yaml("run: {num_nodes: 2}\nrun_name: fox").launch == default | {"num_nodes": 2, "name": "fox"}
+    assert from_yaml("run: {name: owl}\nrun_name: fox").launch == default | {"name": "owl"}
+    assert from_yaml("run:\nmodel: gpt2").launch == default
+    assert from_yaml("model: gpt2").launch == {}
+
+
 @pytest.mark.parametrize("text", ["max_tokens: 1e9\n", '{"max_tokens": 1e9}', "max_tokens: 1_000_000_000"])
 def test_large_numbers_are_taken_as_people_write_them(text: str) -> None:
     assert from_yaml(text).config.max_tokens == from_command("gpt2 --max_tokens 1.0e9").config.max_tokens == 10**9
@@ -137,6 +178,10 @@ def test_configuration_files_of_sparsify_are_taken() -> None:
         ('{"sae": {"k": 8,\n "k": 9}}', 2, "sae.k stands on line 1 already"),
         ("gpt2", 1, "write names and values"),
         ("model: gpt2\nhf_token: secret\n", 2, "set HF_TOKEN"),
+        ("model: gpt2\nhookpoints:\n- '[a'\n", 2, "'[a' matches no module: its brackets are not whole"),
+        ("model: gpt2\nrun:\n  name: a\n  gpus: 2\n", 4, "gpus: there is no such field"),
+        ("run: {num_processes: 0}\n", 1, "num_processes: input should be greater than or equal to 1"),
+        ("model: gpt2\nrun: fox\n", 2, "write names and values below run"),
         ("a: &a [1]\nb: *a\n", 2, "aliases"),
         ("model: \x00", None, "this is not YAML"),
         ("model: gpt2\nlayers: " + "[" * 10_000, 2, "nested deeper than 10 levels"),
@@ -161,6 +206,11 @@ def test_an_error_in_yaml_names_its_line(text: str, line: int | None, message: s
         ("gpt2 'a/b", None, "no closing quotation"),
         ("gpt2 a/b --help", 1, "leave it out"),
         ("gpt2 a/b\\\n --hf_token x", None, "set HF_TOKEN"),
+        ("sparseboard runs launch gpt2 a/b \\\n --num-nodes many", 2, "num_nodes: input should be a valid integer"),
+        ("sparseboard runs launch gpt2 a/b \\\n --name", 2, "argument --name: expected one argument"),
+        ("sparseboard runs launch \\\n --config a.yaml", 2, "paste it into YAML"),
+        ("sparseboard runs launch gpt2 a/b --kk 3", 1, "unrecognized arguments: --kk"),
+        ("gpt2 a/b \\\n --hookpoints layers..5", 2, "'layers..5' matches no module: a dot has no name"),
         ("gpt2 a/b -hk3", 1, "unrecognized arguments: -hk3"),
         ("torchrun --nproc_per_node -m sparsify_core gpt2 a/b", None, "expected one argument"),
         ("torchrun --nnodes " + "9" * 5000 + " -m sparsify_core gpt2 a/b", None, "torchrun: "),

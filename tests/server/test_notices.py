@@ -1,5 +1,7 @@
 """Channels and watch rules through REST and the page."""
 
+import html
+import re
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlmodel import select
 
-from server.db.tables import Channel, WatchRule
+from server.db.tables import Channel, WatchHit, WatchRule
 
 RULE = {"metric": "fvu", "above": True, "value": 0.4, "from_tokens": 20_000_000, "action": "cancel"}
 
@@ -17,7 +19,7 @@ def test_a_channel_is_made_tested_and_deleted(api: TestClient) -> None:
     assert answer.status_code == 201, answer.text
     made = answer.json()
     assert made["signing_key"].startswith("whsec_")
-    assert made["events"] == ["completed", "failed", "watch"]
+    assert made["events"] == ["completed", "failed", "watch", "health"]
     (listed,) = api.get("/api/v1/channels").json()["items"]
     assert "signing_key" not in listed
     assert api.post(f"/api/v1/channels/{made['id']}/test").status_code == 202
@@ -55,6 +57,53 @@ def test_a_rule_is_tried_made_and_deleted(api: TestClient) -> None:
     assert listed["runs"] == "*"
     assert api.delete(f"/api/v1/watch-rules/{listed['id']}").status_code == 204
     assert api.get("/api/v1/watch-rules").json()["items"] == []
+
+
+def test_a_rule_is_changed_in_place(api: TestClient, app: FastAPI, run_id: str) -> None:
+    path = api.post("/api/v1/watch-rules", json=RULE).headers["location"]
+    with app.state.db.write() as session:
+        session.add(WatchHit(rule_id=path.rpartition("/")[2], run_id=run_id, step=1, value=0.5))
+    before = api.get(path)
+    same = api.patch(path, json={"value": RULE["value"]}, headers={"If-Match": before.headers["etag"]})
+    assert (same.json(), same.headers["etag"]) == (before.json(), before.headers["etag"])
+    with app.state.db.read() as session:
+        assert session.exec(select(WatchHit)).all()
+    changed = api.patch(path, json={"above": False, "from_tokens": 0}, headers={"If-Match": before.headers["etag"]})
+    assert changed.json() == before.json() | {"above": False, "from_tokens": 0} == api.get(path).json()
+    with app.state.db.read() as session:  # it may act anew
+        assert session.exec(select(WatchHit)).all() == []
+    late = api.patch(path, json={"value": 1.0}, headers={"If-Match": before.headers["etag"]})
+    assert (late.status_code, late.json()["code"]) == (412, "not_current")
+    for wrong in ({}, {"metric": "vibes"}, {"value": None}, {"runs": "a\u200b"}, {"id": "x"}):
+        assert api.patch(path, json=wrong).status_code == 422, wrong
+    assert api.get(path).json() == changed.json()
+    assert api.patch("/api/v1/watch-rules/x", json={"value": 1.0}).status_code == 404
+
+
+def test_a_rule_is_edited_and_tried_on_the_page(visitor: TestClient, app: FastAPI) -> None:
+    with app.state.db.write() as session:
+        rule = WatchRule(**RULE)
+        session.add(rule)
+    page = visitor.get(f"/notices?edit={rule.id}").text
+    assert "Change this rule" in page
+    form = {name: str(value).lower() for name, value in RULE.items()} | {"edit": rule.id, "runs": "*"}
+    form["version"] = html.unescape(re.findall(r'name="version" value="([^"]+)"', page)[0])
+    asked = visitor.post("/notices/rules", data=form | {"value": "60%", "try": "1"})
+    tried = visitor.get(asked.headers["location"]).text
+    assert "No run with such a name is over yet" in tried
+    assert "Save rule" in tried
+    assert f'name="edit" value="{rule.id}"' in tried
+    assert visitor.post("/notices/rules", data=form | {"value": "much"}).status_code == 422
+    assert visitor.post("/notices/rules", data=form | {"value": "60%"}).status_code == 303
+    late = visitor.post("/notices/rules", data=form | {"value": "70%"})
+    assert late.status_code == 422
+    assert "has changed the rule meanwhile" in late.text
+    again = html.unescape(re.findall(r'name="version" value="([^"]+)"', late.text)[0])
+    assert visitor.post("/notices/rules", data=form | {"value": "70%", "version": again}).status_code == 303
+    with app.state.db.read() as session:
+        (stored,) = session.exec(select(WatchRule))
+    assert (stored.id, stored.value) == (rule.id, 0.7)
+    assert visitor.get("/notices?edit=gone").status_code == 404
 
 
 @pytest.mark.parametrize("change", [{"metric": "vibes"}, {"action": "explode"}, {"runs": ""}, {"from_tokens": -1}])

@@ -98,9 +98,37 @@ def test_what_the_trainer_would_refuse_is_an_error_of_the_plan(client: TestClien
     found = plan(client, body, hookpoints=["layers.7"])
     (error,) = [one for one in found["warnings"] if one["severity"] == "error"]
     assert (error["code"], error["field"]) == ("hookpoint_error", "config.hookpoints")
-    assert "did you mean" in error["message"]
+    assert error["message"].endswith("did you mean layers.1, layers.0, layers?")
     assert found["forecast"] is None
     assert codes(plan(client, body, sae={"expansion_factor": 1, "k": 64}))[0] == "config_error"
+
+
+@pytest.mark.parametrize(
+    ("changes", "loc", "message"),
+    [
+        (
+            {"hookpoints": ["layers.7"]},
+            ["config", "hookpoints"],
+            "no module matches hookpoint 'layers.7': did you",
+        ),
+        ({"hookpoints": [], "layers": [2]}, ["config", "layers"], "layer 2 does not exist"),
+        ({"sae": {"expansion_factor": 1, "k": 64}}, ["config"], "k = 64 is more than the 32 latents of layers.1"),
+    ],
+)
+def test_what_the_trainer_would_refuse_is_not_queued(
+    client: TestClient, deployment: FastAPI, body: dict[str, Any], changes: dict[str, Any], loc: list[str], message: str
+) -> None:
+    """Neither as a run nor among those of a sweep; of a model that nobody has read it is not known."""
+    wrong = body | {"config": body["config"] | changes}
+    sweep = {"base": wrong, "axes": [{"field": "lr", "values": [0.1, 0.2]}]}
+    for path, asked, place in (("runs", wrong, loc), ("sweeps", sweep, ["runs", 0, *loc])):
+        answer = client.post(f"/api/v1/{path}", json=asked)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["loc"] == place
+        assert message in answer.json()["errors"][0]["msg"]
+    assert client.get("/api/v1/runs").json()["items"] == []
+    unread = wrong | {"config": wrong["config"] | {"model": "owner/unread"}}
+    assert client.post("/api/v1/runs", json=unread).status_code == 201
 
 
 def test_a_model_that_cannot_be_read_still_has_a_place_in_the_queue(
@@ -232,6 +260,25 @@ def test_runs_of_another_model_count_once_and_of_the_same_alone(
         train(deployment.state.db, deployment.state.settings, run_id, worker_id, rate=rate, seconds=100)
         expected.append(plan(client, body)["forecast"]["tokens_per_s"]["expected"])
     assert expected == pytest.approx([before / 10] * 4 + [before / 2])
+
+
+def test_runs_whose_model_is_read_later_teach_from_then_on(
+    client: TestClient, deployment: FastAPI, body: dict[str, Any]
+) -> None:
+    database, settings = deployment.state.db, deployment.state.settings
+    with database.write() as session:
+        worker_id = add_worker(session, "first", host="host").id
+    unread = body | {"config": body["config"] | {"model": "owner/unread"}}
+    run_id = client.post("/api/v1/runs", json=unread).json()["id"]
+    assert client.get(f"/api/v1/runs/{run_id}/prediction").status_code == 404
+    train(database, settings, run_id, worker_id, rate=123.0, seconds=100)
+    assert plan(client, body)["forecast"]["num_past_runs"] == 0
+    know_shape(settings, "owner/unread", model_shape(2, 32, 10_000, 64))
+    forecast = plan(client, unread)["forecast"]
+    assert forecast["num_past_runs"] == 1
+    assert forecast["tokens_per_s"]["expected"] == pytest.approx(123.0)
+    assert plan(client, body)["forecast"]["num_past_runs"] == 1
+    assert client.get(f"/api/v1/runs/{run_id}/prediction").status_code == 404
 
 
 def test_a_run_that_never_trained_teaches_nothing(

@@ -240,6 +240,13 @@ def test_views_are_kept_under_names(api: TestClient) -> None:
     assert api.post("/api/v1/views", json={"name": "Paper", "query": ""}).status_code == 409
     assert [view["name"] for view in api.get("/api/v1/views").json()["items"]] == ["Paper"]
     path = f"/api/v1/views/{made.json()['id']}"
+    changed = api.patch(path, json={"query": "sort=-fvu"})
+    assert changed.json() == made.json() | {"query": "sort=-fvu"}
+    assert api.patch(path, json={"name": "Thesis"}).json() == changed.json() | {"name": "Thesis"}
+    api.post("/api/v1/views", json={"name": "Other", "query": ""})
+    taken = api.patch(path, json={"name": "Other"})
+    assert (taken.status_code, taken.json()["code"]) == (409, "name_taken")
+    assert [api.patch(path, json=wrong).status_code for wrong in ({}, {"name": " "}, {"id": "x"})] == [422] * 3
     assert [api.delete(path).status_code for _ in range(2)] == [204, 404]
 
 

@@ -76,6 +76,8 @@ def test_the_queue_is_reordered_and_emptied(command: Command, sqlite_settings: S
 def test_what_is_wrong_is_one_sentence(command: Command, tmp_path: Path) -> None:
     assert command("show", "0" * 26, fails=True) == ["sparseboard: There is no such run."]
     assert "k: input should be greater" in command("launch", "o/m", "o/d", "--k", "0", fails=True)[0]
+    (broken,) = command("launch", "o/m", "o/d", "--hookpoints", "[a", fails=True)
+    assert "'[a' matches no module: its brackets are not whole" in broken
     config = tmp_path / "config.yaml"
     config.write_text("model: owner/model\ndataset: owner/data\nsae: {k: 16}\n")
     (line,) = command("launch", "--name", "from-file", "--config", str(config), "--layers", "3")
@@ -88,3 +90,14 @@ def test_a_state_that_is_none_is_refused_with_those_that_are(
     with pytest.raises(SystemExit):
         command("list", "--state", "done")
     assert "completed" in capsys.readouterr().err
+
+
+def test_a_file_says_what_flags_do_not(command: Command, sqlite_settings: Settings, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("run: {name: fox, num_nodes: 2, labels: [a100]}\nmodel: owner/model\ndataset: owner/data\n")
+    (line,) = command("launch", "--name", "owl", "--config", str(config), "--num-processes", "4")
+    with Database(sqlite_settings).read() as session:
+        run = session.get_one(Run, line.split()[0])
+    assert (run.name, run.num_processes, run.num_nodes, run.labels) == ("owl", 4, 2, ["a100"])
+    config.write_text("run: {gpus: 2}\n")
+    assert "gpus: extra inputs are not permitted" in command("launch", "--config", str(config), fails=True)[0]

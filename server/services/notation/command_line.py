@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import PurePosixPath
 from typing import Any
 
-from server.services.notation.reading import NotationError, Problem, Reading, changed, read
+from server.launch_flags import add_launch_flags
+from server.services.notation.reading import NotationError, Problem, Reading, changed, launch_of, read
 from sparsify_core.config import FieldSpec, RunConfig, iter_fields, nest
 from sparsify_core.errors import ConfigError
 from sparsify_core.flags import FlagParser
@@ -65,7 +67,8 @@ def _read_back(text: str) -> RunConfig | None:
 
 
 def from_command(text: str) -> Reading:
-    """A command line of ours or of sparsify, with or without the program's name, as a shell would read it.
+    """A command line of ours or of sparsify, with or without the program's name, as a shell would read it; also
+    `sparseboard runs launch`, which says all that a run is asked for with.
 
     Raises NotationError: unbalanced quotes, an unknown flag, a wrong value.
     """
@@ -76,12 +79,15 @@ def from_command(text: str) -> Reading:
     launcher, flags = _split(words[:-1] if words[-1:] == ["&"] else words)
     if {"-h", "--help"} & {*flags}:
         raise NotationError(Problem("--help asks for help: leave it out", _line_of(text, "--help")))
+    if _is_sparseboard(launcher[-3:]):
+        asked, notes, flags = _sparseboard(text, flags)
+    else:
+        asked, notes = _launch(launcher)
     try:
         given = _parser().read(flags)
     except ConfigError as error:
         message = str(error).removesuffix(" (see --help)")
         raise NotationError(Problem(message, _line_named_in(text, message))) from None
-    asked, notes = _launch(launcher)
     found = read(nest(given), lambda name: _line_of_flag(text, name), **asked)
     return replace(found, notes=(*notes, *found.notes))
 
@@ -101,11 +107,40 @@ def _parser() -> FlagParser:
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
     """What starts the program, and the program's own words."""
     for index, word in enumerate(words):
+        if _is_sparseboard(words[index : index + 3]):
+            return words[: index + 3], words[index + 3 :]
         if word in _PROGRAMS and (index == 0 or words[index - 1] == "-m"):
             return words[:index], words[index + 1 :]
         if word.startswith("-") and word != "-m" and _LAUNCHERS.isdisjoint(words[:index]):
             break
     return [], words
+
+
+def _is_sparseboard(words: list[str]) -> bool:
+    match words:
+        case [program, "runs", "launch"]:
+            return PurePosixPath(program).name == "sparseboard"
+    return False
+
+
+def _sparseboard(text: str, words: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:
+    """What the run is asked for with, notes, and the flags of training.
+
+    Raises NotationError: a flag without its value, a wrong value, or a file, which lies with the one who pastes.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    add_launch_flags(parser)
+    parser.add_argument("--config")
+    parser.add_argument("--data-dir")
+    try:
+        known, flags = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise NotationError(Problem(str(error), _line_named_in(text, str(error)))) from None
+    given = vars(known)
+    notes = ["data_dir is left out: the run is queued here."] if given.pop("data_dir") else []
+    if given.pop("config"):
+        raise NotationError(Problem("the file of --config is not here: paste it into YAML", _line_of(text, "--config")))
+    return launch_of(given, lambda name: _line_of_flag(text, name)), notes, flags
 
 
 def _launch(launcher: list[str]) -> tuple[dict[str, int], list[str]]:

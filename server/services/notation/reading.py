@@ -6,8 +6,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from server.services.requests import Launch
 from sparsify_core.config import RunConfig, nest
 from sparsify_core.config.fields import iter_fields
+from sparsify_core.config.run import LAUNCH_SECTION
 from sparsify_core.flags import TOKEN_REFUSED
 
 _ELSEWHERE = ("save_dir", "resume")
@@ -32,7 +34,7 @@ class NotationError(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """A configuration, what else the text asks for (fields of `RunRequest`), and what was left out of it."""
+    """A configuration, what else the text asks for (fields of `Launch`), and what was left out of it."""
 
     config: RunConfig
     launch: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +58,7 @@ def read(values: Mapping[str, Any], line_of: Callable[[str], int | None], **laun
 
     Args:
         line_of: dotted name -> the line on which the text says it.
-        launch: what the text asks for besides.
+        launch: what the text asks for besides; a section `run` says all of it.
 
     Raises NotationError with a problem for every wrong field.
     """
@@ -67,10 +69,22 @@ def read(values: Mapping[str, Any], line_of: Callable[[str], int | None], **laun
     for name in _ELSEWHERE:
         if values.pop(name, None) not in (None, RunConfig.model_fields[name].default):
             notes.append(f"{name} is left out: Sparseboard decides it for every run.")
+    if LAUNCH_SECTION in values:
+        launch = launch_of(values.pop(LAUNCH_SECTION), lambda name: line_of(f"{LAUNCH_SECTION}.{name}".rstrip(".")))
     if (run_name := values.pop("run_name", None)) is not None:
-        launch["name"] = str(run_name)
+        launch["name"] = launch.get("name") or str(run_name)
     try:
         return Reading(RunConfig.model_validate(values), launch, tuple(notes))
+    except ValidationError as error:
+        raise NotationError(*(_problem(item, line_of) for item in error.errors())) from None
+
+
+def launch_of(values: Any, line_of: Callable[[str], int | None]) -> dict[str, Any]:
+    """All fields of `Launch`; those that are not among the values have their default. Raises NotationError."""
+    if not isinstance(values, dict | None):
+        raise NotationError(Problem("write names and values below run, as in `name: fox`", line_of("")))
+    try:
+        return Launch.model_validate({str(name): value for name, value in (values or {}).items()}).model_dump()
     except ValidationError as error:
         raise NotationError(*(_problem(item, line_of) for item in error.errors())) from None
 
@@ -90,3 +104,8 @@ def _problem(error: Any, line_of: Callable[[str], int | None]) -> Problem:
 def nested(config: RunConfig) -> dict[str, Any]:
     """`changed`, as configuration files have it."""
     return nest(changed(config))
+
+
+def given(launch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is asked for with, without what is None or empty."""
+    return {name: value for name, value in launch.items() if value not in (None, "", [])}

@@ -6,7 +6,7 @@ from typing import Any
 
 from server.db.tables import Checkpoint, Run
 from server.services.forks import NOT_FORKED
-from server.services.notation.reading import NotationError, Problem, nested
+from server.services.notation.reading import NotationError, Problem, given, nested
 from server.services.requests import RunRequest, launch_values
 from server.services.sweep_spec import SweepRequest
 from sparsify_core.config import RunConfig
@@ -51,7 +51,7 @@ def to_fork_request(checkpoint: Checkpoint, parent: Run, wanted: RunRequest, *, 
 
 
 def _run(config: RunConfig, launch: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in launch.items() if value not in (None, "", [])} | {"config": nested(config)}
+    return given(launch) | {"config": nested(config)}
 
 
 def _call(url: str, path: str, body: dict[str, Any]) -> str:

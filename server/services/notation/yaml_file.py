@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
-from server.services.notation.reading import NotationError, Problem, Reading, nested, read
+from server.services.notation.reading import NotationError, Problem, Reading, given, nested, read
 from sparsify_core.config import RunConfig
+from sparsify_core.config.run import LAUNCH_SECTION
 from sparsify_core.formats.upstream_config import settled
 
 _DEEPEST = 10
@@ -18,9 +19,14 @@ _LONGEST_NUMBER = 100
 _OF_NUMBERS = set("0123456789abcdefABCDEF+-_.:xo")
 
 
-def to_yaml(config: RunConfig) -> str:
-    """The fields that differ from their defaults, model and dataset always."""
-    values = nested(config)
+def to_yaml(config: RunConfig, **launch: Any) -> str:
+    """The fields that differ from their defaults, model and dataset always.
+
+    Args:
+        launch: fields of `Launch`, which stand in a section of their own; those that are None or empty are left out.
+    """
+    section = given(launch)
+    values = ({LAUNCH_SECTION: section} if section else {}) | nested(config)
     text = _dump(values, allow_unicode=True)
     # Some control characters are written as they are, and read as line ends.
     return text if yaml.safe_load(text) == values else _dump(values, allow_unicode=False)

@@ -1,6 +1,7 @@
 """Watch rules act once, on the first point beyond their limit, and their dry run says the same of the past."""
 
 import random
+from typing import Any
 
 import pytest
 from sqlmodel import Session, select
@@ -12,6 +13,7 @@ from server.db.tables import Intent, Run, RunEvent, RunState, WatchHit, WatchRul
 from server.notices.acting import Watch
 from server.notices.replay import replay
 from server.notices.rules import hit
+from server.services.watch_rules import WatchRuleChange, change_rule
 from server.settings import Settings
 
 
@@ -65,6 +67,49 @@ def test_a_run_is_acted_on_once_and_others_are_left_alone(database: Database, se
         assert event.detail == ("FVU (training batch) > 0.4 from 20 tokens: fvu/layers.5 was 0.5 at step 3; pausing it")
         assert session.get_one(Run, bad.id).intent == Intent.PAUSE
         assert session.get_one(Run, good.id).intent == Intent.RUN
+
+
+def test_a_rule_that_was_changed_looks_at_everything_anew(database: Database, settings: Settings) -> None:
+    with database.write() as session:
+        watching = rule(value=0.8)
+        session.add(watching)
+        run = add_curve(session, "run", [0.9, 0.7, 0.6], state=RunState.RUNNING)
+    watch = Watch(database, settings)
+    assert watch.work() == 1
+    with database.write() as session:
+        change_rule(session, watching.id, WatchRuleChange(value=0.95, action="cancel"))
+    assert watch.work() == 0
+    with database.write() as session:
+        change_rule(session, watching.id, WatchRuleChange(value=0.65))
+    assert watch.work() == 1
+    assert watch.work() == 0
+    with database.read() as session:
+        assert session.exec(select(WatchHit.step)).all() == [1]
+        assert session.get_one(Run, run.id).intent == Intent.CANCEL
+
+
+def test_a_rule_that_is_changed_while_it_is_met_does_what_it_says_now(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the points and the deed."""
+    with database.write() as session:
+        watching = rule(action="cancel")
+        session.add(watching)
+        run = add_curve(session, "run", [0.9], state=RunState.RUNNING)
+    watch = Watch(database, settings)
+    act = watch._act
+
+    def change_first(due: Any) -> bool:
+        with database.write() as session:
+            change_rule(session, watching.id, WatchRuleChange(action="notify"))
+        return act(due)
+
+    monkeypatch.setattr(watch, "_act", change_first)
+    assert watch.work() == 0
+    monkeypatch.undo()
+    assert watch.work() == 1
+    with database.read() as session:
+        assert session.get_one(Run, run.id).intent == Intent.RUN
 
 
 def test_a_dry_run_says_what_would_have_been_saved_and_lost(database: Database) -> None:

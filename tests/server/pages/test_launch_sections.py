@@ -139,8 +139,6 @@ def test_what_is_beside_a_saved_preset_stays_typed(app: FastAPI, visitor: TestCl
     with app.state.db.write() as session:
         source = add_run(session, name="owl")
     asked = rows(("sae.k", "16 32"), ("", "")) | {"cloned_from": source.id, "config.lr": "0.5", "preset.name": "mine"}
-    saved = visitor.post("/runs/new", data=asked | {"by": "enter"}, follow_redirects=False)
-    assert (saved.status_code, saved.headers["location"]) == (307, "/presets"), "Enter in its name saves it"
     page = visitor.get(visitor.post("/presets", data=asked).headers["location"]).text
     assert f'name="cloned_from" value="{source.id}"' in page
     assert 'name="name" value="fox"' in page
@@ -148,6 +146,23 @@ def test_what_is_beside_a_saved_preset_stays_typed(app: FastAPI, visitor: TestCl
     assert "lr none → 0.5" in words(page)
     with app.state.db.read() as session:
         assert len(session.exec(select(Run)).all()) == 1
+
+
+def test_of_enter_beside_the_name_of_a_preset_it_is_asked_what_was_meant(app: FastAPI, visitor: TestClient) -> None:
+    """Without a script, which knows the field; whatever is wrong, the name of the preset stays typed."""
+    asked = RUN | {"preset.name": "mine", "preset.description": "why"}
+    for wrong, says in (
+        ({"by": "enter"}, "press Queue run, or Save as a preset"),
+        ({"config.lr": "x"}, "Must be a valid number"),
+    ):
+        page = visitor.post("/runs/new", data=asked | wrong)
+        assert page.status_code == 422
+        assert says in words(page.text)
+        assert 'name="preset.name" value="mine"' in page.text
+        assert 'name="preset.description" value="why"' in page.text
+    with app.state.db.read() as session:
+        assert session.exec(select(Run)).all() == session.exec(select(Preset)).all() == []
+    assert visitor.post("/runs/new", data=asked).headers["location"].startswith("/runs/")
 
 
 def test_the_preset_stays_chosen_beside_an_error(visitor: TestClient) -> None:

@@ -68,6 +68,26 @@ def test_a_view_is_kept_shown_and_forgotten(visitor: TestClient, run_id: str) ->
     assert "Paper" not in visitor.get("/runs").text
 
 
+def test_a_view_of_a_known_name_is_replaced_after_a_question(visitor: TestClient, run_id: str) -> None:
+    old, new = {"name": "Paper", "query": "q=tag%3Apaper"}, {"name": "Paper", "query": "state=failed&sort=fvu"}
+    visitor.post("/runs/views", data=old)
+    asked = visitor.post("/runs/views", data=new)
+    assert asked.status_code == 409
+    assert "search tag:paper" in asked.text
+    assert "state failed, sorted by fvu" in asked.text
+    assert '<a href="/runs?q=tag%3Apaper">Paper</a>' in visitor.get("/runs").text
+    replaced = visitor.post("/runs/views", data=new | {"replaces": "true"})
+    assert replaced.headers["location"] == "/runs?state=failed&sort=fvu"
+    page = visitor.get("/runs?state=failed&sort=fvu").text
+    assert '<a href="/runs?state=failed&amp;sort=fvu" aria-current="page">Paper</a>' in page
+    assert page.count(">Paper</a>") == 1
+    path = re.findall(r'action="(/runs/views/\w+/rename)"', page)[0]
+    assert visitor.post(path, data={"name": "Thesis"}).headers["location"] == "/runs?state=failed&sort=fvu"
+    visitor.post("/runs/views", data=old)
+    assert visitor.post(path, data={"name": "Paper"}).status_code == 409
+    assert ">Thesis</a>" in visitor.get("/runs").text
+
+
 def test_all_that_match_are_tagged(app: FastAPI, visitor: TestClient, run_id: str) -> None:
     with app.state.db.write() as session:
         add_run(session, name="two")

@@ -1,6 +1,7 @@
-// The launch form: fields that have no effect are hidden while they keep their default.
+// The launch form: fields that have no effect are hidden while they keep their default, and Enter does what its field is
+// about.
 //
-// Without this module all fields are shown.
+// Without this module all fields are shown, and of Enter beside the name of a preset the server asks what was meant.
 
 const form = document.getElementById("launch");
 
@@ -34,3 +35,10 @@ function showFields() {
 
 form.addEventListener("input", showFields);
 showFields();
+
+form.elements.namedItem("by").removeAttribute("name");
+form.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.isComposing || !event.target.matches("#preset input")) return;
+  event.preventDefault();
+  form.querySelector("#preset button").click();
+});
