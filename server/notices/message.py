@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.db.tables import Run, RunEvent
+from server.numbers import named_metric
 from server.services.headline import headline
 from sparsify_core.metrics import METRICS
 
@@ -39,7 +40,8 @@ class Notice:
         if run is None:
             return "Notices arrive. This one was a test."
         lines = [self.payload["detail"], run["url"], f"Step {run['step']:,} of {run['total_steps']:,}."]
-        numbers = [f"{name}: {value:.4g}" for name, value in self.payload["metrics"].items() if value is not None]
+        known = {name: value for name, value in self.payload["metrics"].items() if value is not None}
+        numbers = [f"{name}: {named_metric(name, value)}" for name, value in known.items()]
         return "\n".join(line for line in (*lines, *numbers) if line)
 
 

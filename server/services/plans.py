@@ -10,6 +10,7 @@ from sqlmodel import Session
 from server import planning
 from server.db.placing import preview
 from server.errors import InvalidError, TooManyRequestsError
+from server.numbers import size
 from server.planning import Correction, Fix, Job, Warned
 from server.scheduling import GB, QueuedRun
 from server.services.fleet import Fleet, Offer, Target, resources
@@ -160,14 +161,14 @@ def _room(job: Job, forecast: Forecast, room: Correction, offers: Sequence[Offer
     fixes = planning.ways_to_fit(job, fits)
     larger = [offer for offer in offers if offer.fits and offer.memory_bytes > job.device.memory_bytes]
     if larger and job.device.is_gpu:
-        size = min(offer.memory_bytes for offer in larger) // GB
-        fixes.append(Fix(f"Wait for a GPU of {size} GB", {"min_memory_gb": size}))
+        gigabytes = min(offer.memory_bytes for offer in larger) // GB
+        fixes.append(Fix(f"Wait for a GPU of {gigabytes} GB", {"min_memory_gb": gigabytes}))
     place, way_out = _GPU if job.device.is_gpu else _CPU
-    size_text = f"{forecast.memory.expected / GB:,.1f} GB {place} {job.device.memory_bytes / GB:,.0f} GB"
+    size_text = f"{size(forecast.memory.expected)} {place} {size(job.device.memory_bytes)}"
     if forecast.memory.expected <= have:
         return [Warned("memory_tight", "warning", f"It may not fit: about {size_text}.", "", fixes)]
     largest = max(forecast.needs, key=lambda need: need.num_bytes)
-    share = f"{largest.label.lower()} {largest.num_bytes / GB:,.1f} GB"
+    share = f"{largest.label.lower()} {size(largest.num_bytes)}"
     hint = "" if fixes else f" Choose fewer hookpoints or latents, or {way_out}."
     return [Warned("does_not_fit", "error", f"It does not fit: {size_text}, of that {share}.{hint}", "", fixes)]
 
@@ -177,7 +178,7 @@ def _disk(forecast: Forecast, settings: Settings) -> list[Warned]:
     free = shutil.disk_usage(settings.data_dir).free
     if needed <= free:
         return []
-    message = f"The disk has {free / GB:,.1f} GB left, and the run needs {needed / GB:,.1f} GB."
+    message = f"The disk has {size(free)} left, and the run needs {size(needed)}."
     return [Warned("disk_full", "error", message, "config.keep_last", [Fix("Keep one", {"config.keep_last": 1})])]
 
 

@@ -176,7 +176,7 @@ def test_a_machine_with_too_little_memory_comes_with_ways_out_too(
     assert [offer["fits"] for offer in found["offers"]] == [False]
     (error,) = [one for one in found["warnings"] if one["severity"] == "error"]
     assert error["code"] == "does_not_fit"
-    assert "GB for a process that has 4 GB" in error["message"]
+    assert "GB for a process that has 4.0 GB" in error["message"]
     assert error["fixes"]
     assert all("min_memory_gb" not in fix["values"] for fix in error["fixes"])
     changed = {name.removeprefix("config."): value for name, value in error["fixes"][0]["values"].items()}

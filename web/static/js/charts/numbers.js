@@ -3,7 +3,7 @@
 const UNITS = { celsius: "°C", watts: "W" };
 
 /**
- * A number as the pages show it, see server/pages/formatting.py; `form` is the figure's data-form: ratio, percent, rate,
+ * A number as the pages show it, see server/numbers.py; `form` is the figure's data-form: ratio, percent, rate,
  * bytes, plain, or a unit of a device.
  */
 export function format(form, value) {
@@ -14,8 +14,8 @@ export function format(form, value) {
   if (form in UNITS) return `${count(value)} ${UNITS[form]}`;
   if (value === 0) return "0";
   if (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6) return exponential(value, 2);
-  if (form === "ratio") return value.toFixed(4);
-  return Math.abs(value) >= 1000 ? count(value) : String(Number(value.toPrecision(4)));
+  if (Math.abs(value) >= 1000) return count(value);
+  return form === "ratio" ? value.toFixed(4) : String(Number(value.toPrecision(4)));
 }
 
 /** `1234567` -> `1,234,567`. */
@@ -26,7 +26,8 @@ export function count(value) {
 function percent(fraction) {
   const shown = 100 * fraction;
   if (shown === 0) return "0%";
-  if (Math.abs(shown) < 0.01) return `${Number(shown.toPrecision(2))}%`;
+  const small = Number(shown.toPrecision(2));
+  if (Math.abs(shown) < 0.01) return `${Math.abs(small) < 1e-4 ? exponential(small) : small}%`;
   return `${shown.toFixed(Math.abs(shown) < 10 ? 2 : 1)}%`;
 }
 
@@ -37,7 +38,7 @@ function size(numBytes, write) {
   return `${write(numBytes / unit)} ${name}`;
 }
 
-/** As Python writes it: `1.00e-05`. */
+/** As Python writes it: `1.00e-05`; with as many decimals as it needs where none are asked for. */
 function exponential(value, decimals) {
   return value.toExponential(decimals).replace(/e([+-])(\d)$/, (_, sign, digit) => `e${sign}0${digit}`);
 }
@@ -57,7 +58,7 @@ export function tick(form, value, digits = 4) {
   if (form === "bytes") return size(value, (number) => Number(number.toPrecision(digits - 1)));
   if (form in UNITS) return format(form, value);
   if (Math.abs(value) >= 10_000) return short(value, digits);
-  if (value !== 0 && Math.abs(value) < 1e-3) return exponential(value, digits - 4);
+  if (value !== 0 && Math.abs(value) < 1e-3) return exponential(Number(value.toPrecision(digits - 1)));
   return String(Number(value.toPrecision(digits)));
 }
 
