@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader
 from starlette.middleware.gzip import GZipMiddleware
 
 from server import api, errors, pages, probes, stream, telemetry
+from server.api.description import complete
 from server.auth import Guard
 from server.db.session import Database
 from server.db.trouble import TROUBLE
@@ -39,9 +40,15 @@ _WEB = Path(__file__).resolve().parents[1] / "web"
 VERSION = "0.1.0"
 
 
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The description of the REST API."""
+        return complete(super().openapi())
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application for `settings`, or for the environment's."""
-    app = FastAPI(
+    app = _Application(
         title="Sparseboard",
         version=VERSION,
         lifespan=_lifespan,
@@ -130,6 +137,4 @@ def _add_plain_routes(app: FastAPI) -> None:
 
     @app.get("/api/v1/openapi.json", include_in_schema=False)
     def openapi() -> JSONResponse:
-        """The description of the REST API."""
-        schema: dict[str, Any] = app.openapi()
-        return JSONResponse(schema)
+        return JSONResponse(app.openapi())

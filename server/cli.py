@@ -142,7 +142,7 @@ def _login(arguments: argparse.Namespace) -> int:
     from server.launch.up import login_url
 
     settings = _settings(arguments)
-    url = holder(settings.data_dir).get("url") or browser_url(settings.host, settings.port)
+    url = settings.public_url or holder(settings.data_dir).get("url") or browser_url(settings.host, settings.port)
     try:
         print(login_url(Database(settings), url))
     except SQLAlchemyError as error:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from server.db.states import RunState
 from server.launch_flags import add_launch_flags
 
 if TYPE_CHECKING:  # imported only to work: --help is instant
@@ -33,7 +34,7 @@ def add_parsers(runs: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
     listing.add_argument(
         "search", nargs="?", default="", help="what to look for, as in the search box: 'k>32 tag:paper'"
     )
-    listing.add_argument("--state", help="only those in this state")
+    listing.add_argument("--state", choices=list(RunState), metavar="STATE", help="only those in this state")
     listing.add_argument("--limit", type=int, default=20, help="how many (default 20)")
     yield listing
     show = commands.add_parser("show", help="one run and its history")

@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     """Address of the Hugging Face Hub."""
 
     public_url: str = Field(default="", pattern=r"^(https?://[^\s/?#@]+)?$")
-    """Address under which people reach the server, like https://sparseboard.example.org, for links in notices."""
+    """Address under which people reach the server, like https://sae.example.org, for login links and notices."""
 
     webhook_hosts: list[str] = []
     """Hosts of the own network to which notices may be sent all the same, also without TLS."""

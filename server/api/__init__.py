@@ -20,11 +20,10 @@ from server.api import (
     views,
     workers,
 )
-from server.api.models import ProblemDetail
+from server.api.dependencies import KnownQuery
+from server.api.description import PROBLEM
 
-_PROBLEM = {"model": ProblemDetail, "content": {"application/problem+json": {}}}
-
-router = APIRouter(responses={401: _PROBLEM | {"description": "No valid token or session."}})
+router = APIRouter(dependencies=[KnownQuery], responses={"default": PROBLEM})
 for part in (
     *(runs, lineage, plans, metrics, control, checkpoints, pushes, queue),
     *(sweeps, presets, workers, views, tokens, notices, config, language_models),

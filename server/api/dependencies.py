@@ -1,4 +1,4 @@
-"""What endpoints share: strict JSON bodies, query parameters without repetition, database sessions.
+"""What endpoints share: strict JSON bodies, strict query parameters, database sessions.
 
 What does not ask the database is a coroutine, though it waits for nothing: FastAPI takes plain functions to another
 thread, which for a short answer costs more than all of its work. It keeps a thread for the end of a session, which must
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Request
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import ParamTypes
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from sqlmodel import Session
 
@@ -57,6 +60,28 @@ async def _single(request: Request) -> None:
         raise InvalidError(f"{', '.join(twice)}: given more than once.", errors=problems)
 
 
+_parameters: dict[Callable[..., Any], list[str]] = {}
+"""Names of query parameters by endpoint, found once: to look for them takes as long as a short answer."""
+
+
+def _parameters_of(route: APIRoute) -> list[str]:
+    if route.endpoint not in _parameters:
+        fields = get_flat_params(route.dependant)
+        of_query = [field for field in fields if getattr(field.field_info, "in_", None) is ParamTypes.query]
+        _parameters[route.endpoint] = [field.alias for field in of_query]
+    return _parameters[route.endpoint]
+
+
+async def _known(request: Request) -> None:
+    """A parameter that the route does not have is refused: misspelt, it would find and change the wrong things."""
+    known = _parameters_of(request.scope["route"])
+    unknown = sorted(name for name in request.query_params if name not in known)
+    if unknown:
+        problems = [FieldProblem(("query", name), "no parameter of this request", "unknown") for name in unknown]
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise InvalidError(f"{', '.join(unknown)}: no parameter of this request, {takes}.", errors=problems)
+
+
 async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -74,6 +99,7 @@ async def _database(request: Request) -> Database:
 
 
 SingleQuery = Depends(_single)
+KnownQuery = Depends(_known)
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[Database, Depends(_database)]
 ReadSession = Annotated[Session, Depends(_read, scope="function")]

@@ -10,13 +10,13 @@ from alembic.script import ScriptDirectory
 from server.db.session import make_engine
 from server.settings import Settings
 
-_ROOT = Path(__file__).resolve().parents[2]
+_MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 
 
 def alembic_config(settings: Settings) -> Config:
     """Alembic's configuration for the deployment's database."""
-    config = Config(_ROOT / "alembic.ini")
-    config.set_main_option("script_location", str(_ROOT / "migrations").replace("%", "%%"))
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["settings"] = settings
     return config
 

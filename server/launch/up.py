@@ -64,7 +64,8 @@ def _serve(settings: Settings, options: UpOptions, lock: DataFolderLock, stop: S
         tree.start(stop)
         progress = _start_demo(database, settings, tree, url=url) if options.demo else None
         lock.write(url=url, children=tree.describe())
-        _say(f"Sparseboard is ready. Open this link, it logs you in once:\n\n  {login_url(database, url)}\n")
+        link = login_url(database, settings.public_url or url)
+        _say(f"Sparseboard is ready. Open this link, it logs you in once:\n\n  {link}\n")
         _say(f"data folder: {settings.data_dir}   (Ctrl-C stops everything)")
         _look_after(tree, lock, stop, url=url, progress=progress)
     finally:

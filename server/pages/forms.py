@@ -258,7 +258,7 @@ def place_errors(errors: Iterable[tuple[tuple[Any, ...], str]]) -> tuple[dict[st
 
 
 def _field_of(location: tuple[Any, ...], known: Mapping[str, FieldSpec]) -> str | None:
-    parts = [str(p) for p in location if not isinstance(p, int) and p != "body"]
+    parts = [str(p) for p in location if not isinstance(p, int)]
     for end in range(len(parts), 0, -1):
         name = ".".join(parts[:end])
         for candidate in (name, PREFIX + name):

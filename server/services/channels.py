@@ -37,7 +37,7 @@ def create_channel(session: Session, wanted: ChannelRequest, *, settings: Settin
     """Raises InvalidError when nothing could be sent there; ConflictError when there are too many."""
     unknown = [kind for kind in wanted.events if kind not in EVENTS]
     if unknown:
-        raise InvalidError.field(("body", "events"), f"{unknown[0]} is none of {', '.join(EVENTS)}.", "choice")
+        raise InvalidError.field(("events",), f"{unknown[0]} is none of {', '.join(EVENTS)}.", "choice")
     _check(wanted.kind, wanted.target.strip(), settings)
     if len(list_channels(session)) >= MAX_CHANNELS:
         raise ConflictError(f"There are {MAX_CHANNELS} channels, and no room for more: delete one first.")
@@ -47,7 +47,7 @@ def create_channel(session: Session, wanted: ChannelRequest, *, settings: Settin
 
 
 def _check(kind: str, target: str, settings: Settings) -> None:
-    place = ("body", "target")
+    place = ("target",)
     if unwanted_character(target) or " " in target:
         raise InvalidError.field(place, "An address has no spaces and no invisible characters.", "target")
     if kind == "webhook":

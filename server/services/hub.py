@@ -56,11 +56,11 @@ def start_push(
     checkpoint = get_checkpoint(session, checkpoint_id)
     directory(settings, checkpoint)
     if not _REPO_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id or repo_id.endswith((".git", ".", "-")):
-        raise InvalidError.field(("body", "repo_id"), "Write the repository as owner/name.", "repo_id")
+        raise InvalidError.field(("repo_id",), "Write the repository as owner/name.", "repo_id")
     chosen = token if token and token.get_secret_value() else settings.hf_token
     if chosen is None or not _TOKEN.fullmatch(chosen.get_secret_value()):
         message = "Type a Hugging Face token with write access, or set HF_TOKEN where Sparseboard starts."
-        raise InvalidError.field(("body", "token"), message, "token")
+        raise InvalidError.field(("token",), message, "token")
     if any(p.state == "running" and p.repo_id == repo_id for p in list_pushes(session, checkpoint_id)):
         raise ConflictError(f"This checkpoint is being pushed to {repo_id} already.")
     push = HubPush(checkpoint_id=checkpoint.id, run_id=checkpoint.run_id, repo_id=repo_id, private=private)

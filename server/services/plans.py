@@ -128,7 +128,7 @@ def _resolve(
     request: RunRequest, target: Target, shape: ModelShape | None, problem: str, first_step: int
 ) -> tuple[Job | None, list[Warned]]:
     if shape is None:
-        text = problem or "The model's modules are not known yet."
+        text = _sentence(problem or "the model's modules are not known yet")
         return None, [Warned("model_unknown", "info", f"{text} Memory and speed cannot be told.", "config.model")]
     num_processes = request.num_processes * request.num_nodes
     try:
@@ -136,15 +136,14 @@ def _resolve(
             request.config, shape, num_processes=num_processes, device=target.device, first_step=first_step
         )
     except HookpointError as error:
-        return None, [Warned("hookpoint_error", "error", _sentence(error), "config.hookpoints")]
+        return None, [Warned("hookpoint_error", "error", _sentence(str(error)), "config.hookpoints")]
     except ConfigError as error:
-        return None, [Warned("config_error", "error", _sentence(error))]
+        return None, [Warned("config_error", "error", _sentence(str(error)))]
     return job, []
 
 
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('?') else '.'}"
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?')) else '.'}"
 
 
 def _fits(num_bytes: float, offer: Offer) -> bool | None:

@@ -10,7 +10,9 @@ from server.services.lookup import get_row
 from server.services.requests import visible
 
 KEPT = {"q": "search", "state": "state", "sort": "sorted by", "fields": "columns"}
-"""What of a query string makes a view, with how people call it; where in the list somebody was does not."""
+"""What of a query string makes a view, with how people call it."""
+_PLACE = "cursor"
+"""Where in the list somebody was does not."""
 
 
 def view_name(name: str) -> str:
@@ -22,8 +24,11 @@ def view_name(name: str) -> str:
 
 
 def plain_query(query: str) -> str:
-    """A query string with nothing but what makes a view, always in the same order."""
-    given = dict(parse_qsl(query, max_num_fields=20))
+    """What of a query string makes a view, always in the same order. Raises ValueError for names that are none."""
+    given = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=20))
+    unknown = [name for name in given if name not in (*KEPT, _PLACE)]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no parameter of the page /runs: write for example q=tag:paper&sort=fvu")
     return urlencode({name: given[name] for name in KEPT if given.get(name)})
 
 

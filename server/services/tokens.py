@@ -23,7 +23,7 @@ def create_token(session: Session, name: str) -> tuple[ApiToken, str]:
     """A new token and its secret, which is never shown again. Raises InvalidError for an empty or odd name."""
     name = name.strip()
     if not name or len(name) > 100 or unwanted_character(name):
-        raise InvalidError.field(("body", "name"), "Give the token a name of 1 to 100 visible characters.", "name")
+        raise InvalidError.field(("name",), "Give the token a name of 1 to 100 visible characters.", "name")
     secret = PREFIX + secrets.token_urlsafe(32)
     token = ApiToken(name=name, prefix=secret[:_SHOWN], token_sha256=fingerprint(secret))
     session.add(token)

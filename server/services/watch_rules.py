@@ -63,11 +63,11 @@ def make_rule(wanted: WatchRuleRequest) -> WatchRule:
     """The rule, not stored yet. Raises InvalidError."""
     if wanted.metric not in watchable():
         known = ", ".join(watchable())
-        raise InvalidError.field(("body", "metric"), f"{wanted.metric} is none of {known}.", "choice")
+        raise InvalidError.field(("metric",), f"{wanted.metric} is none of {known}.", "choice")
     if not math.isfinite(wanted.value):
-        raise InvalidError.field(("body", "value"), "The value must be a finite number.", "number")
+        raise InvalidError.field(("value",), "The value must be a finite number.", "number")
     if unwanted_character(wanted.runs):
-        raise InvalidError.field(("body", "runs"), "A pattern has no invisible characters.", "pattern")
+        raise InvalidError.field(("runs",), "A pattern has no invisible characters.", "pattern")
     return WatchRule(**wanted.model_dump())
 
 

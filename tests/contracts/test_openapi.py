@@ -30,6 +30,16 @@ def test_operations_are_named_by_tag_and_function() -> None:
     assert "runs-create_run" in {op["operationId"] for op in operations}
 
 
+def test_every_operation_says_who_may_call_it_and_how_it_refuses() -> None:
+    described = schema()
+    assert described["security"] == [{"token": []}]
+    problem = {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            assert operation["responses"].keys().isdisjoint({"401", "422"})
+            assert operation["responses"]["default"]["content"] == {"application/problem+json": problem}
+
+
 def test_every_body_is_described() -> None:
     body = schema()["paths"]["/api/v1/runs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["properties"].keys() == RunRequest.model_fields.keys()

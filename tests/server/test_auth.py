@@ -12,6 +12,7 @@ from sqlmodel import select
 from clients import visit
 from server.app import create_app
 from server.auth import issue_login_code
+from server.cli import main
 from server.db.tables import ApiToken, BrowserSession, LoginCode
 from server.middleware import CONTENT_SECURITY_POLICY, MAX_BODY_BYTES
 from server.services import sessions, tokens
@@ -290,3 +291,12 @@ def test_behind_tls_the_cookie_is_bound_to_the_host(sqlite_settings: Settings) -
     assert cookie.startswith("__Host-sparseboard_session=")
     assert {"Secure", "HttpOnly", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
     assert "Domain" not in cookie
+
+
+def test_a_login_link_leads_to_where_people_reach_the_server(
+    sqlite_settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setenv("SPARSEBOARD_PUBLIC_URL", "https://sae.example.org")
+    assert main(["login", "--data-dir", str(sqlite_settings.data_dir)]) == 0
+    assert capsys.readouterr().out.startswith("https://sae.example.org/login#code=")

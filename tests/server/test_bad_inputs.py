@@ -359,3 +359,38 @@ def test_a_cache_of_activations_is_a_name_and_no_path(sqlite_api: TestClient, sq
     problem = refused(sqlite_api, sqlite_app, body(cache_activations=name))
     assert problem["errors"][0]["loc"] == ["config", "cache_activations"]
     assert sqlite_api.post("/api/v1/runs", json=body(cache_activations="smol-135m.v1")).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "unknown"),
+    [
+        ("GET", "/api/v1/runs?q=k>8&status=failed", "status"),
+        ("GET", "/api/v1/metrics?run=a&run=b&key=fvu&keys=fvu", "keys"),
+        ("POST", "/api/v1/queue/pause?for=3600", "for"),
+    ],
+)
+def test_a_parameter_that_a_request_does_not_have_is_named(
+    sqlite_api: TestClient, method: str, path: str, unknown: str
+) -> None:
+    answer = sqlite_api.request(method, path)
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {"loc": ["query", unknown], "msg": "no parameter of this request", "code": "unknown"}
+    ]
+    assert sqlite_api.get("/api/v1/queue").json()["paused"] is False
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "field"),
+    [
+        ("channels", {"kind": "webhook", "target": "http://10.0.0.1/hook"}, "target"),
+        ("channels", {"kind": "webhook", "target": "https://example.org", "events": ["over"]}, "events"),
+        ("watch-rules", {"metric": "fuv", "value": 0.4}, "metric"),
+    ],
+)
+def test_a_wrong_field_of_any_body_is_named_from_the_body_on(
+    sqlite_api: TestClient, path: str, sent: dict[str, Any], field: str
+) -> None:
+    answer = sqlite_api.post(f"/api/v1/{path}", json=sent)
+    assert answer.status_code == 422
+    assert [error["loc"] for error in answer.json()["errors"]] == [[field]]

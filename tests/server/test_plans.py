@@ -138,6 +138,7 @@ def test_a_model_that_cannot_be_read_still_has_a_place_in_the_queue(
     found = plan(client, body, model="owner/unknown", exclude_first=0)
     assert found["forecast"] is None
     assert codes(found) == ["bos_not_excluded", "model_unknown"]
+    assert found["warnings"][1]["message"].endswith(". Memory and speed cannot be told.")
     assert found["queue"] == {"position": 1, "waits_for": "waits for a worker: none is connected; position 1"}
 
 

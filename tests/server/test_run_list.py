@@ -248,3 +248,10 @@ def test_views_are_kept_under_names(api: TestClient) -> None:
     assert (taken.status_code, taken.json()["code"]) == (409, "name_taken")
     assert [api.patch(path, json=wrong).status_code for wrong in ({}, {"name": " "}, {"id": "x"})] == [422] * 3
     assert [api.delete(path).status_code for _ in range(2)] == [204, 404]
+
+
+@pytest.mark.parametrize("query", ["k>32", "q=fvu&order=fvu"])
+def test_a_view_says_nothing_that_the_list_does_not_take(api: TestClient, query: str) -> None:
+    refused = api.post("/api/v1/views", json={"name": "Paper", "query": query})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["loc"] == ["query"]

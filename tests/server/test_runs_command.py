@@ -84,6 +84,14 @@ def test_what_is_wrong_is_one_sentence(command: Command, tmp_path: Path) -> None
     assert line.endswith("from-file")
 
 
+def test_a_state_that_is_none_is_refused_with_those_that_are(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command("list", "--state", "done")
+    assert "completed" in capsys.readouterr().err
+
+
 def test_a_file_says_what_flags_do_not(command: Command, sqlite_settings: Settings, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("run: {name: fox, num_nodes: 2, labels: [a100]}\nmodel: owner/model\ndataset: owner/data\n")
