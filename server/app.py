@@ -73,7 +73,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     app.state.db = Database(settings)
     cleaning = asyncio.create_task(_clean_up(app.state.db))
-    notifier = Notifier(app.state.db, settings)
+    notifier = Notifier(app.state.db, settings, app.state.diagnoses)
     notifier.start()
     # What is there stays: a request for long series makes so many objects that searching all of them for garbage, over
     # and over, would take a third of its time.

@@ -21,6 +21,7 @@ from server.db.session import Database
 from server.db.trouble import TROUBLE
 from server.errors import InvalidError, TooManyRequestsError
 from server.hints import Hints
+from server.notices.feed import NoticeFeed
 from server.services.feeds import ListFeed, RunFeed
 from server.services.metrics import MAX_RUNS
 from server.services.metrics_feed import OverlayFeed
@@ -43,7 +44,7 @@ WELCOME_EVERY_S = 5.0
 _MAX_LENGTH = 2000
 """Characters of the topics, and of a cursor: those of `MAX_RUNS` runs fit."""
 
-Feed = RunFeed | OverlayFeed | ListFeed | WorkerFeed
+Feed = RunFeed | OverlayFeed | ListFeed | WorkerFeed | NoticeFeed
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Subscription:
     user: User
     feeds: list[Feed]
     run_ids: frozenset[str] = frozenset()
-    """The runs whose hints wake it; those of any run do if it follows the list."""
+    """The runs whose hints wake it; those of any run do if it follows all."""
 
 
 async def _subscribe(
@@ -77,28 +78,44 @@ async def _subscribe(
 
 
 def _parse(request: Request, user: User, topics: str, cursor: str) -> Subscription:
-    state = request.app.state
     wanted: dict[str, list[str]] = {}
     for topic in topics.split(","):
         kind, _, name = topic.partition(":")
         wanted.setdefault(kind, []).append(name)
+    of_all = {kind: wanted.pop(kind, []) for kind in ("runs", "notices")}
     match list(wanted.items()):
-        case [("runs", [""])]:
-            return Subscription(user, [ListFeed(state.db, after=cursor)])
+        case []:
+            main = Subscription(user, [])
         case [("run", [run_id])]:
-            return _run_subscription(request, user, run_id, cursor)
-        case [("run", [run_id]), ("runs", [""])] | [("runs", [""]), ("run", [run_id])]:
-            of_run = _run_subscription(request, user, run_id, cursor)
-            return replace(of_run, feeds=[*of_run.feeds, ListFeed(state.db)])
+            main = _run_subscription(request, user, run_id, cursor)
         case [("metrics", run_ids)] if len(set(run_ids)) == len(run_ids) <= MAX_RUNS:
-            return _overlay_subscription(request, user, run_ids, cursor)
+            main = _overlay_subscription(request, user, run_ids, cursor)
         case [("worker", [worker_id])]:
-            return _worker_subscription(state.db, user, worker_id, cursor)
-        case [("worker", [worker_id]), ("runs", [""])]:
-            of_worker = _worker_subscription(state.db, user, worker_id, cursor)
-            return replace(of_worker, feeds=[*of_worker.feeds, ListFeed(state.db)])
-    message = f"Topics are `runs` and one `run:<id>` or `worker:<id>`, or up to {MAX_RUNS} `metrics:<id>`."
-    raise InvalidError.field(("query", "topics"), message, "topics")
+            main = _worker_subscription(request.app.state.db, user, worker_id, cursor)
+        case _:
+            raise _unknown_topics()
+    return replace(main, feeds=[*main.feeds, *_feeds_of_all(request, of_all, "" if main.feeds else cursor)])
+
+
+def _feeds_of_all(request: Request, wanted: dict[str, list[str]], cursor: str) -> list[Feed]:
+    """What tells of all runs, whatever else the stream follows."""
+    database = request.app.state.db
+    match wanted["runs"], wanted["notices"]:
+        case [""], []:
+            return [ListFeed(database, after=cursor)]
+        case [], [after]:
+            return [NoticeFeed(database, after=cursor or after)]
+        case [""], [after]:
+            return [ListFeed(database, after=cursor), NoticeFeed(database, after=after)]
+        case [], []:
+            return []
+    raise _unknown_topics()
+
+
+def _unknown_topics() -> InvalidError:
+    message = f"Topics are one of `run:<id>`, `worker:<id>` and up to {MAX_RUNS} `metrics:<id>`, besides `runs`, and "
+    message += "`notices` or `notices:<id>` for those behind that one; in any order, each once."
+    return InvalidError.field(("query", "topics"), message, "topics")
 
 
 def _run_subscription(request: Request, user: User, run_id: str, cursor: str) -> Subscription:
@@ -130,7 +147,7 @@ def _worker_subscription(database: Database, user: User, worker_id: str, cursor:
 async def events(
     request: Request, subscription: Annotated[Subscription, Depends(_subscribe)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """Follow `topics`: named events `metrics`, `log`, `run`, `runs`, `sample`, and `resync` to load all anew."""
+    """Follow `topics`: events `metrics`, `log`, `run`, `runs`, `sample`, `notice`, and `resync` to load all anew."""
     try:
         async for event in _follow(request, subscription):
             yield event
@@ -142,8 +159,8 @@ async def _follow(request: Request, subscription: Subscription) -> AsyncIterator
     hints: Hints = request.app.state.hints
     welcome_until = time.monotonic() + WELCOME_EVERY_S
     with ExitStack() as stack:
-        follows_list = any(isinstance(feed, ListFeed) for feed in subscription.feeds)
-        woken = stack.enter_context(hints.listen(None if follows_list else subscription.run_ids))
+        follows_all = any(isinstance(feed, ListFeed | NoticeFeed) for feed in subscription.feeds)
+        woken = stack.enter_context(hints.listen(None if follows_all else subscription.run_ids))
         while not hints.is_closing:
             looked_at = time.monotonic()
             woken.clear()

@@ -206,8 +206,9 @@ METRICS: dict[str, Metric] = {
             "tokens_per_s",
             "Throughput",
             "tokens/s",
-            "Tokens of the language model consumed per second, all processes.",
-            "tps.v1",
+            "Tokens of the language model per second over the last ten seconds, all processes; evaluating and saving "
+            "do not count.",
+            "tps.v2",
             "higher",
             per_coder=False,
         ),

@@ -5,6 +5,7 @@ from typing import Any
 from server.diagnosis.cures import reviving
 from server.diagnosis.evidence import Evidence, middle, named
 from server.diagnosis.finding import Finding, Severity
+from server.numbers import percent
 
 MANY_DEAD = 0.1
 """With centring and AuxK small coders end below 2% dead; 10% to 20% still counts as usable in the field."""
@@ -44,7 +45,7 @@ def dead_latents(evidence: Evidence) -> Finding | None:
     which = named(list(bad), len(evidence.of("dead_frac")))
     severity = Severity.BAD if worst > MOST_DEAD else Severity.WARN
     cause, fix = reviving(evidence)
-    return Finding("dead_latents", severity, f"{worst:.0%} of the latents{which} are dead", cause, fix)
+    return Finding("dead_latents", severity, f"{percent(worst)} of the latents{which} are dead", cause, fix)
 
 
 def density(evidence: Evidence) -> Finding | None:
@@ -55,7 +56,7 @@ def density(evidence: Evidence) -> Finding | None:
     worst = max(silent.values(), default=0.0)
     if worst == 1 or (worst > SILENT and evidence.option("eval_tokens") >= MIN_EVAL_TOKENS):
         cause, fix = _follows() if evidence.is_lost else reviving(evidence)
-        title = f"{worst:.0%} of the latents never fire on held-out text"
+        title = f"{percent(worst)} of the latents never fire on held-out text"
         return Finding("silent_latents", Severity.BAD, title, cause, fix)
     return _unused_k(evidence)
 
@@ -68,7 +69,7 @@ def decoder_duplicates(evidence: Evidence) -> Finding | None:
         return None
     worst = max(bad.values())
     severity = Severity.BAD if worst > MANY_DUPLICATES else Severity.WARN
-    title = f"{worst:.0%} of the latents{named(list(bad), len(shares))} are duplicates"
+    title = f"{percent(worst)} of the latents{named(list(bad), len(shares))} are duplicates"
     cause, fix = _follows() if evidence.is_lost else _narrower(evidence)
     return Finding("decoder_duplicates", severity, title, cause, fix)
 
@@ -81,7 +82,7 @@ def _dense(evidence: Evidence) -> Finding | None:
     return Finding(
         "dense_latents",
         Severity.WARN,
-        f"Latents that fire all the time take {max(bad.values()):.0%} of k{named(list(bad), len(shares))}",
+        f"Latents that fire all the time take {percent(max(bad.values()))} of k{named(list(bad), len(shares))}",
         "A few latents do the work of a bias and leave little of k to the others"
         + ("." if evidence.option("exclude_first") else "; outliers at the first position often are the reason."),
         {"sae.k": _rounded(evidence.option("sae.k") / 2)} if evidence.option("exclude_first") else {"exclude_first": 1},

@@ -6,6 +6,7 @@ from typing import Any
 from server.diagnosis.cures import calmer, outliers
 from server.diagnosis.evidence import LOST_FVU, WARM_STEPS, Evidence, Line, middle, named
 from server.diagnosis.finding import Finding, Severity
+from server.numbers import metric
 
 MIN_POINTS = 20
 """Fewer points have no course yet."""
@@ -52,7 +53,7 @@ def loss_spike(evidence: Evidence) -> Finding | None:
     return Finding(
         "loss_spike",
         Severity.WARN,
-        f"The FVU{which} jumped from {_number(before)} to {_number(at)} at step {step:,}",
+        f"The FVU{which} jumped from {metric(before, 'ratio')} to {metric(at, 'ratio')} at step {step:,}",
         "Single batches with outliers, or a learning rate at the edge of what is stable" + outliers(evidence) + ".",
         calmer(evidence),
     )
@@ -74,15 +75,15 @@ def fvu_stuck(evidence: Evidence) -> Finding | None:
     return Finding(
         "fvu_stuck",
         Severity.BAD if is_lost else Severity.WARN,
-        f"The FVU{which} is stuck at {_number(worst)}",
+        f"The FVU{which} is stuck at {metric(worst, 'ratio')}",
         cause,
         fix,
     )
 
 
 def throughput_fallen(evidence: Evidence) -> Finding | None:
-    """Steps take much longer than they did. Counted from the times of the points: the charted rate is a mean since the
-    start, which hides what happens late.
+    """Steps take much longer than they did. Counted from the times of the points, which say it of every step: the
+    charted rate is a mean over some seconds.
     """
     line = evidence.of("tokens_per_s").get("")
     if line is None or len(line.steps) < 2 * MIN_POINTS:
@@ -147,7 +148,3 @@ def _why_stuck(evidence: Evidence, *, is_lost: bool) -> tuple[str, dict[str, Any
         f"{k} active latents per token may be too few for this hookpoint; a larger k lowers the FVU at once.",
         {"sae.k": 2 * k},
     )
-
-
-def _number(fvu: float) -> str:
-    return f"{fvu:.3f}" if fvu < 100 else f"{fvu:.1e}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from server.doctor.finding import Finding, fail, ok, warn
+from server.numbers import size
 from server.settings import Settings
 
 _TIMEOUT_S = 120
@@ -30,7 +31,7 @@ def devices(_settings: Settings) -> Finding:
     if broken:
         return fail("; ".join(broken), "look at nvidia-smi: another program may hold it, or its driver is in trouble")
     if found["devices"]:
-        names = ", ".join(f"{device['name']} ({device['memory_bytes'] / 2**30:.0f} GiB)" for device in found["devices"])
+        names = ", ".join(f"{device['name']} ({size(device['memory_bytes'])})" for device in found["devices"])
         return ok(f"{names}; PyTorch {found['torch']}")
     if _DRIVER.exists():
         build = f"for CUDA {found['cuda']}" if found["cuda"] else "for CPUs"

@@ -15,6 +15,7 @@ from server.launch.broker import binary
 from server.launch.errors import LaunchError
 from server.launch.lock import holder
 from server.launch.prepare import check_space
+from server.numbers import size
 from server.queue import redis_client_url
 from server.services.health import DEAF_S, LOW_DISK_BYTES, consumer_age_s
 from server.services.workers import is_alive, list_workers
@@ -36,7 +37,7 @@ def disk(settings: Settings) -> Finding:
     kind = _file_system(folder)
     if kind in _NETWORK and not settings.database_url:
         return fail(f"{folder} is on {kind}, where SQLite's locks do not hold", "use a local disk, or set DATABASE_URL")
-    sentence = f"{free / 1e9:,.1f} GB free on the disk of {settings.data_dir}"
+    sentence = f"{size(free)} free on the disk of {settings.data_dir}"
     if free < LOW_DISK_BYTES:
         return warn(sentence, "runs pause when a checkpoint does not fit: free some space")
     return ok(sentence)

@@ -10,6 +10,7 @@ from server.db.session import Database
 from server.db.tables import TERMINAL, Run, RunState
 from server.launch.errors import LaunchError
 from server.launch.stop import StopRequest
+from server.numbers import metric, percent
 from server.services.presets import demo_config
 from server.services.requests import RunRequest
 from server.services.runs import create_run
@@ -94,16 +95,16 @@ class DemoProgress:
 
 
 def progress(run: Run) -> str:
-    """`step 37/200  FVU 0.310  dead 0.4%  1,770 tok/s  ETA 2m05s`, or what the run does before it trains."""
+    """`step 37/200  FVU 0.3104  dead 0.41%  1,770 tok/s  ETA 2m05s`, or what the run does before it trains."""
     if not run.step or not run.total_steps:
         return f"demo run: {run.phase or run.state}"
     rate = _number(run, "tokens_per_s")
     parts = [f"demo run: step {run.step}/{run.total_steps}"]
     fvu, dead = _number(run, "fvu"), _number(run, "dead_frac")
     if fvu is not None:
-        parts.append(f"FVU {fvu:.3f}")
+        parts.append(f"FVU {metric(fvu, 'ratio')}")
     if dead is not None:
-        parts.append(f"dead {dead:.1%}")
+        parts.append(f"dead {percent(dead)}")
     if rate:
         seconds = round((run.total_steps - run.step) * run.tokens_per_step / rate)
         parts += [f"{rate:,.0f} tok/s", f"ETA {seconds // 60}m{seconds % 60:02}s"]
@@ -116,7 +117,7 @@ def outcome(run: Run) -> str:
     """How the run ended, for the last line."""
     fvu = _number(run, "eval_fvu")
     if run.state == RunState.COMPLETED and fvu is not None:
-        return f"completed: held-out FVU {fvu:.3f}"
+        return f"completed: held-out FVU {metric(fvu, 'ratio')}"
     return f"{run.state}: {run.message}" if run.message else run.state
 
 

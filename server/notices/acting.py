@@ -10,6 +10,7 @@ from server.db.session import Database
 from server.db.tables import Run, RunState, WatchHit, WatchRule
 from server.errors import ConflictError
 from server.notices.rules import Hit, etag, hit, in_words, rules
+from server.numbers import named_metric
 from server.services import control
 from server.settings import Settings
 
@@ -72,7 +73,8 @@ class Watch:
 
     def _act(self, due: _Due) -> bool:
         rule, found = due.rule, due.hit
-        detail = f"{in_words(rule)}: {found.key} was {found.value:.4g} at step {found.step:,}; {ACTIONS[rule.action]}"
+        value = named_metric(rule.metric, found.value)
+        detail = f"{in_words(rule)}: {found.key} was {value} at step {found.step:,}; {ACTIONS[rule.action]}"
         try:
             with self._database.write() as session:
                 snapshot(session, due.run_id)  # locks the row first, as every move does

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.db.tables import Run, RunEvent
+from server.numbers import named_metric
 from server.services.headline import headline
 from sparsify_core.metrics import METRICS
 
@@ -14,9 +15,13 @@ EVENTS = {
     "paused": "is paused",
     "retry_wait": "ended early and will be tried again",
     "watch": "met a watch rule",
+    "health": "is in bad health",
     "warning": "has a warning",
 }
-"""Kinds of events of which people can be told, and what they say of a run."""
+"""Kinds of events of which people can be told, by channels and by browsers, and what they say of a run."""
+
+USUAL_EVENTS = ("completed", "failed", "watch", "health")
+"""Those of which one is told who does not choose."""
 
 TEST = "test"
 
@@ -35,14 +40,20 @@ class Notice:
         if run is None:
             return "Notices arrive. This one was a test."
         lines = [self.payload["detail"], run["url"], f"Step {run['step']:,} of {run['total_steps']:,}."]
-        numbers = [f"{name}: {value:.4g}" for name, value in self.payload["metrics"].items() if value is not None]
+        known = {name: value for name, value in self.payload["metrics"].items() if value is not None}
+        numbers = [f"{name}: {named_metric(name, value)}" for name, value in known.items()]
         return "\n".join(line for line in (*lines, *numbers) if line)
+
+
+def title_of(name: str, kind: str) -> str:
+    """`blue-fox has failed`."""
+    return f"{name} {EVENTS[kind]}"
 
 
 def notice_of(event: RunEvent, run: Run, *, notice_id: str, public_url: str) -> Notice:
     """What is said about an event. Numbers are those of the run now."""
     return Notice(
-        title=f"{run.name} {EVENTS[event.kind]}",
+        title=title_of(run.name, event.kind),
         payload={
             "id": notice_id,
             "event": event.kind,

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from server.auth import CurrentUser
 from server.errors import ConflictError, InvalidError
-from server.pages.formatting import count, metric, metric_form
+from server.numbers import count, metric, metric_form
 from server.pages.svg import density_histogram, linear_histogram
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView, Tile, config_groups

@@ -9,9 +9,10 @@ from fastapi.responses import HTMLResponse
 
 from server.auth import CurrentUser
 from server.db.tables import TERMINAL, Run
+from server.numbers import metric, metric_form
 from server.pages.compare_state import CompareState, read_compare_state
 from server.pages.curves import curves_of, mark_kinds
-from server.pages.formatting import metric, metric_form, plain
+from server.pages.formatting import plain
 from server.pages.scatter import Point, Scatter, scatter
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView, chart_specs

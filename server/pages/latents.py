@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import numpy as np
 import numpy.typing as npt
 
-from server.pages.formatting import aligned, metric, percent
+from server.numbers import aligned, metric, percent
 from sparsify_core.inspect.read import Inspection
 
 PAGE_ROWS = 20

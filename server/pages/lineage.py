@@ -11,7 +11,8 @@ from sqlmodel import Session
 
 from server.auth import CurrentUser
 from server.db.tables import Run, Sweep
-from server.pages.formatting import count, metric, plain
+from server.numbers import count, metric
+from server.pages.formatting import plain
 from server.pages.forms import Change
 from server.pages.templating import render
 from server.pages.views import RunView

@@ -14,7 +14,7 @@ from server.auth import CurrentUser
 from server.errors import ConflictError, InvalidError, NotCurrentError
 from server.notices.acting import ACTIONS
 from server.notices.key import signing_key
-from server.notices.message import EVENTS, watchable
+from server.notices.message import EVENTS, USUAL_EVENTS, watchable
 from server.notices.replay import BEST, replay
 from server.notices.rules import etag, in_words, rules
 from server.pages.templating import is_partial, render
@@ -186,7 +186,8 @@ def _page(request: Request, user: Any, *, status: int = 200, **more: Any) -> HTM
         "metrics": [METRICS[name] for name in watchable()],
         "actions": ACTIONS,
         "has_mail": request.app.state.settings.smtp_url is not None,
-        "channel": {"kind": "webhook", "target": "", "events": ["completed", "failed", "watch"]},
+        "channel": {"kind": "webhook", "target": "", "events": USUAL_EVENTS},
+        "usual": USUAL_EVENTS,
         "rule": NEW_RULE,
     }
     return render(request, "notices/page.html", context | _channels(request) | more, user=user, status=status)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from server.db.tables import Prediction
-from server.pages.formatting import quantity
+from server.numbers import quantity
 
 _SHOWN = {
     "tokens_per_s": ("Speed", "rate"),

@@ -9,10 +9,10 @@ from sqlmodel import Session
 
 from server.auth import CurrentUser
 from server.db.tables import Sweep
+from server.numbers import metric, metric_form
 from server.pages.actions import legal_actions
 from server.pages.advice import advice
 from server.pages.annotations import about
-from server.pages.formatting import metric, metric_form
 from server.pages.health import health_of
 from server.pages.lineage import family_of, in_words
 from server.pages.prediction import predicted_rows

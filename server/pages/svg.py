@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.pages.formatting import count, metric, percent, plural
+from server.numbers import count, metric, percent, plural
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def density_histogram(firing_frac: Sequence[float], mark: float | None = None) -
     never = len(firing_frac) - len(fired)
     low = min(math.floor(min(fired)), -1) if fired else -4
     edges = _edges(low, 0, 40)
-    ticks = [(float(e), f"1e{e}" if e else "1") for e in range(low, 1)]
+    ticks = [(float(e), f"{10.0 ** (e + 2):g}%") for e in range(low, 1)]
     summary = f"{plural(len(firing_frac), 'latent')}: {count(never)} never fired"
     if fired:
         summary += f", the others fire on {percent(10 ** _median(fired))} of tokens in the median"

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from server.auth import CurrentUser
-from server.pages.formatting import metric, metric_form
+from server.numbers import metric, metric_form
 from server.pages.scatter import Point, Scatter, scatter
 from server.pages.templating import is_partial, render
 from server.pages.views import RunView

@@ -113,7 +113,8 @@ class RunView:
 
     @property
     def elapsed_s(self) -> float | None:
-        if self.run.started_at is None:
+        """Seconds that the run has been training, or took; None while it waits or is paused."""
+        if self.run.started_at is None or not (self.is_active or self.run.finished_at):
             return None
         return (self.run.finished_at or time.time()) - self.run.started_at
 

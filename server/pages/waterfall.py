@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.db.tables import StepTiming
-from server.pages.formatting import count, milliseconds, percent
+from server.numbers import count, milliseconds, percent
 from sparsify_core.parts import PARTS, WARM_UP_STEPS
 
 FIRST_STEP = WARM_UP_STEPS + 1

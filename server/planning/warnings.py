@@ -117,11 +117,17 @@ def _of_length(job: Job) -> Iterator[Warned]:
             [Fix("Train for 100 steps", {"config.max_tokens": 100 * job.tokens_per_step})],
         )
     elif config.optimizer != "signum" and config.lr_warmup_steps >= num_steps:
+        shorter = num_steps // 20
         yield Warned(
             "warmup_too_long",
             "warning",
             f"The learning rate never reaches its full value: it warms up for {config.lr_warmup_steps:,} steps, and "
             f"the run has {num_steps:,}.",
             "config.lr_warmup_steps",
-            [Fix(f"Warm up for {num_steps // 20:,} steps", {"config.lr_warmup_steps": num_steps // 20})],
+            [
+                Fix(
+                    f"Warm up for {shorter:,} steps" if shorter > 1 else "Do not warm up",
+                    {"config.lr_warmup_steps": shorter},
+                )
+            ],
         )

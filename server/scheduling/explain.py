@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from server.numbers import plural
 from server.scheduling.pool import Pool
 from server.scheduling.reservation import Reservation
 from server.scheduling.resources import (
@@ -23,7 +24,7 @@ _UNKNOWN_S = 1e12
 
 def needs(resources: Resources, kind: DeviceKind) -> str:
     """`2 GPUs of ≥24 GB on each of 2 workers labelled a100`."""
-    text = "a CPU slot" if kind == DeviceKind.CPU else _plural(resources.num_processes, "GPU")
+    text = "a CPU slot" if kind == DeviceKind.CPU else plural(resources.num_processes, "GPU")
     if resources.min_memory_bytes:
         text += f" of ≥{resources.min_memory_bytes / GB:.10g} GB"
     labelled = f" labelled {', '.join(sorted(resources.labels))}" if resources.labels else ""
@@ -56,7 +57,7 @@ def _never(resources: Resources, everything: Pool) -> str | None:
     ]
     num_large = sum(size >= resources.num_devices(kind) for size in sizes)
     if num_large:
-        return f"{wanted}, and only {_plural(num_large, 'connected worker')} could take part"
+        return f"{wanted}, and only {plural(num_large, 'connected worker')} could take part"
     most = max(sizes)
     return f"{wanted}, and no connected worker has {f'more than {most} of them' if most else 'any'}"
 
@@ -148,7 +149,3 @@ def roughly(seconds: float) -> str:
         return f"~{5 * round(minutes / 5)} min"
     hours = minutes / 60
     return f"~{round(hours)} h" if hours < 36 else f"~{round(hours / 24)} d"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

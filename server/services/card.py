@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from server.numbers import named_metric
 from sparsify_core.metrics import METRICS
 from sparsify_core.paths import without_paths
 
@@ -49,7 +50,7 @@ def _table(evaluation: dict[str, Any]) -> str:
         ["Sparse coder", *(METRICS[name].label for name in names)],
         ["---"] * (1 + len(names)),
         *(
-            [f"`{_code(coder)}`", *(_number(values.get(name, "")) for name in names)]
+            [f"`{_code(coder)}`", *(named_metric(name, values.get(name)) for name in names)]
             for coder, values in evaluation.items()
         ),
     ]
@@ -60,10 +61,6 @@ def _table(evaluation: dict[str, Any]) -> str:
         for name in names
     )
     return f"## Evaluation\n\nOn held-out tokens; `eval.json` says which.\n\n{table}\n\n{meanings}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else _plain(str(value))
 
 
 def _plain(text: str) -> str:

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 from server.db.tables import Channel, Delivery
 from server.errors import ConflictError, InvalidError
 from server.notices.guard import RefusedError, check_url
-from server.notices.message import EVENTS
+from server.notices.message import EVENTS, USUAL_EVENTS
 from server.services.lookup import get_row
 from server.services.text import unwanted_character
 from server.settings import Settings
@@ -29,7 +29,7 @@ class ChannelRequest(BaseModel):
     kind: Literal["webhook", "email"]
     target: Annotated[str, Field(min_length=1, max_length=1000)]
     """Where to: an https address, or that of a mailbox."""
-    events: Annotated[list[str], Field(min_length=1, max_length=len(EVENTS))] = ["completed", "failed", "watch"]
+    events: Annotated[list[str], Field(min_length=1, max_length=len(EVENTS))] = list(USUAL_EVENTS)
     """Kinds of events that it is told of."""
 
 

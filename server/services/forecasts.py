@@ -1,35 +1,21 @@
 """What a run will need and how fast it will be, corrected by what past runs on the same device needed."""
 
-import hashlib
-import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 
 from sqlmodel import Session
 
 from server import planning
-from server.db.predictions import past_runs
 from server.db.tables import Prediction, Run
 from server.db.workers import resources_of
 from server.planning import Correction, Duration, Job, Need, Range
-from server.services.fleet import Fleet, Target
+from server.services.fleet import Fleet
 from server.services.model_shapes import known_shape
+from server.services.past import Corrections, corrections_for, counted_of, family_of, job_of, past_of
 from server.settings import Settings
 from sparsify_core.config import RunConfig
-from sparsify_core.errors import ConfigError, HookpointError
 from sparsify_core.parts import Part
-
-_MEMORY_PRIOR = 0.12
-
-
-@dataclass(frozen=True)
-class Corrections:
-    """What past runs on a device taught."""
-
-    speed: Correction
-    memory: Correction
 
 
 @dataclass(frozen=True)
@@ -101,65 +87,28 @@ def _duration(duration: Duration, tokens_per_s: Range) -> Range:
     return Range(duration.total_s, fastest, slowest)
 
 
-def corrections_for(target: Target, past: Sequence[Prediction], config: RunConfig) -> Corrections:
-    """From past runs of the same model and loss on the target's device. Where there are none, each other family of runs
-    counts once, and arithmetic as much as all of them: a dozen runs of toy models say little of a real one.
-    """
-    prior = planning.PRIOR if target.device.is_known else planning.PRIOR_UNKNOWN
-    return Corrections(
-        _learn(past, config, "tokens_per_s", prior=prior), _learn(past, config, "memory_bytes", prior=_MEMORY_PRIOR)
-    )
-
-
-def _learn(past: Sequence[Prediction], config: RunConfig, name: str, *, prior: float) -> Correction:
-    families: dict[str, list[Prediction]] = defaultdict(list)
-    for row in past:
-        families[row.family].append(row)
-    alike = _ratios(families[_family(config)], name)
-    others = [ratios for rows in families.values() if (ratios := _ratios(rows, name))]
-    if alike or not others:
-        return planning.learn(alike, prior=prior)
-    learned = planning.learn([1.0] * len(others) + [*map(statistics.median, others)], prior=prior)
-    return replace(learned, num_runs=sum(map(len, others)))
-
-
-def _ratios(rows: Iterable[Prediction], name: str) -> list[float]:
-    return [row.actual[name] / row.counted[name] for row in rows if name in row.actual and row.counted.get(name)]
-
-
-def _family(config: RunConfig) -> str:
-    return hashlib.sha256(f"{config.model}\0{config.loss_fn}".encode()).hexdigest()
-
-
 def predict(session: Session, runs: Iterable[Run], *, settings: Settings) -> None:
-    """Keep what new runs are expected to need, so that it can be compared with what they needed; nothing is kept of
-    those whose model nobody has read yet.
+    """Keep what new runs are expected to need, so that it can be compared with what they needed. Of those whose model
+    nobody has read yet only that is kept, and counted later (`past_of`).
     """
     fleet, shape = Fleet(session), cache(lambda *model: known_shape(settings, *model))
-    past = cache(lambda device: past_runs(session, device))
+    past = cache(lambda device: past_of(session, fleet, device, settings))
     for run in runs:
         config = RunConfig.model_validate(run.config)
         target = fleet.target(resources_of(run))
-        known = shape(config.model, config.revision)
-        if known is None:
-            continue
-        behind = (run.forked_step or 0) if config.finetune_state else 0
-        num_processes = run.num_processes * run.num_nodes
-        try:
-            job = planning.make_job(config, known, num_processes=num_processes, device=target.device, first_step=behind)
-        except (ConfigError, HookpointError):  # the trainer will say what is wrong
-            continue
-        forecast = forecast_of(job, corrections_for(target, past(target.key), config))
-        allocated = planning.allocated_bytes(planning.memory_needs(job))
-        counted = {"tokens_per_s": planning.tokens_per_s(job), "memory_bytes": allocated}
-        row = Prediction(run_id=run.id, device=target.key, family=_family(config), counted=counted)
-        row.expected = {name: [one.expected, one.low, one.high] for name, one in _shown(forecast, run).items()}
+        row = Prediction(run_id=run.id, device=target.key, family=family_of(config))
+        job = job_of(run, config, target, shape(config.model, config.revision))
+        if job is not None:
+            forecast = forecast_of(job, corrections_for(target, past(target.key), config))
+            row.counted = counted_of(job)
+            row.expected = {name: [one.expected, one.low, one.high] for name, one in _shown(forecast, run).items()}
         session.add(row)
 
 
 def prediction_of(session: Session, run_id: str) -> Prediction | None:
     """What was predicted for a run; None where nothing was."""
-    return session.get(Prediction, run_id)
+    found = session.get(Prediction, run_id)
+    return found if found and found.expected else None
 
 
 def _shown(forecast: Forecast, run: Run) -> dict[str, Range]:

@@ -8,6 +8,7 @@ from sqlmodel import Session
 
 from server.db.tables import Worker
 from server.hints import Hints
+from server.numbers import duration, size
 from server.services.queue_state import queue_state
 from server.services.workers import is_alive, list_workers
 from server.settings import Settings
@@ -89,16 +90,15 @@ def _paused(reason: str) -> Symptom:
 
 
 def _deaf(worker: Worker) -> Symptom:
-    minutes = consumer_age_s(worker) / 60
     return Symptom(
         "consumer_silent",
-        f"The queue is degraded: the worker {worker.name} has taken no message for {minutes:.0f} minutes. Nothing "
-        "is lost; restart it to have runs start at once again.",
+        f"The queue is degraded: the worker {worker.name} has taken no message for {duration(consumer_age_s(worker))}. "
+        "Nothing is lost; restart it to have runs start at once again.",
     )
 
 
 def _low_disk(free: int) -> Symptom:
     return Symptom(
         "disk_low",
-        f"Only {free / 1e9:.1f} GB are free on the disk of the data folder: runs pause when a checkpoint does not fit.",
+        f"Only {size(free)} are free on the disk of the data folder: runs pause when a checkpoint does not fit.",
     )

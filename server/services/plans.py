@@ -9,13 +9,14 @@ from sqlmodel import Session
 
 from server import planning
 from server.db.placing import preview
-from server.db.predictions import past_runs
 from server.errors import InvalidError, TooManyRequestsError
+from server.numbers import size
 from server.planning import Correction, Fix, Job, Warned
 from server.scheduling import GB, QueuedRun
 from server.services.fleet import Fleet, Offer, Target, resources
-from server.services.forecasts import Forecast, corrections_for, forecast_of, memory_of
+from server.services.forecasts import Forecast, forecast_of, memory_of
 from server.services.model_shapes import known_answer, shape_of
+from server.services.past import corrections_for, past_of
 from server.services.requests import RunRequest
 from server.services.sources import source_problems
 from server.settings import Settings
@@ -97,7 +98,7 @@ def make_plan(
     job, found = _resolve(request, target, shape, shape_problem, first_step)
     forecast = None
     if job is not None:
-        corrections = corrections_for(target, past_runs(session, target.key), request.config)
+        corrections = corrections_for(target, past_of(session, fleet, target.key, settings), request.config)
         forecast = forecast_of(job, corrections)
         offers = [replace(offer, fits=_fits(forecast.memory.expected, offer)) for offer in offers]
         found += [*_room(job, forecast, corrections.memory, offers), *_disk(forecast, settings)]
@@ -143,7 +144,7 @@ def _resolve(
 
 def _sentence(error: Exception) -> str:
     text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('?') else '.'}"
 
 
 def _fits(num_bytes: float, offer: Offer) -> bool | None:
@@ -161,14 +162,14 @@ def _room(job: Job, forecast: Forecast, room: Correction, offers: Sequence[Offer
     fixes = planning.ways_to_fit(job, fits)
     larger = [offer for offer in offers if offer.fits and offer.memory_bytes > job.device.memory_bytes]
     if larger and job.device.is_gpu:
-        size = min(offer.memory_bytes for offer in larger) // GB
-        fixes.append(Fix(f"Wait for a GPU of {size} GB", {"min_memory_gb": size}))
+        gigabytes = min(offer.memory_bytes for offer in larger) // GB
+        fixes.append(Fix(f"Wait for a GPU of {gigabytes} GB", {"min_memory_gb": gigabytes}))
     place, way_out = _GPU if job.device.is_gpu else _CPU
-    size_text = f"{forecast.memory.expected / GB:,.1f} GB {place} {job.device.memory_bytes / GB:,.0f} GB"
+    size_text = f"{size(forecast.memory.expected)} {place} {size(job.device.memory_bytes)}"
     if forecast.memory.expected <= have:
         return [Warned("memory_tight", "warning", f"It may not fit: about {size_text}.", "", fixes)]
     largest = max(forecast.needs, key=lambda need: need.num_bytes)
-    share = f"{largest.label.lower()} {largest.num_bytes / GB:,.1f} GB"
+    share = f"{largest.label.lower()} {size(largest.num_bytes)}"
     hint = "" if fixes else f" Choose fewer hookpoints or latents, or {way_out}."
     return [Warned("does_not_fit", "error", f"It does not fit: {size_text}, of that {share}.{hint}", "", fixes)]
 
@@ -178,7 +179,7 @@ def _disk(forecast: Forecast, settings: Settings) -> list[Warned]:
     free = shutil.disk_usage(settings.data_dir).free
     if needed <= free:
         return []
-    message = f"The disk has {free / GB:,.1f} GB left, and the run needs {needed / GB:,.1f} GB."
+    message = f"The disk has {size(free)} left, and the run needs {size(needed)}."
     return [Warned("disk_full", "error", message, "config.keep_last", [Fix("Keep one", {"config.keep_last": 1})])]
 
 

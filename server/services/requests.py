@@ -12,7 +12,6 @@ from server.db.tables import Run
 from server.scheduling import GB, Label
 from server.services.text import unwanted_character
 from sparsify_core.config import RunConfig
-from sparsify_core.hookpoints import pattern_problem
 
 LARGEST_INT = 2**53
 """Integers beyond it are not exact in every JSON reader."""
@@ -125,9 +124,6 @@ def _hookpoint_error(pattern: str, before: Sequence[str]) -> PydanticCustomError
     if not _PATTERN.fullmatch(pattern) or pattern.count("*") > 8:
         message = "not a module name or pattern; write it as in layers.5 or layers.*.mlp"
         return PydanticCustomError("hookpoint", message)
-    if problem := pattern_problem(pattern):
-        message = "{pattern} matches no module: {problem}"
-        return PydanticCustomError("hookpoint", message, {"pattern": pattern, "problem": problem})
     return PydanticCustomError("duplicate", "this hookpoint stands there twice") if pattern in before else None
 
 

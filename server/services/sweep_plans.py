@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from sqlmodel import Session
 
-from server.db.predictions import past_runs
 from server.planning import Range, make_job
 from server.services.fleet import Fleet, resources
-from server.services.forecasts import Forecast, corrections_for, forecast_of
+from server.services.forecasts import Forecast, forecast_of
 from server.services.model_shapes import known_shape
+from server.services.past import corrections_for, past_of
 from server.services.requests import RunRequest
 from server.services.sweep_spec import PlannedRun
 from server.settings import Settings
@@ -30,7 +30,7 @@ class SweepPlan(NamedTuple):
 def plan_runs(session: Session, planned: Sequence[PlannedRun], settings: Settings) -> SweepPlan:
     """Sum up the runs of a sweep; models that nobody has read yet are not read."""
     fleet, shape = Fleet(session), cache(lambda *model: known_shape(settings, *model))
-    past = cache(lambda device: past_runs(session, device))
+    past = cache(lambda device: past_of(session, fleet, device, settings))
 
     def forecast(request: RunRequest) -> Forecast | None:
         target, known = fleet.target(resources(request)), shape(request.config.model, request.config.revision)

@@ -2,10 +2,11 @@
 
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from sparsify_core.config.base import Config, option
 from sparsify_core.config.sae import SparseCoderConfig
+from sparsify_core.hookpoints import pattern_problem
 
 
 class TrainConfig(Config):
@@ -149,6 +150,14 @@ class TrainConfig(Config):
 
     wandb_log_frequency: int = option(1, "Logging", unit="steps", ge=1, visible_if={"log_to_wandb": "true"})
     """Optimizer steps between two Weights & Biases records, a multiple of log_every; 1 sends every point."""
+
+    @field_validator("hookpoints")
+    @classmethod
+    def _may_match(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            if problem := pattern_problem(pattern):
+                raise ValueError(f"{pattern!r} matches no module: {problem}")
+        return patterns
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:

@@ -134,7 +134,7 @@ def check_space(run_dir: RunDir, needed_bytes: float) -> None:
     free = shutil.disk_usage(run_dir.root).free
     if free < needed_bytes:
         raise DiskFullError(
-            f"checkpoints need {needed_bytes / 1e6:,.0f} MB, but the disk of the run has {free / 1e6:,.0f} MB free: "
+            f"checkpoints need {needed_bytes / 1e9:,.2f} GB, but the disk of the run has {free / 1e9:,.2f} GB free: "
             "make room, or lower keep_last"
         )
 

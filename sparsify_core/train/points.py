@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,30 @@ from sparsify_core.metrics import series_key
 from sparsify_core.train.placement import Placement
 from sparsify_core.train.report import Reporter
 from sparsify_core.train.step import StepStats
+
+RATE_WINDOW_S = 10.0
+"""The throughput is that of steps within so long: a mean since the start would not show that training became slow."""
+
+
+class Throughput:
+    """Steps per second, now."""
+
+    def __init__(self, step: int, at_s: float) -> None:
+        self._start = (step, at_s)
+        self._marks: deque[tuple[int, float]] = deque()
+
+    def after(self, step: int, at_s: float) -> float:
+        """Of the steps behind the newest one that ended `RATE_WINDOW_S` or longer ago, or behind the first, which holds
+        the kernels' compilation.
+
+        Args:
+            at_s: when `step` ended, on a clock that stands still while training is paused.
+        """
+        self._marks.append((step, at_s))
+        while len(self._marks) > 2 and self._marks[1][1] <= at_s - RATE_WINDOW_S:
+            self._marks.popleft()
+        first, began = self._marks[0] if len(self._marks) > 1 else self._start
+        return (step - first) / max(at_s - began, 1e-9)
 
 
 @dataclass
@@ -50,14 +75,15 @@ class PointLog:
         if config.sae.multi_topk:
             self._names.append("multi_topk_fvu")
         self._pending: _Pending | None = None
-        self._first_step = 0
-        self._started = time.monotonic()
         self._paused_s = 0.0
+        self.start(0)
 
     def start(self, first_step: int) -> None:
         """Time counts from here."""
-        self._first_step = first_step
-        self._started = time.monotonic()
+        self._throughput = Throughput(first_step, self._now_s())
+
+    def _now_s(self) -> float:
+        return time.monotonic() - self._paused_s
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -102,9 +128,8 @@ class PointLog:
             values |= {key: value for key, value in own.items() if math.isfinite(value)}
         if self._is_end_to_end:  # the same for all coders of a seed, so this is the mean over seeds
             values[series_key(f"{self._config.loss_fn}_loss")] = sum(row.token_loss for row in rows) / len(rows)
-        elapsed_s = time.monotonic() - self._started - self._paused_s
-        since_start = (step - self._first_step) * self._tokens_per_step
-        values |= {**pending.values, "tokens_per_s": since_start / elapsed_s}
+        values |= pending.values
+        values["tokens_per_s"] = self._throughput.after(step, self._now_s()) * self._tokens_per_step
         values["tokens"] = float(step * self._tokens_per_step)
         if self._is_logged(step):
             self._reporter.metrics(step, values)

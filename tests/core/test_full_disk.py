@@ -22,7 +22,7 @@ def test_without_room_for_two_checkpoints_training_does_not_begin(train: TrainFu
     full_disk.fill(leave_bytes=160_000)  # one would fit
     done = train("disk/run")
     assert_paused_by_disk(done, [])
-    assert "MB free: make room" in done.events()[-1].message
+    assert "GB free: make room" in done.events()[-1].message
     assert not any(event.type == "metrics" for event in done.events())
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from server.pages.formatting import metric
+from server.numbers import metric
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e]
 
 FORMS = ("plain", "ratio", "percent", "rate", "bytes")
-NUMBERS = (0.0, 2e-6, 3.14e-5, 0.00123, 0.0312, 0.18341, 0.99, 1.0, 31.62, 999.4, 1234.6, 54_321.9, 2.5e6, 8.5e10, 2e12)
+NUMBERS = (0.0, 7e-9, 9.97e-7, 2e-6, 3.14e-5, 0.00123, 0.0312, 0.18341, 1.0, 31.62, 1234.6, 54_321.9, 2.5e6, 2e12)
 
 WEB = Path(__file__).parents[2] / "web"
 Run = Callable[..., Any]
@@ -190,6 +190,32 @@ def test_numbers_read_like_those_of_the_server(run: Run) -> None:
     pairs = [(form, number) for form in FORMS for number in NUMBERS]
     assert run("numbers", write, pairs) == [metric(number, form) for form, number in pairs]
     assert run("numbers", write, [("plain", None)]) == [metric(None)]
+
+
+def test_ticks_tell_neighbours_apart(run: Run) -> None:
+    write = "return a.map((value) => m.tick('plain', value));"
+    ticks = [0, 2.5e-4, 5e-4, 7.5e-4, 1e-3, 0.25, 12_500]
+    assert run("numbers", write, ticks) == ["0", "2.5e-04", "5e-04", "7.5e-04", "0.001", "0.25", "12.5k"]
+
+
+def test_ticks_are_told_apart_and_have_no_more_decimals_than_that_takes(run: Run) -> None:
+    close = [31.997, 31.998, 31.999, 32]
+    sets = [["plain", close], ["plain", [0, 0.25, 0.5]], ["percent", [0.9995, 0.9996, 1]], ["bytes", [2.1e9, 2.15e9]]]
+    assert run("numbers", "return a.map(([form, values]) => m.ticks(form, values));", sets) == [
+        ["31.997", "31.998", "31.999", "32"],
+        ["0", "0.25", "0.5"],
+        ["99.95%", "99.96%", "100%"],
+        ["2.1 GB", "2.15 GB"],
+    ]
+
+
+def test_a_log_axis_has_labels_however_narrow_it_is(run: Run) -> None:
+    body = "return a.map(([min, max]) => m.logLabels((splits) => m.ticks('ratio', splits), m.logSplits(min, max)));"
+    found = run("numbers", body, [[0.331, 0.362], [0.29, 0.75], [0.02, 0.9], [0.001, 20]])
+    assert found[0] == ["0.34", "0.35", "0.36"]
+    assert found[1] == ["0.3", "0.4", "0.5", "0.6", "0.7"]
+    assert [text for text in found[2] if text] == ["0.02", "0.03", "0.05", "0.07", "0.1", "0.2", "0.3", "0.5", "0.7"]
+    assert [text for text in found[3] if text] == ["0.001", "0.01", "0.1", "1", "10"]
 
 
 VIEW = """

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rows import add_run
-from server.db.tables import Run, RunState
+from server.db.runs import record
+from server.db.tables import RunState
 from server.queue import publish_hint
 from webpage import HIDE, SHOW, OpenPage, Site, soon
 
@@ -16,57 +17,70 @@ pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 
 RECORD = """
   window.told = [];
-  window.heard = [];
-  addEventListener("sb-run", (event) => window.heard.push(event.detail.state), true);
   window.Notification = class {
     static permission = "default";
     static async requestPermission() { return (this.permission = "granted"); }
-    constructor(title) { window.told.push(title); }
+    constructor(title, { body }) { window.told.push(`${title}: ${body}`); }
   };
 """
 """Stands in for the desktop, which a headless browser does not have."""
+SWITCH_ON = "Notification.permission = 'granted'; localStorage.setItem('notices', 'completed,watch');"
 
 
-def set_state(site: Site, run_id: str, state: RunState) -> None:
+def tell(site: Site, run_id: str, kind: str) -> None:
     with site.database.write() as session:
-        session.get_one(Run, run_id).state = state
+        record(session, run_id, actor="test", kind=kind, detail="as it was")
     publish_hint(site.settings.redis_url, run_id)
 
 
-def test_the_browser_tells_when_a_run_ends(site: Site, open_page: OpenPage) -> None:
+def add_told_run(site: Site, name: str) -> str:
     with site.database.write() as session:
-        run_id = add_run(session, name="told-of").id
+        return add_run(session, name=name).id
+
+
+def test_the_browser_tells_of_what_was_chosen(site: Site, open_page: OpenPage) -> None:
+    run_id = add_told_run(site, "told-of")
     page = open_page("/notices")
     page.add_init_script(RECORD)
     page.reload()
+    form = page.locator("#notify")
+    form.get_by_label("is complete").uncheck()
+    form.get_by_label("ended early").check()
     page.get_by_role("button", name="Notify me").click()
     page.get_by_role("button", name="Stop notifying me").wait_for()
-    page.locator(".conn[data-state=open]").wait_for(state="attached")
-    set_state(site, run_id, RunState.RUNNING)
-    soon(lambda: page.evaluate("window.heard.includes('running')"), True, timeout_s=60)
-    set_state(site, run_id, RunState.COMPLETED)
-    soon(lambda: page.evaluate("window.told"), ["told-of is complete"], timeout_s=60)
+    soon(lambda: page.evaluate("localStorage.getItem('notices-told')") is not None, True, timeout_s=60)
+    for kind in ("completed", "retry_wait"):
+        tell(site, run_id, kind)
+    wanted = ["told-of ended early and will be tried again: as it was"]
+    soon(lambda: page.evaluate("window.told"), wanted, timeout_s=60)
+    form.get_by_label("is complete").check()
+    tell(site, run_id, "completed")
+    soon(lambda: page.evaluate("window.told"), [*wanted, "told-of is complete: as it was"], timeout_s=60)
+    page.add_init_script("Notification.permission = 'granted';")
+    page.goto("/workers")  # where nothing is told of again
+    tell(site, run_id, "watch")
+    soon(lambda: page.evaluate("window.told"), ["told-of met a watch rule: as it was"], timeout_s=60)
+    page.goto("/notices")
+    assert form.get_by_label("ended early").is_checked()
     page.get_by_role("button", name="Stop notifying me").click()
     page.get_by_role("button", name="Notify me").wait_for()
+    assert page.evaluate("localStorage.getItem('notices')") == ""
 
 
-def test_the_page_of_a_worker_tells_of_runs_too(site: Site, open_page: OpenPage) -> None:
-    with site.database.write() as session:
-        run_id = add_run(session, name="told-beside").id
-    page = open_page("/notices")
-    page.add_init_script(RECORD + "Notification.permission = 'granted'; localStorage.setItem('notify', 'on');")
-    page.goto(f"/workers/{site.ids['worker']}")
-    page.locator("figure canvas").first.wait_for()
-    page.locator(".conn[data-state=open]").wait_for(state="attached")
-    set_state(site, run_id, RunState.RUNNING)
-    soon(lambda: page.evaluate("window.heard.includes('running')"), True, timeout_s=60)
-    set_state(site, run_id, RunState.COMPLETED)
-    soon(lambda: page.evaluate("window.told"), ["told-beside is complete"], timeout_s=60)
+def test_pages_that_follow_something_else_tell_too(site: Site, open_page: OpenPage) -> None:
+    run_id = add_told_run(site, "told-beside")
+    page = open_page("/settings")
+    page.add_init_script(RECORD + SWITCH_ON)
+    for path in ("/runs", f"/runs/{site.ids[RunState.COMPLETED]}", f"/workers/{site.ids['worker']}"):
+        page.goto(path)
+        page.locator(".conn[data-state=open]").wait_for(state="attached")
+        tell(site, run_id, "completed")
+        soon(lambda: page.evaluate("window.told"), ["told-beside is complete: as it was"], timeout_s=60)
 
 
 SWITCHED_ON = """
   window.Notification = class { static permission = "granted"; };
-  localStorage.setItem("notify", "on");
+  localStorage.setItem("notices", "completed");
   window.streams = [];
   window.EventSource = class extends EventSource {
     constructor(url) { super(url); window.streams.push(this); }

@@ -81,10 +81,18 @@ def test_a_cancel_asks_first(site: Site, open_page: OpenPage, ids: dict[str, str
     assert state_of(site, ids["first"]) == "cancelled"
 
 
-@pytest.mark.parametrize("script", [True, False])
-def test_buttons_reorder_the_queue(site: Site, open_page: OpenPage, ids: dict[str, str], *, script: bool) -> None:
-    page = open_page("/queue", script=script)
+@pytest.mark.parametrize(("script", "width"), [(True, 1440), (False, 1440), (True, 360)])
+def test_buttons_reorder_the_queue(
+    site: Site, open_page: OpenPage, ids: dict[str, str], *, script: bool, width: int
+) -> None:
+    """On a narrow screen, where nothing can be dragged, they are large enough for fingers."""
+    page = open_page("/queue", script=script, width=width)
     assert shown(page) == list(NAMES)
+    if width == 360:
+        assert not page.locator(".grip").first.is_visible()
+        sizes = [button.bounding_box() for button in page.locator(".moves button").all()]
+        assert all(min(box["width"], box["height"]) >= 40 for box in sizes)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.get_by_role("button", name="Move third up").click()
     reordered(site, page, "first", "third", "second", "fourth")
     page.get_by_role("button", name="Move first down").click()

@@ -19,7 +19,7 @@ def test_a_channel_is_made_tested_and_deleted(api: TestClient) -> None:
     assert answer.status_code == 201, answer.text
     made = answer.json()
     assert made["signing_key"].startswith("whsec_")
-    assert made["events"] == ["completed", "failed", "watch"]
+    assert made["events"] == ["completed", "failed", "watch", "health"]
     (listed,) = api.get("/api/v1/channels").json()["items"]
     assert "signing_key" not in listed
     assert api.post(f"/api/v1/channels/{made['id']}/test").status_code == 202

@@ -98,7 +98,7 @@ def test_what_the_trainer_would_refuse_is_an_error_of_the_plan(client: TestClien
     found = plan(client, body, hookpoints=["layers.7"])
     (error,) = [one for one in found["warnings"] if one["severity"] == "error"]
     assert (error["code"], error["field"]) == ("hookpoint_error", "config.hookpoints")
-    assert "did you mean" in error["message"]
+    assert error["message"].endswith("did you mean layers.1, layers.0, layers?")
     assert found["forecast"] is None
     assert codes(plan(client, body, sae={"expansion_factor": 1, "k": 64}))[0] == "config_error"
 
@@ -175,7 +175,7 @@ def test_a_machine_with_too_little_memory_comes_with_ways_out_too(
     assert [offer["fits"] for offer in found["offers"]] == [False]
     (error,) = [one for one in found["warnings"] if one["severity"] == "error"]
     assert error["code"] == "does_not_fit"
-    assert "GB for a process that has 4 GB" in error["message"]
+    assert "GB for a process that has 4.0 GB" in error["message"]
     assert error["fixes"]
     assert all("min_memory_gb" not in fix["values"] for fix in error["fixes"])
     changed = {name.removeprefix("config."): value for name, value in error["fixes"][0]["values"].items()}
@@ -259,6 +259,25 @@ def test_runs_of_another_model_count_once_and_of_the_same_alone(
         train(deployment.state.db, deployment.state.settings, run_id, worker_id, rate=rate, seconds=100)
         expected.append(plan(client, body)["forecast"]["tokens_per_s"]["expected"])
     assert expected == pytest.approx([before / 10] * 4 + [before / 2])
+
+
+def test_runs_whose_model_is_read_later_teach_from_then_on(
+    client: TestClient, deployment: FastAPI, body: dict[str, Any]
+) -> None:
+    database, settings = deployment.state.db, deployment.state.settings
+    with database.write() as session:
+        worker_id = add_worker(session, "first", host="host").id
+    unread = body | {"config": body["config"] | {"model": "owner/unread"}}
+    run_id = client.post("/api/v1/runs", json=unread).json()["id"]
+    assert client.get(f"/api/v1/runs/{run_id}/prediction").status_code == 404
+    train(database, settings, run_id, worker_id, rate=123.0, seconds=100)
+    assert plan(client, body)["forecast"]["num_past_runs"] == 0
+    know_shape(settings, "owner/unread", model_shape(2, 32, 10_000, 64))
+    forecast = plan(client, unread)["forecast"]
+    assert forecast["num_past_runs"] == 1
+    assert forecast["tokens_per_s"]["expected"] == pytest.approx(123.0)
+    assert plan(client, body)["forecast"]["num_past_runs"] == 1
+    assert client.get(f"/api/v1/runs/{run_id}/prediction").status_code == 404
 
 
 def test_a_run_that_never_trained_teaches_nothing(

@@ -229,7 +229,7 @@ def test_the_card_has_a_row_per_coder_and_explains_each_metric() -> None:
     evaluation = {"h.0": {"eval_fvu": 0.25, "eval_kl": 0.5}, "h.1": {"eval_kl": 1.5, "unknown": 3}}
     card = model_card(repo_id="a/b", name="n", step=1, config={}, evaluation=evaluation, coders=["h.0", "h.1"])
     assert "| Sparse coder | FVU (held out) | KL divergence (held out) |\n| --- | --- | --- |\n" in card
-    assert "| `h.0` | 0.25 | 0.5 |\n| `h.1` |  | 1.5 |\n" in card
+    assert "| `h.0` | 0.2500 | 0.5000 |\n| `h.1` | – | 1.5000 |\n" in card
     assert card.count("Excluded positions keep") == 1
     assert "`kl.v1`" in card
 

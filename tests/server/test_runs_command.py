@@ -77,7 +77,7 @@ def test_what_is_wrong_is_one_sentence(command: Command, tmp_path: Path) -> None
     assert command("show", "0" * 26, fails=True) == ["sparseboard: There is no such run."]
     assert "k: input should be greater" in command("launch", "o/m", "o/d", "--k", "0", fails=True)[0]
     (broken,) = command("launch", "o/m", "o/d", "--hookpoints", "[a", fails=True)
-    assert "[a matches no module: its brackets are not whole" in broken
+    assert "'[a' matches no module: its brackets are not whole" in broken
     config = tmp_path / "config.yaml"
     config.write_text("model: owner/model\ndataset: owner/data\nsae: {k: 16}\n")
     (line,) = command("launch", "--name", "from-file", "--config", str(config), "--layers", "3")

@@ -156,7 +156,7 @@ class RunEvent(SQLModel, table=True):
     ts: float = Field(default_factory=time.time)
     actor: str = Field(max_length=100)
     kind: str = Field(max_length=32)
-    """The state that it moved to, or what else happened: `warning`, `moved`, `resumed`, `retried`, `quarantined`."""
+    """The state that it moved to, or what else happened: `warning`, `watch`, `health`, `moved`, `retried`."""
     from_state: str = Field(default="", max_length=16)
     """The state that it moved from; empty when the event is no move."""
     reason_code: str = Field(default="", max_length=64)

@@ -70,7 +70,7 @@ def read(values: Mapping[str, Any], line_of: Callable[[str], int | None], **laun
         if values.pop(name, None) not in (None, RunConfig.model_fields[name].default):
             notes.append(f"{name} is left out: Sparseboard decides it for every run.")
     if LAUNCH_SECTION in values:
-        launch = launch_of(values.pop(LAUNCH_SECTION), lambda name: line_of(f"{LAUNCH_SECTION}.{name}".rstrip(".")))
+        launch = launch_of(values.pop(LAUNCH_SECTION), line_of, below=(LAUNCH_SECTION,))
     if (run_name := values.pop("run_name", None)) is not None:
         launch["name"] = launch.get("name") or str(run_name)
     try:
@@ -79,14 +79,21 @@ def read(values: Mapping[str, Any], line_of: Callable[[str], int | None], **laun
         raise NotationError(*(_problem(item, line_of) for item in error.errors())) from None
 
 
-def launch_of(values: Any, line_of: Callable[[str], int | None]) -> dict[str, Any]:
-    """All fields of `Launch`; those that are not among the values have their default. Raises NotationError."""
+def launch_of(values: Any, line_of: Callable[[str], int | None], *, below: tuple[str, ...] = ()) -> dict[str, Any]:
+    """All fields of `Launch`; those that are not among the values have their default.
+
+    Args:
+        below: the section in which the values stand.
+
+    Raises NotationError with a problem for every wrong field.
+    """
     if not isinstance(values, dict | None):
-        raise NotationError(Problem("write names and values below run, as in `name: fox`", line_of("")))
+        raise NotationError(Problem("write names and values below run, as in `name: fox`", line_of(".".join(below))))
     try:
         return Launch.model_validate({str(name): value for name, value in (values or {}).items()}).model_dump()
     except ValidationError as error:
-        raise NotationError(*(_problem(item, line_of) for item in error.errors())) from None
+        found = error.errors()
+        raise NotationError(*(_problem({**one, "loc": (*below, *one["loc"])}, line_of) for one in found)) from None
 
 
 def _problem(error: Any, line_of: Callable[[str], int | None]) -> Problem:

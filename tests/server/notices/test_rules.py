@@ -64,7 +64,9 @@ def test_a_run_is_acted_on_once_and_others_are_left_alone(database: Database, se
         (acted,) = session.exec(select(WatchHit))
         assert (acted.run_id, acted.step, acted.value) == (bad.id, 3, 0.5)
         (event,) = session.exec(select(RunEvent).where(RunEvent.kind == "watch"))
-        assert event.detail == ("FVU (training batch) > 0.4 from 20 tokens: fvu/layers.5 was 0.5 at step 3; pausing it")
+        assert event.detail == (
+            "FVU (training batch) > 0.4 from 20 tokens: fvu/layers.5 was 0.5000 at step 3; pausing it"
+        )
         assert session.get_one(Run, bad.id).intent == Intent.PAUSE
         assert session.get_one(Run, good.id).intent == Intent.RUN
 

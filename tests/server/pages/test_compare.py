@@ -62,10 +62,10 @@ def test_what_cannot_be_compared_is_said(visitor: TestClient, ids: list[str]) ->
     assert answer.headers["location"] == f"/compare?run={ids[0]}&run={ids[1]}"
 
 
-def order_of(page: str) -> list[str]:
-    """The runs of the table of metrics, from left to right."""
-    table = page[page.index('id="metrics-title"') :]
-    return re.findall(r'title="(k \d+)"', table[: table.index("</thead>")])
+def order_of(page: str, table: str = "metrics") -> list[str]:
+    """The runs of a table, from left to right."""
+    rest = page[page.index(f'id="{table}-title"') :]
+    return re.findall(r'title="(k \d+)"', rest[: rest.index("</thead>")])
 
 
 def test_a_metric_orders_the_runs_and_each_keeps_its_number(app: FastAPI, visitor: TestClient, ids: list[str]) -> None:
@@ -85,6 +85,8 @@ def test_a_metric_orders_the_runs_and_each_keeps_its_number(app: FastAPI, visito
     assert "<code>expansion_factor</code>" in page
     back = visitor.get(unescape(re.findall(r'href="([^"]*sort=-eval_fvu#metrics)"', page)[0])).text
     assert order_of(back) == ["k 16", "k 64", "k 32", "k 99"]
+    live = visitor.get(unescape(where[1]), headers={"HX-Request": "true"}).text
+    assert order_of(live, "differences") == order_of(live) == ["k 32", "k 64", "k 16", "k 99"]
     assert order_of(visitor.get("/compare", params={"run": ids, "sort": "nothing"}).text)[0] == "k 16"
 
 

@@ -74,6 +74,13 @@ def test_an_error_stands_beside_its_field_and_keeps_the_input() -> None:
     assert [(c.value, bool(c.error)) for c in form.errors] == [("many", True)]
 
 
+def test_a_pattern_that_can_match_nothing_is_told_with_the_other_errors() -> None:
+    beside, problems = _refused(sae={"k": 0}, hookpoints=["layers.5", "[a"])
+    assert sorted(beside) == ["config.hookpoints", "config.sae.k"]
+    assert beside["config.hookpoints"].startswith("'[a' matches no module: its brackets are not whole")
+    assert problems == []
+
+
 def test_an_error_of_a_list_item_stands_beside_the_list() -> None:
     beside, _ = _refused(init_seeds=["one"])
     assert list(beside) == ["config.init_seeds"]

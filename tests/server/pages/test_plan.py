@@ -12,7 +12,7 @@ from sqlmodel import select
 
 from rows import add_run
 from server.db.tables import BrowserSession, Prediction
-from server.pages.formatting import quantity
+from server.numbers import quantity
 from server.settings import Settings
 from sparsify_core.config import RunConfig
 

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from rows import add_run, add_timing
 from server.db.tables import RunState, StepTiming
-from server.pages.formatting import milliseconds, percent
+from server.numbers import milliseconds, percent
 from server.pages.waterfall import NUM_RECENT, waterfall
 from sparsify_core.config import RunConfig
 

@@ -53,20 +53,19 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-submit]")) event.target.form.requestSubmit();
 });
 
-const UNITS = [
-  [86400, "day"],
-  [3600, "hour"],
-  [60, "minute"],
-  [1, "second"],
-];
-const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "narrow" });
+const UNITS = [[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+
+/** `just now`, `3 min ago`: in the units of `duration`. */
+function ago(seconds) {
+  if (seconds < 5) return "just now";
+  const [size, unit] = UNITS.find(([size]) => seconds >= size);
+  return `${Math.round(seconds / size)} ${unit} ago`;
+}
 
 function showTimes() {
   const now = Date.now() / 1000;
   for (const element of document.querySelectorAll("time[data-ago]")) {
-    const age = now - Number(element.dataset.ago);
-    const [seconds, unit] = UNITS.find(([size]) => Math.abs(age) >= size) ?? [1, "second"];
-    const text = age < 5 ? "just now" : relative.format(-Math.round(age / seconds), unit);
+    const text = ago(now - Number(element.dataset.ago));
     if (element.textContent !== text) element.textContent = text;
     if (!element.title) element.title = new Date(Number(element.dataset.ago) * 1000).toLocaleString();
   }
@@ -75,8 +74,8 @@ function showTimes() {
 /** `24 s`, `3 min 5 s`: as the server writes it. */
 function duration(seconds) {
   const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
-  if (hours) return `${hours} h ${minutes} min`;
-  return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
+  const parts = hours ? [[hours, "h"], [minutes, "min"]] : [[minutes, "min"], [seconds % 60, "s"]];
+  return parts.filter(([count]) => count).map(([count, unit]) => `${count} ${unit}`).join(" ");
 }
 
 function countDown() {

@@ -4,7 +4,7 @@
 // nothing comes twice. A hidden tab gives its connection back (browsers allow six per server) and resumes when shown; one
 // hidden tab at most stays awake for notices.
 
-const NAMES = ["run", "runs", "metrics", "log", "sample", "resync"];
+const NAMES = ["run", "runs", "metrics", "log", "sample", "notice", "resync"];
 const HIDDEN_GRACE_MS = 10_000;
 const AWAKE_LOCK = "notices";
 const FASTEST_RETRY_MS = 500;
@@ -18,7 +18,7 @@ let retryMs = FASTEST_RETRY_MS;
 let retryTimer = 0;
 let lostTimer = 0;
 let hideTimer = 0;
-let staysAwake = () => false;
+let besides = () => "";
 let letGo = () => {};
 
 /** Open the stream behind `after`; calling it again moves the cursor. */
@@ -28,14 +28,22 @@ export function connect(wanted, after) {
   open();
 }
 
-/** Whether this page follows anything. */
-export function isConnected() {
-  return topics !== "";
+/**
+ * Let every stream follow `topic()` too, whatever its page follows; empty for nothing. While there is something, one hidden
+ * tab keeps its stream.
+ */
+export function alsoFollow(topic) {
+  besides = topic;
 }
 
-/** Keep the stream of one hidden tab while `wanted()`: its notices are wanted then. */
-export function stayAwake(wanted) {
-  staysAwake = wanted;
+/** Whether there is a stream. */
+export function isConnected() {
+  return source !== null;
+}
+
+/** Open the stream anew, or close it: what is to be followed besides has changed. */
+export function reconnect() {
+  open();
 }
 
 /** Break the connection as a bad network would; it comes back by itself. For tests. */
@@ -50,9 +58,14 @@ function close() {
   source = null;
 }
 
+function wanted() {
+  return [topics, besides()].filter(Boolean).join();
+}
+
 function open() {
   close();
-  const query = new URLSearchParams({ topics });
+  if (!wanted()) return;
+  const query = new URLSearchParams({ topics: wanted() });
   if (cursor) query.set("after", cursor);
   source = new EventSource(`/events?${query}`);
   source.onopen = onOpen;
@@ -91,7 +104,7 @@ function showState(state) {
 
 /** Give the connection back, unless notices are wanted and no other hidden tab stays awake for them. */
 function rest() {
-  if (!staysAwake()) return close();
+  if (!besides()) return close();
   return navigator.locks.request(AWAKE_LOCK, { ifAvailable: true }, (lock) => {
     if (!document.hidden) return undefined;
     return lock ? new Promise((resolve) => (letGo = resolve)) : close();
@@ -101,7 +114,7 @@ function rest() {
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hideTimer);
   letGo();
-  if (!topics) return;
+  if (!wanted()) return;
   if (document.hidden) hideTimer = setTimeout(rest, HIDDEN_GRACE_MS);
   else if (!source) open();
 });

@@ -1,46 +1,54 @@
-// Tells of runs that end, by the browser's own notifications, when that was switched on in this browser.
-import { connect, isConnected, stayAwake } from "./live.js";
+// Tells of runs by the browser's own notifications, when that was switched on in this browser.
+import { alsoFollow, isConnected, reconnect } from "./live.js";
 
-const OVER = { completed: "is complete", failed: "has failed", cancelled: "was cancelled" };
-const KEY = "notify";
-const seen = new Set(); // runs that were not over when this page last heard of them
+const CHOSEN = "notices"; // kinds of events that this browser tells of
+const TOLD = "notices-told"; // ids of the newest events that some tab has heard of
+const KEPT = 100;
 
-/** Whether this browser shall tell: it was asked to, and may. */
-export function isOn() {
+function stored(name) {
   try {
-    return "Notification" in window && Notification.permission === "granted" && localStorage.getItem(KEY) === "on";
+    return localStorage.getItem(name)?.split(",").filter(Boolean) ?? [];
   } catch {
-    return false; // storage is switched off
+    return []; // storage is switched off
   }
 }
 
-/** Ask for permission and remember the choice. Resolves to whether notices are on now. */
-export async function turn(on) {
-  if (on && Notification.permission !== "granted") await Notification.requestPermission();
-  localStorage.setItem(KEY, on ? "on" : "off");
-  listen();
-  return isOn();
+/** Kinds of events that this browser tells of: none where it was not asked to, or may not. */
+export function chosen() {
+  return "Notification" in window && Notification.permission === "granted" ? stored(CHOSEN) : [];
 }
 
-function onRun({ detail }) {
-  if (!(detail.state in OVER)) {
-    seen.add(detail.run_id);
-    return;
-  }
-  if (!seen.delete(detail.run_id) || !isOn()) return;
+/** Tell of these kinds from now on; asks for permission where there is none. */
+export async function choose(kinds) {
+  if (kinds.length && Notification.permission !== "granted") await Notification.requestPermission();
+  if (!chosen().length) localStorage.removeItem(TOLD);
+  localStorage.setItem(CHOSEN, kinds.join());
+  reconnect();
+}
+
+/** Goes on behind what any tab has heard of. */
+function topic() {
+  if (!chosen().length) return "";
+  const told = stored(TOLD);
+  return told.length ? `notices:${Math.max(...told)}` : "notices";
+}
+
+/** The first of a stream has an id alone: there it begins. */
+function onNotice({ detail: { id, kind, run_id, title, text } }) {
+  const told = stored(TOLD);
+  if (told.includes(String(id))) return;
+  localStorage.setItem(TOLD, [...told, id].slice(-KEPT).join());
+  if (!chosen().includes(kind)) return;
   // The tag makes notices of several tabs one.
-  const notice = new Notification(`${detail.name || "A run"} ${OVER[detail.state]}`, { tag: `${detail.run_id}-${detail.state}`, icon: "/static/img/logo.svg" });
+  const notice = new Notification(title, { body: text, tag: `notice-${id}`, icon: "/static/img/logo.svg" });
   notice.onclick = () => {
     focus();
-    location.assign(`/runs/${detail.run_id}`);
+    location.assign(`/runs/${run_id}`);
   };
 }
 
-/** Pages that follow nothing themselves follow the list of runs. */
-function listen() {
-  if (isOn() && document.body.dataset.new && !isConnected()) connect("runs", "");
-}
-
-document.body.addEventListener("sb-run", onRun);
-stayAwake(isOn);
-addEventListener("load", listen);
+alsoFollow(topic);
+document.body.addEventListener("sb-notice", onNotice);
+addEventListener("load", () => {
+  if (document.body.dataset.new && !isConnected()) reconnect();
+});

@@ -56,6 +56,8 @@ document.body.addEventListener("sb-resync", () => {
 document.addEventListener("visibilitychange", () => document.hidden || refreshLineage());
 document.addEventListener("htmx:after:swap", () => charts.draw());
 document.addEventListener("sb-test-drop", drop);
+const whenIdle = window.requestIdleCallback ?? ((act) => setTimeout(act, 200)); // Safari has none
+whenIdle(() => page.classList.add("is-drawn")); // what has waited for the first picture is laid out
 
 // Every series is fetched later than the page was rendered, so the stream from there leaves no gap.
 connect(`run:${page.dataset.run}`, page.dataset.cursor);

@@ -3,7 +3,6 @@ import { AXIS, colorOf, lineClass, onTheme } from "./charts/colors.js";
 import { format, tick } from "./charts/numbers.js";
 import { Legend } from "./charts/table.js";
 import { connect } from "./live.js";
-import { isOn } from "./notify.js";
 
 const RAW_HOURS = 2;
 const LONG_EVERY_S = 300;
@@ -120,7 +119,7 @@ async function load() {
   if (!response.ok) throw new Error(`samples: ${response.status}`);
   for (const sample of (await response.json()).items) take(sample);
   drawAll();
-  connect(`worker:${page.dataset.worker}${isOn() ? ",runs" : ""}`, String(samples.at(-1)?.ts ?? ""));
+  connect(`worker:${page.dataset.worker}`, String(samples.at(-1)?.ts ?? ""));
 }
 
 function loadWithRetry() {

@@ -3,7 +3,7 @@
 const UNITS = { celsius: "°C", watts: "W" };
 
 /**
- * A number as the pages show it, see server/pages/formatting.py; `form` is the figure's data-form: ratio, percent, rate,
+ * A number as the pages show it, see server/numbers.py; `form` is the figure's data-form: ratio, percent, rate,
  * bytes, plain, or a unit of a device.
  */
 export function format(form, value) {
@@ -14,8 +14,8 @@ export function format(form, value) {
   if (form in UNITS) return `${count(value)} ${UNITS[form]}`;
   if (value === 0) return "0";
   if (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6) return exponential(value, 2);
-  if (form === "ratio") return value.toFixed(4);
-  return Math.abs(value) >= 1000 ? count(value) : String(Number(value.toPrecision(4)));
+  if (Math.abs(value) >= 1000) return count(value);
+  return form === "ratio" ? value.toFixed(4) : String(Number(value.toPrecision(4)));
 }
 
 /** `1234567` -> `1,234,567`. */
@@ -26,7 +26,8 @@ export function count(value) {
 function percent(fraction) {
   const shown = 100 * fraction;
   if (shown === 0) return "0%";
-  if (Math.abs(shown) < 0.01) return `${Number(shown.toPrecision(2))}%`;
+  const small = Number(shown.toPrecision(2));
+  if (Math.abs(shown) < 0.01) return `${Math.abs(small) < 1e-4 ? exponential(small) : small}%`;
   return `${shown.toFixed(Math.abs(shown) < 10 ? 2 : 1)}%`;
 }
 
@@ -37,26 +38,34 @@ function size(numBytes, write) {
   return `${write(numBytes / unit)} ${name}`;
 }
 
-/** As Python writes it: `1.00e-05`. */
+/** As Python writes it: `1.00e-05`; with as many decimals as it needs where none are asked for. */
 function exponential(value, decimals) {
   return value.toExponential(decimals).replace(/e([+-])(\d)$/, (_, sign, digit) => `e${sign}0${digit}`);
 }
 
-/** A tick of the y axis: no more decimals than it needs. */
-export function tick(form, value) {
+/** Ticks of the y axis: no more decimals than it takes to tell them apart. */
+export function ticks(form, values) {
+  for (let digits = 4; ; digits++) {
+    const texts = values.map((value) => tick(form, value, digits));
+    if (digits > 12 || new Set(texts).size === new Set(values).size) return texts;
+  }
+}
+
+/** A tick of the y axis with `digits` that count, at most. */
+export function tick(form, value, digits = 4) {
   if (value === null) return "";
-  if (form === "percent") return `${Number((100 * value).toPrecision(3))}%`;
-  if (form === "bytes") return size(value, (number) => Number(number.toPrecision(3)));
+  if (form === "percent") return `${Number((100 * value).toPrecision(digits - 1))}%`;
+  if (form === "bytes") return size(value, (number) => Number(number.toPrecision(digits - 1)));
   if (form in UNITS) return format(form, value);
-  if (Math.abs(value) >= 10_000) return short(value);
-  if (value !== 0 && Math.abs(value) < 1e-3) return exponential(value, 0);
-  return String(Number(value.toPrecision(4)));
+  if (Math.abs(value) >= 10_000) return short(value, digits);
+  if (value !== 0 && Math.abs(value) < 1e-3) return exponential(Number(value.toPrecision(digits - 1)));
+  return String(Number(value.toPrecision(digits)));
 }
 
 /** `12500` -> `12.5k`. */
-function short(value) {
+function short(value, digits = 4) {
   const [size, suffix] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]].find(([size]) => Math.abs(value) >= size) ?? [1, ""];
-  return `${Number((value / size).toPrecision(4))}${suffix}`;
+  return `${Number((value / size).toPrecision(digits))}${suffix}`;
 }
 
 /** A tick of the x axis; steps and tokens have no halves. */
@@ -89,7 +98,9 @@ export function timeSteps() {
   return [...TIME_STEPS, ...[1, 2, 4, 8, 16].map((n) => n * 2_592_000)];
 }
 
-/** Every whole number of every decade between `min` and `max`. */
+const FEW = 6;
+
+/** Every whole number of every decade between `min` and `max`; in a narrow range, where there are hardly any, even steps. */
 export function logSplits(min, max) {
   const splits = [];
   for (let exponent = Math.floor(Math.log10(min)); exponent <= Math.ceil(Math.log10(max)); exponent++) {
@@ -98,14 +109,27 @@ export function logSplits(min, max) {
       if (value >= min && value <= max) splits.push(value);
     }
   }
-  return splits;
+  return splits.length < 3 ? evenSplits(min, max) : splits;
+}
+
+function evenSplits(min, max) {
+  const rough = (max - min) / FEW;
+  if (!(rough > 0)) return [];
+  const size = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((n) => n * size).find((each) => each >= rough);
+  const first = Math.ceil(min / step);
+  return Array.from({ length: Math.max(0, Math.floor(max / step) - first + 1) }, (_, i) => Number(((first + i) * step).toPrecision(12)));
 }
 
 const LOG_LABELS = new Set([1, 2, 3, 5, 7]);
 
-/** The text of a split; many decades have room for the powers of ten alone. */
-export function logLabel(write, value, splits) {
-  const digit = Number(value.toExponential(0)[0]);
+/** The texts of splits: all of a few; many decades have room for the powers of ten alone. */
+export function logLabels(write, splits) {
+  const texts = write(splits);
+  if (splits.length <= FEW) return texts;
   const isCrowded = splits.length > 20;
-  return digit === 1 || (!isCrowded && LOG_LABELS.has(digit)) ? write(value) : "";
+  return texts.map((text, i) => {
+    const digit = Number(splits[i].toExponential(0)[0]);
+    return digit === 1 || (!isCrowded && LOG_LABELS.has(digit)) ? text : "";
+  });
 }

@@ -1,6 +1,6 @@
 // One canvas of a chart: its lines, their bands, the marks on the axis, and the cursor.
 import { AXIS, colorOf, dashOf, lineClass } from "./colors.js";
-import { logLabel, logSplits, tick, timeSteps, xTick } from "./numbers.js";
+import { logLabels, logSplits, ticks, timeSteps, xTick } from "./numbers.js";
 import { drawSigns } from "./signs.js";
 
 const FAINT = 0.16;
@@ -56,10 +56,10 @@ export class Plot {
 
   options() {
     const { view, chart, group } = this;
-    const write = (value) => tick(chart.form, value);
-    const logAxis = (text) => ({ splits: (u, i, min, max) => logSplits(min, max), filter: (u, splits) => splits, values: (u, splits) => splits.map((v) => logLabel(text, v, splits)) });
-    const plainAxis = (text) => ({ values: (u, splits) => splits.map(text) });
-    const writeX = (value) => xTick(view.x, value);
+    const write = (splits) => ticks(chart.form, splits);
+    const writeX = (splits) => splits.map((value) => xTick(view.x, value));
+    const logAxis = (texts) => ({ splits: (u, i, min, max) => logSplits(min, max), filter: (u, splits) => splits, values: (u, splits) => logLabels(texts, splits) });
+    const plainAxis = (texts) => ({ values: (u, splits) => texts(splits) });
     return {
       ...this.size(),
       legend: { show: false },
