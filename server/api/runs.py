@@ -166,11 +166,14 @@ def search_log(
     q: Annotated[str, Query(min_length=1, max_length=200)],
     attempt: AttemptQuery = None,
     node: NodeQuery = 0,
+    rank: Annotated[int | None, Query(ge=0, le=99_999)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = logs.MAX_HITS,
 ) -> SearchOut:
-    """Lines of the whole log of the newest attempt, or of another, that contain `q`, whatever the case of letters."""
+    """Lines of the whole log of the newest attempt, or of another, that contain `q`, whatever the case of letters; of
+    one process where a `rank` is given.
+    """
     run = runs.get_run(session, run_id)
-    return SearchOut.model_validate(logs.search(settings, run, q, attempt=attempt, node=node, limit=limit))
+    return SearchOut.model_validate(logs.search(settings, run, q, attempt=attempt, node=node, rank=rank, limit=limit))
 
 
 @router.get("/{run_id}/log/download", response_class=StreamingResponse)

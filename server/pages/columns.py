@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.db.tables.values import METRIC_PREFIX
-from server.pages.formatting import basename, metric, metric_form, plain
+from server.numbers import metric, metric_form
+from server.pages.formatting import basename, plain
 from server.pages.views import RunView
 from server.services.run_fields import RunField, all_fields
 from server.services.run_values import value_of

@@ -1,6 +1,6 @@
 """How times, names and stored values read on a page, and what else is a filter of the templates (see `templating`).
 
-Numbers have their home in `server.numbers`; pages find them here too.
+Numbers have their home in `server.numbers`.
 """
 
 import math
@@ -13,16 +13,12 @@ from server.numbers import (
     count,
     duration,
     metric,
-    metric_form,
-    number_of,
     percent,
     plural,
     quantity,
     short_count,
     size,
 )
-
-__all__ = ["metric", "metric_form", "number_of", "plural"]  # for those who take all from here
 
 
 def plain(value: Any, missing: str = DASH) -> str:

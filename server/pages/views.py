@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any, get_args
 
 from server.db.tables import ACTIVE, TERMINAL, AttemptNode, Intent, Run, RunState
+from server.numbers import metric, metric_form, number_of, plural
 from server.pages.actions import Action, legal_actions
-from server.pages.formatting import metric, metric_form, number_of, plain, plural, sentence
+from server.pages.formatting import plain, sentence
 from server.scheduling import remaining_s
 from server.services.run_values import configured
 from sparsify_core.config import RunConfig, iter_fields

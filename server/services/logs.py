@@ -96,9 +96,20 @@ def tail(
 
 
 def search(
-    settings: Settings, run: Run, query: str, *, attempt: int | None = None, node: int = 0, limit: int = MAX_HITS
+    settings: Settings,
+    run: Run,
+    query: str,
+    *,
+    attempt: int | None = None,
+    node: int = 0,
+    rank: int | None = None,
+    limit: int = MAX_HITS,
 ) -> Search:
-    """The lines of an attempt's log that contain `query`, letters a to z in either case, the first `limit` of them."""
+    """The lines of an attempt's log that contain `query`, letters a to z in either case, the first `limit` of them.
+
+    Args:
+        rank: only lines that say that this process wrote them.
+    """
     number = run.attempt if attempt is None else attempt
     needle, give_up_at = query.encode("utf-8", errors="replace").lower(), time.monotonic() + SEARCH_S
     hits: list[Hit] = []
@@ -107,7 +118,7 @@ def search(
         with settings.run_dir(run.id).log(number, node).open("rb") as file:
             while block := file.read(_SCAN_BYTES):
                 block += file.readline(_LINE_BYTES)  # to the end of its last line
-                hits += _hits(block, needle, line=line, offset=offset, limit=limit + 1 - len(hits))
+                hits += _hits(block, needle, rank, line=line, offset=offset, limit=limit + 1 - len(hits))
                 if len(hits) > limit or time.monotonic() > give_up_at:
                     return Search(number, hits[:limit], is_complete=False)
                 line, offset = line + block.count(b"\n"), offset + len(block)
@@ -149,8 +160,8 @@ def _whole(block: bytes, *, is_full: bool) -> int:
     return end or (len(block) if is_full else 0)
 
 
-def _hits(block: bytes, needle: bytes, *, line: int, offset: int, limit: int) -> list[Hit]:
-    """Up to `limit` matching lines of a block that begins with line `line` at byte `offset`."""
+def _hits(block: bytes, needle: bytes, only: int | None, *, line: int, offset: int, limit: int) -> list[Hit]:
+    """Up to `limit` matching lines, of one rank or of all, of a block that begins with line `line` at byte `offset`."""
     folded = block.lower()
     found: list[Hit] = []
     counted = 0
@@ -158,11 +169,13 @@ def _hits(block: bytes, needle: bytes, *, line: int, offset: int, limit: int) ->
     while at >= 0 and len(found) < limit:
         start, end = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
         end = len(block) if end < 0 else end
-        line += block.count(b"\n", counted, start)
-        counted = start
-        first = max(start, at - _SHOWN_BYTES // 2)  # a long line is shown around the match
-        text = printable(block[first : min(end, first + _SHOWN_BYTES)])
-        rank = _RANK.match(block, start)
-        found.append(Hit(line, offset + start, text, int(rank[1]) if rank else None))
+        said = _RANK.match(block, start)
+        rank = int(said[1]) if said else None
+        if only is None or rank == only:
+            line += block.count(b"\n", counted, start)
+            counted = start
+            first = max(start, at - _SHOWN_BYTES // 2)  # a long line is shown around the match
+            text = printable(block[first : min(end, first + _SHOWN_BYTES)])
+            found.append(Hit(line, offset + start, text, rank))
         at = folded.find(needle, end)
     return found

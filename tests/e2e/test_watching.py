@@ -128,7 +128,11 @@ def test_a_log_is_coloured_searched_and_followed(site: Site, open_page: OpenPage
 
     page.locator("#log-rank").select_option("1")
     soon(lambda: log.locator(".line:visible").count(), 1, timeout_s=60)
+    page.get_by_label("Search the log").fill("[RANK")
+    hits = page.locator("#log-hits li")
+    soon(hits.count, 1, timeout_s=60)
     page.locator("#log-rank").select_option("")
+    soon(hits.count, 3, timeout_s=60)
 
     page.get_by_label("Search the log").fill("FILLER 77")
     page.locator("#log-count", has_text="111").wait_for(timeout=60_000)  # 77, 770 to 779, 7700 to 7799

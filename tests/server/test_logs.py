@@ -106,3 +106,15 @@ def test_an_attempt_that_is_over_shows_its_last_line_without_an_end(
 def test_matches_say_which_rank_wrote_them(sqlite_settings: Settings, run: Run, log: Path) -> None:
     log.write_text("[rank11]: " + "x" * 9000 + "needle\n[default3]:needle\nneedle [rank2]\n")
     assert [hit.rank for hit in logs.search(sqlite_settings, run, "needle").hits] == [11, 3, None]
+
+
+def test_a_search_in_the_lines_of_one_rank_counts_them_alone(
+    sqlite_settings: Settings, sqlite_api: TestClient, run: Run, log: Path
+) -> None:
+    log.write_text("[rank0]: needle\n" * 300 + "[rank1]: needle\n" * 2)
+    found = logs.search(sqlite_settings, run, "needle", rank=1)
+    assert ([hit.line for hit in found.hits], found.is_complete) == ([301, 302], True)
+    of_run = f"/api/v1/runs/{run.id}/log/search"
+    hits = sqlite_api.get(of_run, params={"q": "needle", "rank": 1}).json()["hits"]
+    assert [hit["offset"] for hit in hits] == [300 * 16, 301 * 16]
+    assert sqlite_api.get(of_run, params={"q": "needle", "rank": -1}).status_code == 422

@@ -19,7 +19,6 @@ export class LogSearch {
     this.input.addEventListener("input", () => {
       clearTimeout(this.timer);
       this.scans.abort();
-      this.scans = new AbortController();
       this.timer = setTimeout(() => {
         view.place.keepInAddress();
         this.run();
@@ -54,19 +53,21 @@ export class LogSearch {
   /** Look through the whole log; of its matches the one numbered `at` is the current one. */
   async run(at = -1) {
     const query = this.input.value;
+    this.scans.abort();
+    this.scans = new AbortController();
     const { signal } = this.scans;
     this.mark();
     const found = query ? await this.find(query, signal).catch(() => null) : { hits: [], is_complete: true };
     if (signal.aborted) return;
-    const rank = this.view.place.ranks.value;
-    this.hits = (found?.hits ?? []).filter((hit) => rank === "" || String(hit.rank) === rank);
+    this.hits = found?.hits ?? [];
     this.isComplete = found?.is_complete ?? false;
     this.at = at;
     this.show();
   }
 
   async find(query, signal) {
-    const asked = new URLSearchParams({ q: query, ...this.view.shown() });
+    const rank = this.view.place.ranks.value;
+    const asked = new URLSearchParams({ q: query, ...this.view.shown(), ...(rank && { rank }) });
     const response = await fetch(`${this.view.url}/search?${asked}`, { headers: { Accept: "application/json" }, signal });
     return response.ok ? response.json() : null;
   }
