@@ -9,23 +9,24 @@ from natsort import natsorted
 
 from sparsify_core.errors import HookpointError
 
-_CHOICE = re.compile(r"\[!?([\w.-]+)\]")
-_RANGE = re.compile(r"(\w)-(\w)")
+_CLASS = re.compile(r"\[(!?+\]?+[^\]]*+)\]")
+"""As `fnmatch` reads brackets: a `]` directly behind `[` or `[!` is a letter like others."""
+_RANGE = re.compile(r"([^!])-(.)", re.DOTALL)
 
 
 def pattern_problem(pattern: str) -> str:
     """Why a pattern matches no module of any model, in words; empty where it may match.
 
-    `fnmatch` refuses nothing: it takes a bracket that is not closed for a letter, which no name holds.
+    `fnmatch` refuses nothing: it takes a bracket that is not closed for a letter, which no name holds. What is only odd
+    may match: `[5-15]` is a 5.
     """
-    rest = _CHOICE.sub("?", pattern)
-    if "[" in rest or "]" in rest:
+    rest = _CLASS.sub("?", pattern)
+    if "[" in rest:
         return "its brackets are not whole: write them as in layers.[0-9]"
-    if "!" in rest:
-        return "! stands only behind a bracket that opens: write it as in layers.[!0]"
-    for low, high in _RANGE.findall("|".join(_CHOICE.findall(pattern))):
-        if low > high:
-            return f"nothing lies from {low} to {high}: write [{high}-{low}]"
+    for inside in _CLASS.findall(pattern):
+        alone = _RANGE.fullmatch(inside)
+        if alone and alone[1] > alone[2]:
+            return f"nothing lies from {alone[1]} to {alone[2]}: write [{alone[2]}-{alone[1]}]"
     if rest.startswith(".") or rest.endswith(".") or ".." in rest:
         return "a dot has no name on one of its sides"
     return ""

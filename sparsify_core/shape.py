@@ -17,7 +17,8 @@ class ModuleShape(_Model):
     """Name of its class."""
 
     d_in: int | None
-    """Width of what it takes for every token; null where that is no vector per token, so that it cannot be learned."""
+    """Width of what it takes for every token; null where that is no vector per token, so that it cannot be learned, or
+    where the model's widths are not known."""
 
     d_out: int | None
     """Width of what it gives for every token; likewise."""
@@ -44,6 +45,10 @@ class ModelShape(_Model):
 
     num_head_parameters: int
     """What the head adds, where the loss or the evaluation needs predictions; 0 where it shares the embedding's."""
+
+    knows_widths: bool
+    """Whether the forward that notes widths came to its end without numbers; that of a mixture of experts does not,
+    because numbers choose the experts. Then a width that is null is not known."""
 
     modules: list[ModuleShape]
     """In the model's order."""

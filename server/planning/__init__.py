@@ -4,7 +4,7 @@ from server.planning.correction import PRIOR, PRIOR_UNKNOWN, Correction, Range, 
 from server.planning.device import Device
 from server.planning.disk import cache_bytes, checkpoint_bytes, kept_bytes, most_bytes
 from server.planning.fit import ways_to_fit
-from server.planning.job import Job, make_job, resolve
+from server.planning.job import Job, WidthUnknownError, make_job, resolve
 from server.planning.memory import Need, allocated_bytes, corrected, memory_needs
 from server.planning.speed import Duration, duration, step_times, tokens_per_s
 from server.planning.warnings import Fix, Warned, warnings_of
@@ -20,6 +20,7 @@ __all__ = [
     "Need",
     "Range",
     "Warned",
+    "WidthUnknownError",
     "allocated_bytes",
     "cache_bytes",
     "checkpoint_bytes",

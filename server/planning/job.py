@@ -13,6 +13,10 @@ from sparsify_core.sizes import CoderSize
 from sparsify_core.train.placement import CoderSpec, Placement, check_processes, place
 
 
+class WidthUnknownError(HookpointError):
+    """How wide a hookpoint is cannot be told without the model's weights; the trainer will see."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What `num_processes` processes do, one per device; make it by `make_job`."""
@@ -140,13 +144,13 @@ class Job:
 
 
 def make_job(config: RunConfig, shape: ModelShape, *, num_processes: int, device: Device, first_step: int = 0) -> Job:
-    """Raises ConfigError or HookpointError where the trainer would."""
+    """Raises ConfigError or HookpointError where the trainer would, WidthUnknownError where nobody can tell."""
     placement = resolve(config, shape, num_processes=num_processes)
     return Job(config, shape, placement, num_processes, device, first_step)
 
 
 def resolve(config: RunConfig, shape: ModelShape, *, num_processes: int) -> Placement:
-    """Hookpoints and coders of a run. Raises ConfigError or HookpointError where the trainer would."""
+    """Hookpoints and coders of a run. Raises as `make_job` does."""
     check_processes(config, num_processes)
     widths = {module.path: (module.d_in, module.d_out) for module in shape.modules}
     hookpoints = chosen_hookpoints(config, shape)
@@ -156,6 +160,8 @@ def resolve(config: RunConfig, shape: ModelShape, *, num_processes: int) -> Plac
         if not config.sae.transcode:
             d_in = d_out
         if d_in is None or d_out is None:
+            if not shape.knows_widths:
+                raise WidthUnknownError(f"how wide {hookpoint} is cannot be told without the model's weights")
             raise HookpointError(f"{hookpoint} gives no vector for each token, so nothing can be learned there")
         learned[hookpoint] = (d_in, d_out)
     return place(config, learned, hookpoints, num_processes)

@@ -50,7 +50,7 @@ def module_groups(shape: ModelShape) -> list[ModuleGroup]:
     """The modules that can be hookpoints, in the model's order."""
     grouped: dict[str, list[ModuleShape]] = {}
     for module in shape.modules:
-        if module.d_in is not None and module.d_out is not None:
+        if not _gives_none(module, shape):
             grouped.setdefault(_INDEX.sub("*", module.path), []).append(module)
     names = [module.path for module in shape.modules]
     return [
@@ -66,8 +66,17 @@ def module_groups(shape: ModelShape) -> list[ModuleGroup]:
 
 
 def widths_of(modules: Iterable[ModuleShape]) -> str:
-    """`576 → 1,536`, once for each that occurs."""
-    return ", ".join(dict.fromkeys(f"{m.d_in:,} → {m.d_out:,}" for m in modules))
+    """`576 → 1,536`, once for each that occurs; `?` for one that is not known."""
+    return ", ".join(dict.fromkeys(f"{_width(m.d_in)} → {_width(m.d_out)}" for m in modules))
+
+
+def _width(width: int | None) -> str:
+    return "?" if width is None else f"{width:,}"
+
+
+def _gives_none(module: ModuleShape, shape: ModelShape) -> bool:
+    """Whether it is certain that a module takes or gives no vector per token."""
+    return shape.knows_widths and (module.d_in is None or module.d_out is None)
 
 
 def _patterns(label: str, paths: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -95,6 +104,6 @@ def match_hookpoints(
         return Match([], str(error))
     found = [modules[name] for name in chosen[::layer_stride]]
     for module in found:
-        if module.d_in is None or module.d_out is None:
+        if _gives_none(module, shape):
             return Match([], f"{module.path} ({module.kind}) gives no vector per token: choose another")
     return Match(found, counts={pattern: len(match_patterns(list(modules), [pattern])) for pattern in hookpoints})

@@ -29,6 +29,8 @@ LIMIT_S = 120.0
 _LOOK_AGAIN_S = 0.1
 _KEPT_S = 7 * 24 * 3600.0
 """A branch on the Hub may get another configuration."""
+_CERTAIN_S = 3600.0
+"""Nothing is refused because of what a branch was longer ago."""
 _FAILURE_KEPT_S = 20.0
 """So that many who wait for the same model do not all try in turn."""
 _FAILURE_TOLD_S = 600.0
@@ -39,6 +41,7 @@ MAX_READERS = 6
 """Threads that may be busy with it or wait; the server has forty, which everything else needs too."""
 _READERS = threading.BoundedSemaphore(MAX_READERS)
 _REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Answer(BaseModel):
@@ -79,6 +82,17 @@ def known_shape(settings: Settings, model: str, revision: str | None = None) -> 
     """The shape of `model` if it lies on disk; starts nothing."""
     answer = known_answer(settings, model, revision)
     return answer.shape if answer else None
+
+
+def certain_shape(settings: Settings, model: str, revision: str | None = None) -> ModelShape | None:
+    """The shape of `model` if it lies on disk and cannot have changed since: that of a local model, of a commit on the
+    Hub, or of a branch that was read within the hour.
+    """
+    answer = known_answer(settings, model, revision)
+    if answer is None:
+        return None
+    is_fixed = Path(model).is_absolute() or _COMMIT.fullmatch(revision or "")
+    return answer.shape if is_fixed or time.time() - answer.at < _CERTAIN_S else None
 
 
 def known_answer(settings: Settings, model: str, revision: str | None = None) -> Answer | None:

@@ -135,6 +135,9 @@ def _resolve(
         job = planning.make_job(
             request.config, shape, num_processes=num_processes, device=target.device, first_step=first_step
         )
+    except planning.WidthUnknownError as error:
+        text = f"{_sentence(str(error))} Memory and speed cannot be told either."
+        return None, [Warned("width_unknown", "info", text, "config.hookpoints")]
     except HookpointError as error:
         return None, [Warned("hookpoint_error", "error", _sentence(str(error)), "config.hookpoints")]
     except ConfigError as error:

@@ -4,7 +4,7 @@ from functools import cache
 
 from server import planning
 from server.errors import FieldProblem, InvalidError
-from server.services.model_shapes import known_shape
+from server.services.model_shapes import certain_shape
 from server.services.requests import RunRequest
 from server.services.sources import source_problems
 from server.settings import Settings
@@ -16,10 +16,10 @@ class Refusals:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._shape = cache(lambda *model: known_shape(settings, *model))
+        self._shape = cache(lambda *model: certain_shape(settings, *model))
 
     def of(self, request: RunRequest) -> list[FieldProblem]:
-        """What is wrong with the model, the dataset and, where somebody has read the model, with the hookpoints and
+        """What is wrong with the model, the dataset and, where the model's modules are certain, with the hookpoints and
         coders; nothing else is opened.
         """
         return source_problems(request.config, self._settings) or self._of_trainer(request)
@@ -31,6 +31,8 @@ class Refusals:
             return []
         try:
             planning.resolve(config, shape, num_processes=request.num_processes * request.num_nodes)
+        except planning.WidthUnknownError:
+            return []
         except HookpointError as error:
             name = "layers" if config.layers else "hookpoints"
             return [FieldProblem(("config", name), str(error), "hookpoint_error")]

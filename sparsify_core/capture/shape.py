@@ -39,6 +39,7 @@ def model_shape(name: str, revision: str | None = None) -> ModelShape:
     layers = None
     with suppress(HookpointError):
         layers, _ = layer_list(model)
+    widths, knows_widths = _widths(model)
     head = 0 if text_config.tie_word_embeddings else text_config.vocab_size * text_config.hidden_size
     return ModelShape(
         architecture=config.model_type,
@@ -48,12 +49,12 @@ def model_shape(name: str, revision: str | None = None) -> ModelShape:
         vocab_size=text_config.vocab_size,
         num_parameters=model.num_parameters(),
         num_head_parameters=head,
-        modules=_modules(model),
+        knows_widths=knows_widths,
+        modules=_modules(model, widths),
     )
 
 
-def _modules(model: nn.Module) -> list[ModuleShape]:
-    widths = _widths(model)
+def _modules(model: nn.Module, widths: Widths) -> list[ModuleShape]:
     return [
         ModuleShape(
             path=path,
@@ -67,12 +68,17 @@ def _modules(model: nn.Module) -> list[ModuleShape]:
     ]
 
 
-def _widths(model: nn.Module) -> Widths:
-    """Input and output width of every module that a forward on four tokens goes through; none where it fails."""
+def _widths(model: nn.Module) -> tuple[Widths, bool]:
+    """Input and output width of every module that a forward on four tokens has gone through, and whether it came to its
+    end.
+    """
     ids = torch.zeros(1, 4, dtype=torch.int64, device="meta")
-    with _noting(model) as widths, suppress(*PROBE_ERRORS):
-        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return widths
+    with _noting(model) as widths:
+        try:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        except PROBE_ERRORS:
+            return widths, False
+    return widths, True
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from families import FAMILIES, NUM_LAYERS, VOCABULARY, Family
+from families import FAMILIES, NUM_LAYERS, VOCABULARY, Family, build_family
 from sparsify_core.capture.forward import ActivationTap
 from sparsify_core.capture.hookpoints import resolve_hookpoints
 from sparsify_core.capture.load import load_model
@@ -34,6 +34,19 @@ def test_layers_and_widths_are_found_without_weights(family: Family, tmp_path: P
         module = modules[f"{family.layers}.1{part}"]
         assert (module.d_in, module.d_out) == (32, 32), module
     assert modules[family.layers].d_out is None
+    assert shape.knows_widths
+
+
+def test_widths_that_only_numbers_can_tell_are_not_known(tmp_path: Path) -> None:
+    """Not none: the trainer, which has the weights, finds them."""
+    llama = next(family for family in FAMILIES if family.model_type == "llama")
+    folder = build_family(Family("mixtral", llama.sizes | {"num_local_experts": 2}), tmp_path)
+    shape = model_shape(str(folder))
+    assert not shape.knows_widths
+    assert next(module for module in shape.modules if module.path == "layers.1").d_out is None
+    model = load_model(RunConfig(model=str(folder)), torch.device("cpu"))
+    tap = ActivationTap(model, ["layers.1"], needs_inputs=True)
+    assert tap.widths(torch.device("cpu")) == {"layers.1": (32, 32)}
 
 
 def test_shape_is_that_of_the_loaded_model(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

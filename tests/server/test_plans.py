@@ -131,6 +131,32 @@ def test_what_the_trainer_would_refuse_is_not_queued(
     assert client.post("/api/v1/runs", json=unread).status_code == 201
 
 
+def test_a_model_whose_widths_are_not_known_is_queued(
+    client: TestClient, deployment: FastAPI, body: dict[str, Any]
+) -> None:
+    known = model_shape(2, 32, 10_000, 64)
+    modules = [module.model_copy(update={"d_in": None, "d_out": None}) for module in known.modules]
+    experts = known.model_copy(update={"knows_widths": False, "modules": modules})
+    know_shape(deployment.state.settings, body["config"]["model"], experts)
+    found = plan(client, body)
+    assert found["forecast"] is None
+    assert codes(found) == ["width_unknown"]
+    assert client.post("/api/v1/runs", json=body).status_code == 201
+    assert codes(plan(client, body, hookpoints=["layers.7"])) == ["hookpoint_error"]
+
+
+@pytest.mark.parametrize(
+    ("age_s", "revision", "status"), [(60, None, 422), (7200, None, 201), (7200, "main", 201), (7200, "0" * 40, 422)]
+)
+def test_what_a_branch_was_hours_ago_refuses_nothing(
+    client: TestClient, deployment: FastAPI, body: dict[str, Any], age_s: float, revision: str | None, status: int
+) -> None:
+    config = body["config"] | {"model": "owner/model", "revision": revision, "hookpoints": ["layers.7"]}
+    know_shape(deployment.state.settings, "owner/model", model_shape(2, 32, 10_000, 64), revision=revision, age_s=age_s)
+    assert codes(plan(client, body | {"config": config}))[0] == "hookpoint_error"
+    assert client.post("/api/v1/runs", json=body | {"config": config}).status_code == status
+
+
 def test_a_model_that_cannot_be_read_still_has_a_place_in_the_queue(
     client: TestClient, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,16 +30,19 @@ def model_shape(num_layers: int, width: int, layer_parameters: int, vocab_size: 
         vocab_size=vocab_size,
         num_parameters=num_layers * layer_parameters + vocab_size * width,
         num_head_parameters=0,
+        knows_widths=True,
         modules=modules,
         **values,
     )
 
 
-def know_shape(settings: Settings, model: str, shape: ModelShape) -> None:
+def know_shape(
+    settings: Settings, model: str, shape: ModelShape, *, revision: str | None = None, age_s: float = 0.0
+) -> None:
     """Leave a child process's answer about a model behind."""
-    file = answer_file(settings, model)
+    file = answer_file(settings, model, revision)
     file.parent.mkdir(exist_ok=True)
-    file.write_text(Answer(at=time.time(), shape=shape).model_dump_json())
+    file.write_text(Answer(at=time.time() - age_s, shape=shape).model_dump_json())
 
 
 SMOLLM2_135M = model_shape(30, 576, 3_540_096, 49_152)
