@@ -201,9 +201,7 @@ def test_the_place_in_the_queue_is_the_one_it_would_get(
 
 
 def train(database: Database, settings: Settings, run_id: str, worker_id: str, *, rate: float, seconds: float) -> None:
-    """The run as a worker carries it out, in no time: as if at `rate` tokens a second, for `seconds`, and slower at both
-    ends.
-    """
+    """The run as a worker carries it out, in no time: as if at `rate` tokens/s for `seconds`, slower at both ends."""
     with database.write() as session:
         fence = claim_by(session, run_id, worker_id, host="host")
         assert fence is not None
