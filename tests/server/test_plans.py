@@ -281,6 +281,10 @@ def test_runs_whose_model_is_read_later_teach_from_then_on(
     assert forecast["tokens_per_s"]["expected"] == pytest.approx(123.0)
     assert plan(client, body)["forecast"]["num_past_runs"] == 1
     assert client.get(f"/api/v1/runs/{run_id}/prediction").status_code == 404
+    client.post("/api/v1/runs", json=body)
+    with database.read() as session:  # nobody counts it again
+        assert session.get_one(Prediction, run_id).counted["tokens_per_s"] > 0
+    assert plan(client, unread)["forecast"]["tokens_per_s"]["expected"] == pytest.approx(123.0)
 
 
 def test_a_run_that_never_trained_teaches_nothing(
