@@ -109,6 +109,7 @@ install_assets() {
   [ "$KIND" = test ] && without=()
   "$npm" ci --silent --no-audit --no-fund --ignore-scripts ${without[@]+"${without[@]}"}
   "$VENV/bin/python" scripts/vendor_assets.py
+  rm -rf web/static/bundles
   "$VENV/bin/python" scripts/bundle_scripts.py
 }
 

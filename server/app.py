@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     app.state.db = Database(settings)
-    cleaning = asyncio.create_task(_clean_up(app.state.db))
+    cleaning = asyncio.create_task(_clean_up(app.state.db, time.time()))
     notifier = Notifier(app.state.db, settings, app.state.diagnoses)
     notifier.start()
     # What is there stays: a request for long series makes so many objects that searching all of them for garbage, over
@@ -97,11 +98,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.db.engine.dispose()
 
 
-async def _clean_up(database: Database) -> None:
+async def _clean_up(database: Database, started_at: float) -> None:
     """As soon as the database answers: a server that starts before it does says 503 until then."""
     while True:
         try:
-            await run_in_threadpool(_fail_interrupted, database)
+            await run_in_threadpool(_fail_interrupted, database, started_at)
         except TROUBLE as error:
             logger.warning("the database does not answer yet: %s", error)
             await asyncio.sleep(_RETRY_S)
@@ -109,9 +110,9 @@ async def _clean_up(database: Database) -> None:
             return
 
 
-def _fail_interrupted(database: Database) -> None:
+def _fail_interrupted(database: Database, started_at: float) -> None:
     with database.write() as session:
-        hub.fail_interrupted(session)
+        hub.fail_interrupted(session, started_at)
 
 
 def _operation_id(route: APIRoute) -> str:

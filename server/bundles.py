@@ -1,8 +1,8 @@
 """The pages' scripts in bundles: what scripts/bundle_scripts.py made of `web/static/js`.
 
 A page that loads twenty small modules spends longer on asking for them than on running them, the more so the farther
-away the server is. Bundles that are missing, or of other scripts than those that lie there, are not used: who edits a
-script sees the change at once, from the modules themselves.
+away the server is. Bundles that are missing, or of other scripts than those that lay there when the server started,
+are not used: who edits a script and starts the server again has the modules themselves.
 """
 
 import hashlib
@@ -25,7 +25,9 @@ def digest(folder: Path) -> str:
 def write_manifest(static: Path, files: dict[str, list[str]]) -> None:
     """Note of each script that pages load, e.g. `js/run.js`, its bundle and what that imports, as paths in `static`."""
     manifest = {"of": digest(static / "js"), "files": files}
-    (static / FOLDER / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    written = static / FOLDER / f"{_MANIFEST}.new"
+    written.write_text(json.dumps(manifest, indent=2) + "\n")
+    written.rename(static / FOLDER / _MANIFEST)
 
 
 def read_manifest(static: Path) -> dict[str, list[str]]:

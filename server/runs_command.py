@@ -34,7 +34,8 @@ def add_parsers(runs: argparse.ArgumentParser) -> Iterator[argparse.ArgumentPars
     listing.add_argument(
         "search", nargs="?", default="", help="what to look for, as in the search box: 'k>32 tag:paper'"
     )
-    listing.add_argument("--state", choices=list(RunState), metavar="STATE", help="only those in this state")
+    states = [state.value for state in RunState]
+    listing.add_argument("--state", choices=states, metavar="STATE", help="only those in this state")
     listing.add_argument("--limit", type=int, default=20, help="how many (default 20)")
     yield listing
     show = commands.add_parser("show", help="one run and its history")
@@ -105,7 +106,8 @@ def _launch(session: "Session", arguments: argparse.Namespace, how: dict[str, An
 
     from pydantic import ValidationError
 
-    from server.services.requests import LAUNCH_FIELDS, Launch, RunRequest
+    from server.services.notation.reading import NotationError, launch_of
+    from server.services.requests import LAUNCH_FIELDS, RunRequest
     from server.services.runs import create_run
     from sparsify_core.config import RunConfig, iter_fields, nest
     from sparsify_core.config.run import LAUNCH_SECTION
@@ -122,11 +124,13 @@ def _launch(session: "Session", arguments: argparse.Namespace, how: dict[str, An
     base = load_file(Path(arguments.config)) if arguments.config else {}
     flags = {name: getattr(arguments, name) for name in LAUNCH_FIELDS if hasattr(arguments, name)}
     try:
-        section = Launch.model_validate(base.pop(LAUNCH_SECTION, None) or {}).model_dump(exclude_unset=True)
+        section = launch_of(base.pop(LAUNCH_SECTION, None), lambda _: None, below=(LAUNCH_SECTION,))
         given = section | flags | {"config": merge(base, nest(parser.read(arguments.flags)))}
         request = RunRequest.model_validate(given)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
+    except NotationError as error:
+        raise ConfigError(str(error)) from None
     return create_run(session, request, **how)
 
 

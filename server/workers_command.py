@@ -24,14 +24,12 @@ def add_parsers(workers: argparse.ArgumentParser) -> Iterator[argparse.ArgumentP
 
 def carry_out(session: "Session", arguments: argparse.Namespace, settings: "Settings") -> list[str]:
     """Returns what to print. Raises NotFoundError."""
-    from server.scheduling import DeviceKind
     from server.services import workers
 
     rows = workers.list_workers(session)
     if arguments.action == "lift":
         worker_id = next((row.id for row in rows if row.name == arguments.worker), "")
-        kind = DeviceKind(arguments.kind)
-        workers.lift_quarantine(session, worker_id, kind, arguments.index, settings=settings, actor="command line")
+        _lift(session, worker_id, arguments, settings)
     names = {row.id: row.name for row in rows}
     lines = [f"{row.name}  {row.state if workers.is_alive(row) else 'silent'}" for row in rows]
     quarantine = [
@@ -39,3 +37,15 @@ def carry_out(session: "Session", arguments: argparse.Namespace, settings: "Sett
         for lease in workers.quarantined(session)
     ]
     return lines + quarantine
+
+
+def _lift(session: "Session", worker_id: str, arguments: argparse.Namespace, settings: "Settings") -> None:
+    from server.errors import NotFoundError
+    from server.scheduling import DeviceKind
+    from server.services import workers
+
+    kind, index = DeviceKind(arguments.kind), arguments.index
+    before = workers.quarantined(session, worker_id)
+    workers.lift_quarantine(session, worker_id, kind, index, settings=settings, actor="command line")
+    if (kind, index) not in {(lease.kind, lease.index) for lease in before}:
+        raise NotFoundError(f"{kind} {index} of {arguments.worker} is not in quarantine: `workers list` says what is.")

@@ -1,16 +1,21 @@
 """Predictions of runs, and what became of them."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from server.db.runs import nodes_of
+from server.db.series import read_series
 from server.db.tables import Attempt, AttemptNode, Checkpoint, Prediction, Run, RunState, Worker
 
 NEWEST = 200
 """Past runs that count: software changes, and so does its speed."""
+_SPEED = "tokens_per_s"
+_MOMENTS = 400
+"""Of a run's speed: enough to tell its usual one from that of a slow start, or of an end beside another process."""
 
 
 def cpu_of(host: str) -> str:
@@ -31,10 +36,11 @@ def note_actual(session: Session, run: Run, attempt: int, *, memory_bytes: int) 
         memory_bytes: that a process held at once; 0: not known.
     """
     prediction = session.get(Prediction, run.id)
-    speed = run.latest.get("tokens_per_s")
-    if prediction is None or not isinstance(speed, float) or not math.isfinite(speed):
+    found = read_series(session, [run.id], [_SPEED], max_points=_MOMENTS).get((run.id, _SPEED))
+    speeds = [speed for speed in found.buckets.values if math.isfinite(speed)] if found else []
+    if prediction is None or not speeds:
         return
-    actual = {"tokens_per_s": speed}
+    actual = {_SPEED: statistics.median(speeds)}
     if memory_bytes:
         actual["memory_bytes"] = float(memory_bytes)
     if run.state == RunState.COMPLETED:

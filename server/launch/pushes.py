@@ -1,6 +1,7 @@
 """Ends the uploads to the Hub that the server has started: they are processes of their own and would outlive it."""
 
 import contextlib
+import time
 
 import psutil
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,7 +23,7 @@ def end_pushes(settings: Settings) -> None:
         if push_ids:
             _end(push_ids)
             with database.write() as session:
-                hub.fail_interrupted(session)
+                hub.fail_interrupted(session, time.time())
     except SQLAlchemyError:  # no tables yet, or no database: the next start writes it down
         return
     finally:

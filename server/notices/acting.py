@@ -18,8 +18,6 @@ ACTIONS = {"notify": "nothing was done", "pause": "pausing it", "cancel": "cance
 """What a rule can do, and how the history says it."""
 
 _ACTOR = "watch rule"
-
-
 _STOPPED = (RunState.STOPPING, RunState.PAUSED, RunState.CANCELLED)
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData
 
 from server.auth import CurrentUser
-from server.errors import ConflictError, InvalidError, NotCurrentError
+from server.errors import ConflictError, InvalidError, NotCurrentError, NotFoundError
 from server.notices.acting import ACTIONS
 from server.notices.key import signing_key
 from server.notices.message import EVENTS, USUAL_EVENTS, watchable
@@ -103,17 +103,22 @@ def _save_rule(request: Request, user: Any, typed: Mapping[str, str]) -> Respons
                 watch_rules.change_rule(session, typed["edit"], change, if_match=typed.get("version"))
             else:
                 watch_rules.create_rule(session, wanted)
-    except NotCurrentError:
-        return _changed_meanwhile(request, user, typed)
+    except (NotCurrentError, NotFoundError):
+        return _overtaken(request, user, typed)
     except (ValidationError, InvalidError, ConflictError) as error:
         return _page(request, user, status=422, rule=typed, rule_error=_sentence(error))
     return RedirectResponse("/notices#rules", status_code=303)
 
 
-def _changed_meanwhile(request: Request, user: Any, typed: Mapping[str, str]) -> HTMLResponse:
-    """What was typed, beside what the rule says by now; saving once more overwrites that."""
-    with request.app.state.db.read() as session:
-        now = watch_rules.get_rule(session, typed["edit"])
+def _overtaken(request: Request, user: Any, typed: Mapping[str, str]) -> HTMLResponse:
+    """What was typed, beside what the rule says by now; saving once more overwrites that. One that is gone is new."""
+    try:
+        with request.app.state.db.read() as session:
+            now = watch_rules.get_rule(session, typed["edit"])
+    except NotFoundError:
+        new = {name: value for name, value in typed.items() if name not in _EDITED}
+        problem = "Somebody has deleted the rule meanwhile. Add it anew to have it as below."
+        return _page(request, user, status=422, rule=new, rule_error=problem)
     says = f"{in_words(now)} → {now.action}, runs like {now.runs}"
     problem = f"Somebody has changed the rule meanwhile to: {says}. Save again to have it as below."
     return _page(request, user, status=422, rule={**typed, "version": etag(now)}, rule_error=problem)

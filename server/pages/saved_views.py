@@ -22,7 +22,7 @@ def save(
     replaces: Annotated[bool, Form()] = False,
 ) -> Response:
     """Keep what the list shows now under a name; where there is a view of that name, ask whether to replace it."""
-    wanted = _name(name), saved_views.plain_query(query)
+    wanted = _name(name), _query(query)
     try:
         with request.app.state.db.write() as session:
             view = saved_views.save_view(session, *wanted, replaces=replaces)
@@ -56,6 +56,13 @@ def _name(typed: str) -> str:
         return saved_views.view_name(typed)
     except ValueError as error:
         raise InvalidError.field(("name",), f"The view was not kept: {error}.", "name") from None
+
+
+def _query(typed: str) -> str:
+    try:
+        return saved_views.plain_query(typed)
+    except ValueError as error:
+        raise InvalidError.field(("query",), f"The view was not kept: {error}.", "query") from None
 
 
 def _show(query: str) -> RedirectResponse:

@@ -118,16 +118,12 @@ def _of_length(job: Job) -> Iterator[Warned]:
         )
     elif config.optimizer != "signum" and config.lr_warmup_steps >= num_steps:
         shorter = num_steps // 20
+        words = f"Warm up for {shorter:,} steps" if shorter > 1 else "Do not warm up"
         yield Warned(
             "warmup_too_long",
             "warning",
             f"The learning rate never reaches its full value: it warms up for {config.lr_warmup_steps:,} steps, and "
             f"the run has {num_steps:,}.",
             "config.lr_warmup_steps",
-            [
-                Fix(
-                    f"Warm up for {shorter:,} steps" if shorter > 1 else "Do not warm up",
-                    {"config.lr_warmup_steps": shorter},
-                )
-            ],
+            [Fix(words, {"config.lr_warmup_steps": shorter if shorter > 1 else 0})],
         )

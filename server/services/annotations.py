@@ -13,6 +13,7 @@ from server.db import runs as machine
 from server.db.tables import TERMINAL, Run
 from server.db.tables.values import store_tags
 from server.errors import ConflictError, FieldProblem, NotCurrentError
+from server.services.lookup import get_row
 from server.services.requests import visible
 from server.services.runs import get_run
 
@@ -74,7 +75,7 @@ def annotate(session: Session, run_id: str, change: RunChange, *, actor: str, if
         NotCurrentError: `if_match` is not the run's `etag` any more.
         ConflictError: a run that is not over cannot be archived.
     """
-    run = get_run(session, run_id)
+    run = get_row(session, Run, run_id, "run", locks=True)
     if if_match not in (None, "*", etag(run)):
         raise NotCurrentError("Somebody has changed the run meanwhile: load it again and repeat your change.")
     if change.name is not None and change.name != run.name:

@@ -31,7 +31,7 @@ class Diagnoses:
             then, results = self._kept.get(run.id, ((), []))
         if then != evident:
             results = diagnose(_evidence(session, run))
-            self._keep(run.id, evident, results)
+        self._keep(run.id, evident, results)
         return results
 
     def _keep(self, run_id: str, evident: tuple[Any, ...], results: list[Result]) -> None:

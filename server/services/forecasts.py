@@ -89,10 +89,10 @@ def _duration(duration: Duration, tokens_per_s: Range) -> Range:
 
 def predict(session: Session, runs: Iterable[Run], *, settings: Settings) -> None:
     """Keep what new runs are expected to need, so that it can be compared with what they needed. Of those whose model
-    nobody has read yet only that is kept, and counted later (`past_of`).
+    nobody has read yet only that is kept, and counted by the first run that is queued after it was (`past_of`).
     """
     fleet, shape = Fleet(session), cache(lambda *model: known_shape(settings, *model))
-    past = cache(lambda device: past_of(session, fleet, device, settings))
+    past = cache(lambda device: past_of(session, fleet, device, settings, keeps=True))
     for run in runs:
         config = RunConfig.model_validate(run.config)
         target = fleet.target(resources_of(run))

@@ -110,9 +110,14 @@ def _attend(process: subprocess.Popen[bytes], secret: bytes, settings: Settings,
             _fail(session, [push_id])
 
 
-def fail_interrupted(session: Session) -> int:
-    """Mark pushes whose process is gone as failed; call at start-up. Returns how many there were."""
-    running = session.exec(select(HubPush).where(HubPush.state == "running")).all()
+def fail_interrupted(session: Session, before: float) -> int:
+    """Mark pushes from before that time whose process is gone as failed. Returns how many there were.
+
+    Args:
+        before: Unix seconds; a push that began later may not have told yet which process it is.
+    """
+    begun = select(HubPush).where(HubPush.state == "running", col(HubPush.created_at) < before)
+    running = session.exec(begun).all()
     dead = [push.id for push in running if not _is_pushing(push)]
     _fail(session, dead)
     return len(dead)

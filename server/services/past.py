@@ -42,25 +42,34 @@ class Past(NamedTuple):
     actual: Mapping[str, float]
 
 
-def past_of(session: Session, fleet: Fleet, device: str, settings: Settings) -> list[Past]:
+def past_of(session: Session, fleet: Fleet, device: str, settings: Settings, *, keeps: bool = False) -> list[Past]:
     """The newest runs that have ended on a device. Those whose model was not known when they were queued are counted
     now, if somebody has read it since; whoever plans a run of the same model has.
+
+    Args:
+        keeps: also store what is counted now, for a session that writes.
     """
     shape, rows = cache(lambda *model: known_shape(settings, *model)), past_runs(session, device)
     uncounted = [row.run_id for row in rows if not row.counted]
     runs = {run.id: run for run in session.exec(select(Run).where(col(Run.id).in_(uncounted)))} if uncounted else {}
 
     def count(run: Run) -> dict[str, float]:
+        known = shape(run.config.get("model", ""), run.config.get("revision"))
+        if known is None:
+            return {}
         try:
             config = RunConfig.model_validate(run.config)
         except ValidationError:  # of another version of Sparseboard
             return {}
-        known = shape(config.model, config.revision)
-        target = fleet.target(resources_of(run)) if known else None
-        job = job_of(run, config, target, known) if target and target.key == device else None
+        target = fleet.target(resources_of(run))
+        job = job_of(run, config, target, known) if target.key == device else None
         return counted_of(job) if job else {}
 
-    return [Past(row.family, row.counted or count(runs[row.run_id]), row.actual) for row in rows]
+    past = [Past(row.family, row.counted or count(runs[row.run_id]), row.actual) for row in rows]
+    if keeps:
+        for row, one in zip(rows, past, strict=True):
+            row.counted = dict(one.counted)
+    return past
 
 
 def job_of(run: Run, config: RunConfig, target: Target, shape: ModelShape | None) -> Job | None:

@@ -93,7 +93,7 @@ def change_rule(session: Session, rule_id: str, change: WatchRuleChange, *, if_m
         NotCurrentError: `if_match` is not the rule's `etag` any more.
         InvalidError: the changed rule would make no sense.
     """
-    rule = get_rule(session, rule_id)
+    rule = get_row(session, WatchRule, rule_id, "watch rule", locks=True)
     if if_match not in (None, "*", etag(rule)):
         raise NotCurrentError("Somebody has changed the rule meanwhile: load it again and repeat your change.")
     said = rule.model_dump(include=set(WatchRuleRequest.model_fields))

@@ -211,11 +211,12 @@ def test_ticks_are_told_apart_and_have_no_more_decimals_than_that_takes(run: Run
 
 def test_a_log_axis_has_labels_however_narrow_it_is(run: Run) -> None:
     body = "return a.map(([min, max]) => m.logLabels((splits) => m.ticks('ratio', splits), m.logSplits(min, max)));"
-    found = run("numbers", body, [[0.331, 0.362], [0.29, 0.75], [0.02, 0.9], [0.001, 20]])
+    found = run("numbers", body, [[0.331, 0.362], [0.29, 0.75], [0.02, 0.9], [0.001, 20], [0.8, 0.92]])
     assert found[0] == ["0.34", "0.35", "0.36"]
     assert found[1] == ["0.3", "0.4", "0.5", "0.6", "0.7"]
     assert [text for text in found[2] if text] == ["0.02", "0.03", "0.05", "0.07", "0.1", "0.2", "0.3", "0.5", "0.7"]
     assert [text for text in found[3] if text] == ["0.001", "0.01", "0.1", "1", "10"]
+    assert found[4] == ["0.8", "0.82", "0.84", "0.86", "0.88", "0.9", "0.92"]
 
 
 VIEW = """

@@ -153,6 +153,7 @@ def test_a_run_is_queued_cloned_and_cancelled_without_javascript(site: Site, ope
 
 def test_runs_are_filtered_in_the_address(site: Site, open_page: OpenPage) -> None:
     page = open_page("/runs")
+    page.locator("form.filters[data-htmx-powered]").wait_for()  # a moment after the page has loaded
     page.keyboard.press("/")
     page.keyboard.type("transcoder")
     page.wait_for_url("**/runs?q=transcoder*")

@@ -86,7 +86,7 @@ def test_where_a_worker_was_away_no_line_is_drawn_and_a_zoom_stays(site: Site, o
     over = figure.locator(".u-over")
     over.wait_for()
     label = figure.locator(".plot").get_attribute("aria-label") or ""
-    assert re.fullmatch(r"CPU busy over time\. now [\d.]+%, least [\d.]+%, most [\d.]+%", label), label
+    assert re.fullmatch(r"CPU busy over time\. now [\d.]+%, least [\d.]+%, most [\d.]+%\. Arrows move .+", label), label
     width = over.evaluate("element => element.clientWidth")
     over.hover(position={"x": width * 0.25, "y": 40})  # the last half hour was measured, and one moment an hour ago
     assert "\u2013" in figure.locator(".legend").inner_text()

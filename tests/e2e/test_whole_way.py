@@ -126,7 +126,7 @@ def test_a_run_goes_from_the_form_to_a_downloaded_checkpoint(
     assert any(name.endswith("layers.0/sae.safetensors") for name in names)
 
     page.goto(f"{checkpoint_url.split('?')[0]}?coder=layers.0&latent=0")
-    page.get_by_text("Latent 0", exact=False).first.wait_for()
+    page.get_by_role("heading", name="Latent 0").wait_for()
     page.goto(run_url)
 
 

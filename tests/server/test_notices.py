@@ -2,6 +2,7 @@
 
 import html
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -104,6 +105,27 @@ def test_a_rule_is_edited_and_tried_on_the_page(visitor: TestClient, app: FastAP
         (stored,) = session.exec(select(WatchRule))
     assert (stored.id, stored.value) == (rule.id, 0.7)
     assert visitor.get("/notices?edit=gone").status_code == 404
+
+
+def test_what_was_typed_outlives_the_rule(visitor: TestClient, app: FastAPI) -> None:
+    form = {name: str(value).lower() for name, value in RULE.items()} | {"runs": "night-*"}
+    gone = visitor.post("/notices/rules", data=form | {"edit": "gone", "version": "v"})
+    assert gone.status_code == 422
+    assert "has deleted the rule meanwhile" in gone.text
+    assert 'value="night-*"' in gone.text
+    assert "Add rule" in gone.text
+    assert 'name="edit"' not in gone.text
+    assert visitor.post("/notices/rules", data=form).status_code == 303
+
+
+def test_of_two_changes_at_once_one_is_refused(api: TestClient) -> None:
+    path = api.post("/api/v1/watch-rules", json=RULE).headers["location"]
+    seen = {"If-Match": api.get(path).headers["etag"]}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(
+            pool.map(lambda value: api.patch(path, json={"value": value}, headers=seen), (0.1, 0.2, 0.3, 0.5))
+        )
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412]
 
 
 @pytest.mark.parametrize("change", [{"metric": "vibes"}, {"action": "explode"}, {"runs": ""}, {"from_tokens": -1}])

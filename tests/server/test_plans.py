@@ -19,7 +19,7 @@ from server.db.tables import Attempt, Prediction, Run, RunState
 from server.db.workers import add_sample
 from server.scheduling import GB
 from server.settings import Settings
-from sparsify_core.events import AttemptFinished, EventWriter
+from sparsify_core.events import AttemptFinished, EventWriter, Metrics
 from worker.ending import conclude
 
 
@@ -227,17 +227,19 @@ def test_the_place_in_the_queue_is_the_one_it_would_get(
 
 
 def train(database: Database, settings: Settings, run_id: str, worker_id: str, *, rate: float, seconds: float) -> None:
-    """The run as a worker carries it out, in no time: as if at `rate` tokens a second, for `seconds`."""
+    """The run as a worker carries it out, in no time: as if at `rate` tokens/s for `seconds`, slower at both ends."""
     with database.write() as session:
         fence = claim_by(session, run_id, worker_id, host="host")
         assert fence is not None
         session.get_one(Attempt, (run_id, fence)).started_at = time.time() - seconds
         run = session.get_one(Run, run_id)
-        run.state, run.step, run.latest = RunState.RUNNING, 64, {"tokens_per_s": rate}
+        run.state, run.step = RunState.RUNNING, 64
     run_dir = settings.run_dir(run_id)
     (run_dir.checkpoints / "step-00000064").mkdir(parents=True)
     (run_dir.checkpoints / "step-00000064" / "manifest.json").write_text("{}")
     writer = EventWriter(run_dir.events(fence), attempt=fence)
+    for step, share in enumerate((0.1, 1, 1, 1, 0.5), start=60):
+        writer.write(Metrics(step=step, values={"tokens_per_s": share * rate}))
     writer.write(AttemptFinished(outcome="completed", peak_memory_bytes=2 * 10**9))
     writer.close()
     assert conclude(database, settings, run_id, fence, actor="test", returncode=0) == RunState.COMPLETED
@@ -305,6 +307,10 @@ def test_runs_whose_model_is_read_later_teach_from_then_on(
     assert forecast["tokens_per_s"]["expected"] == pytest.approx(123.0)
     assert plan(client, body)["forecast"]["num_past_runs"] == 1
     assert client.get(f"/api/v1/runs/{run_id}/prediction").status_code == 404
+    client.post("/api/v1/runs", json=body)
+    with database.read() as session:  # nobody counts it again
+        assert session.get_one(Prediction, run_id).counted["tokens_per_s"] > 0
+    assert plan(client, unread)["forecast"]["tokens_per_s"]["expected"] == pytest.approx(123.0)
 
 
 def test_a_run_that_never_trained_teaches_nothing(

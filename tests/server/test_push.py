@@ -193,7 +193,8 @@ def test_pushes_whose_process_is_gone_are_marked_at_start(database: Database, se
         for pid in (0, 2**22 - 7, os.getpid()):  # never started, gone, someone else's by now
             session.add(HubPush(checkpoint_id=checkpoint.id, run_id=checkpoint.run_id, repo_id=f"a/b{pid}", pid=pid))
     with database.write() as session:
-        assert hub.fail_interrupted(session) == 3
+        assert hub.fail_interrupted(session, time.time() - 60) == 0  # a server that started before they began
+        assert hub.fail_interrupted(session, time.time() + 1) == 3
     with database.read() as session:
         assert {p.message for p in hub.list_pushes(session)} == {"The upload was interrupted: push again."}
 

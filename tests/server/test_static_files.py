@@ -82,7 +82,9 @@ def test_bundles_are_loaded_until_a_script_changes(bundling: ModuleType, tmp_pat
     for name, text in (scripts | {"two.js": scripts["one.js"]}).items():
         (tmp_path / "js" / name).write_text(text)
     assert loaded(tmp_path) == ["js/shared.js", "js/one.js"]
-    esbuild = next((ROOT / "node_modules" / "@esbuild").glob("*/bin/esbuild"))
+    esbuild = next((ROOT / "node_modules" / "@esbuild").glob("*/bin/esbuild"), None)
+    if esbuild is None:
+        pytest.skip("esbuild is not in node_modules: run `make setup-test`")
     bundling.bundle(esbuild, tmp_path, ["js/one.js", "js/two.js"])
     chunk, bundle = loaded(tmp_path)
     assert re.fullmatch(r"bundles/one\.js", bundle)

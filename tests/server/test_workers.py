@@ -82,6 +82,8 @@ def test_the_command_line_lifts_a_quarantine(sqlite_settings: Settings, capsys: 
     capsys.readouterr()
     assert main(["workers", "lift", "old-name", "gpu", "1", "--confirm", *folder]) == 0
     assert capsys.readouterr().out == "old-name  silent\n"
+    assert main(["workers", "lift", "old-name", "gpu", "1", "--confirm", *folder]) == 1
+    assert "gpu 1 of old-name is not in quarantine" in capsys.readouterr().err
     with database.read() as session:
         assert lifted_by(session) == ["command line"]
 

@@ -55,6 +55,8 @@ def make_move(
     after = move.after(before, takes_away=takes_away)
     if after.state in TERMINAL:
         values.setdefault("finished_at", time.time())
+    if before.state == RunState.QUEUED and after.state != RunState.QUEUED:
+        values["waits_for"] = ""
     if after.state == RunState.QUEUED:
         values.setdefault("reason_code", "")
         values |= {"queued_at": time.time(), "not_before": None, "started_at": None, "message": "", "log_tail": ""}

@@ -47,7 +47,6 @@ def claim(session: Session, run_id: str, *, placement: Sequence[Placement], acto
 def _begin(session: Session, run_id: str, placement: Sequence[Placement], actor: str) -> int | None:
     hosts = ", ".join(dict.fromkeys(place.host for place in placement))
     values: dict[str, Any] = {
-        "waits_for": "",
         "phase": "starting",
         "reason_code": "",
         "message": "",

@@ -11,7 +11,7 @@ from sqlmodel import col, select
 
 from rows import add_run, add_worker
 from server.db.placing import Placed, has_queued, place_queued
-from server.db.runs import release, set_queue_paused
+from server.db.runs import release, request_cancel, set_queue_paused
 from server.db.session import Database
 from server.db.tables import AttemptNode, DeviceLease, LeaseState, Run, RunState, Worker, WorkerState
 from server.db.workers import set_worker_state
@@ -103,6 +103,11 @@ def test_nothing_starts_on_a_paused_queue_or_a_draining_worker(database: Databas
     run_id = queue(database)
     assert place(database) == []
     assert words(database, run_id) == "the queue is paused: upgrade; position 1"
+    cancelled = queue(database)
+    place(database)
+    with database.write() as session:
+        request_cancel(session, cancelled, actor="user")
+    assert words(database, cancelled) == ""
     with database.write() as session:
         set_queue_paused(session, paused=False)
         assert set_worker_state(session, worker, WorkerState.DRAINING)

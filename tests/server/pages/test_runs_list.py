@@ -69,6 +69,16 @@ def test_a_view_is_kept_shown_and_forgotten(visitor: TestClient, run_id: str) ->
     assert "Paper" not in visitor.get("/runs").text
 
 
+@pytest.mark.parametrize(
+    ("query", "problem"), [("zzz=1", "no parameter of the page"), ("q=x&" * 21, "fields exceeded")]
+)
+def test_a_view_of_what_is_no_list_is_refused(visitor: TestClient, query: str, problem: str) -> None:
+    answer = visitor.post("/runs/views", data={"name": "Paper", "query": query})
+    assert answer.status_code == 422
+    assert problem in answer.text
+    assert "Paper" not in visitor.get("/runs").text
+
+
 def test_a_view_of_a_known_name_is_replaced_after_a_question(visitor: TestClient, run_id: str) -> None:
     old, new = {"name": "Paper", "query": "q=tag%3Apaper"}, {"name": "Paper", "query": "state=failed&sort=fvu"}
     visitor.post("/runs/views", data=old)

@@ -43,6 +43,7 @@ export function isConnected() {
 
 /** Open the stream anew, or close it: what is to be followed besides has changed. */
 export function reconnect() {
+  if (!topics) cursor = ""; // it was that of what is followed besides, which says itself where it goes on
   open();
 }
 

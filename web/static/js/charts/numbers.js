@@ -136,7 +136,7 @@ const LOG_LABELS = new Set([1, 2, 3, 5, 7]);
 /** The texts of splits: all of a few; many decades have room for the powers of ten alone. */
 export function logLabels(write, splits) {
   const texts = write(splits);
-  if (splits.length <= FEW) return texts;
+  if (splits.length <= FEW + 1) return texts;
   const isCrowded = splits.length > 20;
   return texts.map((text, i) => {
     const digit = Number(splits[i].toExponential(0)[0]);
