@@ -3,11 +3,11 @@
 import hashlib
 from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlmodel import Session
 
-from server.api.dependencies import Body, DatabaseDep, SettingsDep, SingleQuery, body_schema, json_body
+from server.api.dependencies import Body, DatabaseDep, IfMatch, SettingsDep, SingleQuery, body_schema, json_body
 from server.api.models import OutcomeList, OutcomeOut, RunOut, StateList, StateOut
 from server.api.runs import IdempotencyKey, answer_once
 from server.auth import CurrentUser
@@ -181,7 +181,7 @@ def change_run(
     user: CurrentUser,
     database: DatabaseDep,
     settings: SettingsDep,
-    if_match: Annotated[str | None, Header(max_length=200)] = None,
+    if_match: IfMatch = None,
 ) -> RunOut:
     """Change a run's priority, name, tags, notes, or put it away. With `If-Match` only if nobody else has meanwhile."""
     change = body.value

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import ParamTypes
 from fastapi.routing import APIRoute
@@ -102,4 +102,5 @@ SingleQuery = Depends(_single)
 KnownQuery = Depends(_known)
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[Database, Depends(_database)]
+IfMatch = Annotated[str | None, Header(max_length=200)]
 ReadSession = Annotated[Session, Depends(_read, scope="function")]

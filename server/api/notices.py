@@ -2,10 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict
 
-from server.api.dependencies import Body, DatabaseDep, ReadSession, SettingsDep, SingleQuery, body_schema, json_body
+from server.api.dependencies import (
+    Body,
+    DatabaseDep,
+    IfMatch,
+    ReadSession,
+    SettingsDep,
+    SingleQuery,
+    body_schema,
+    json_body,
+)
 from server.notices.key import signing_key
 from server.notices.replay import replay
 from server.notices.rules import etag, rules
@@ -185,7 +194,7 @@ def change_rule(
     response: Response,
     body: RuleChangeBody,
     database: DatabaseDep,
-    if_match: Annotated[str | None, Header(max_length=200)] = None,
+    if_match: IfMatch = None,
 ) -> WatchRuleOut:
     """Change a rule in place: it then is as a new one, and may act again on a run on which it has acted. With
     `If-Match` only if nobody else has changed it meanwhile.

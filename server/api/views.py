@@ -1,13 +1,14 @@
 """`/api/v1/views`: views of the list of runs that people keep."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from server.api.dependencies import Body, DatabaseDep, ReadSession, SingleQuery, body_schema, json_body
 from server.api.models import ViewList, ViewOut
 from server.services import saved_views
+from server.services.changes import Change
 from server.services.saved_views import plain_query, view_name
 
 router = APIRouter(prefix="/views", tags=["views"], dependencies=[SingleQuery])
@@ -27,19 +28,11 @@ class ViewRequest(BaseModel):
     """Query string of the page /runs, for example `q=tag:paper&sort=fvu`."""
 
 
-class ViewChange(BaseModel):
+class ViewChange(Change):
     """What can be changed about a view; what is left out stays."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name | None = None
     query: Query | None = None
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if self.name is None and self.query is None:
-            raise ValueError("give at least one of name, query")
-        return self
 
 
 ViewBody = Annotated[Body[ViewRequest], Depends(json_body(ViewRequest))]

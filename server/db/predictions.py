@@ -36,9 +36,11 @@ def note_actual(session: Session, run: Run, attempt: int, *, memory_bytes: int) 
         memory_bytes: that a process held at once; 0: not known.
     """
     prediction = session.get(Prediction, run.id)
+    if prediction is None:
+        return
     found = read_series(session, [run.id], [_SPEED], max_points=_MOMENTS).get((run.id, _SPEED))
     speeds = [speed for speed in found.buckets.values if math.isfinite(speed)] if found else []
-    if prediction is None or not speeds:
+    if not speeds:
         return
     actual = {_SPEED: statistics.median(speeds)}
     if memory_bytes:

@@ -1,7 +1,5 @@
 """Watch rules: `if FVU > 0.4 at 20M tokens, stop`, on runs that train and on those of the past."""
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -11,6 +9,7 @@ from sqlmodel import Session, col, select
 
 from server.db.tables import MetricChunk, MetricPoint, Run, WatchRule
 from server.services import metrics
+from server.services.changes import etag_of
 from server.services.metrics import Series
 from sparsify_core.metrics import METRICS, split_key
 
@@ -82,8 +81,7 @@ def in_words(rule: WatchRule) -> str:
 
 def etag(rule: WatchRule) -> str:
     """Names what a rule says: it changes when the rule does."""
-    says = json.dumps([rule.metric, rule.above, rule.value, rule.from_tokens, rule.action, rule.runs])
-    return f'"{hashlib.sha256(says.encode()).hexdigest()[:16]}"'
+    return etag_of([rule.metric, rule.above, rule.value, rule.from_tokens, rule.action, rule.runs])
 
 
 def rules(session: Session) -> list[WatchRule]:

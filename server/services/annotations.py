@@ -1,18 +1,17 @@
 """What people write on runs to find them again: a name, tags, notes in Markdown; and putting them away."""
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints
 from sqlmodel import Session
 
 from server.db import runs as machine
 from server.db.tables import TERMINAL, Run
 from server.db.tables.values import store_tags
-from server.errors import ConflictError, FieldProblem, NotCurrentError
+from server.errors import ConflictError, FieldProblem
+from server.services.changes import Change, etag_of, require_current
 from server.services.lookup import get_row
 from server.services.requests import visible
 from server.services.runs import get_run
@@ -37,10 +36,8 @@ Tag = Annotated[str, StringConstraints(pattern=r"^\w[\w./+-]{0,31}$", to_lower=T
 """Letters, digits and `_ . / + -`; in small letters, so that nobody has to remember which."""
 
 
-class RunChange(BaseModel):
+class RunChange(Change):
     """What can be changed about a run; what is left out stays."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     priority: Annotated[int | None, Field(ge=-1000, le=1000)] = None
     """Higher ones start first."""
@@ -54,17 +51,10 @@ class RunChange(BaseModel):
     archived: bool | None = None
     """Whether lists hide it; only a run that is over can be put away."""
 
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if all(value is None for value in self.model_dump().values()):
-            raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
-        return self
-
 
 def etag(run: Run) -> str:
     """Names what people have written on a run: it stays the same while the run trains."""
-    written = json.dumps([run.name, run.tags, run.notes, run.archived_at])
-    return f'"{hashlib.sha256(written.encode()).hexdigest()[:16]}"'
+    return etag_of([run.name, run.tags, run.notes, run.archived_at])
 
 
 def annotate(session: Session, run_id: str, change: RunChange, *, actor: str, if_match: str | None = None) -> Run:
@@ -76,8 +66,7 @@ def annotate(session: Session, run_id: str, change: RunChange, *, actor: str, if
         ConflictError: a run that is not over cannot be archived.
     """
     run = get_row(session, Run, run_id, "run", locks=True)
-    if if_match not in (None, "*", etag(run)):
-        raise NotCurrentError("Somebody has changed the run meanwhile: load it again and repeat your change.")
+    require_current(if_match, etag(run), "run")
     if change.name is not None and change.name != run.name:
         machine.record(session, run.id, actor=actor, kind="renamed", detail=f"was {run.name}")
         run.name = change.name

@@ -1,16 +1,17 @@
 """Watch rules: made, listed, changed, deleted. What they do is in `server.notices`."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import delete
 from sqlmodel import Session, col
 
 from server.db.tables import WatchHit, WatchRule
-from server.errors import ConflictError, InvalidError, NotCurrentError
+from server.errors import ConflictError, InvalidError
 from server.notices.message import watchable
 from server.notices.rules import etag, rules
+from server.services.changes import Change, require_current
 from server.services.lookup import get_row
 from server.services.text import unwanted_character
 
@@ -40,10 +41,8 @@ class WatchRuleRequest(BaseModel):
     """Pattern of run names, with * and ?."""
 
 
-class WatchRuleChange(BaseModel):
+class WatchRuleChange(Change):
     """What can be changed about a rule; what is left out stays."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     metric: Metric | None = None
     above: bool | None = None
@@ -51,12 +50,6 @@ class WatchRuleChange(BaseModel):
     from_tokens: Tokens | None = None
     action: Action | None = None
     runs: Pattern | None = None
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if all(value is None for value in self.model_dump().values()):
-            raise ValueError(f"give at least one of {', '.join(type(self).model_fields)}")
-        return self
 
 
 def make_rule(wanted: WatchRuleRequest) -> WatchRule:
@@ -94,8 +87,7 @@ def change_rule(session: Session, rule_id: str, change: WatchRuleChange, *, if_m
         InvalidError: the changed rule would make no sense.
     """
     rule = get_row(session, WatchRule, rule_id, "watch rule", locks=True)
-    if if_match not in (None, "*", etag(rule)):
-        raise NotCurrentError("Somebody has changed the rule meanwhile: load it again and repeat your change.")
+    require_current(if_match, etag(rule), "rule")
     said = rule.model_dump(include=set(WatchRuleRequest.model_fields))
     wanted = WatchRuleRequest.model_validate(said | change.model_dump(exclude_none=True))
     if etag(make_rule(wanted)) != etag(rule):
